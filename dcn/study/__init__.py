@@ -1,0 +1,1 @@
+"""The study: data, runs, records, figures and the book."""

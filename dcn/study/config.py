@@ -1,0 +1,144 @@
+"""Configurations of training runs: small, frozen, validated; and the paper's runs by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any
+
+__all__ = ["RUNS", "SMOKE", "ConfigurationError", "RunConfig", "is_published", "record_name", "run_config"]
+
+MODELS = ("cnn", "deformable_cnn")
+FREEZABLE = ("deformable_cnn",)
+OPTIMIZERS = ("adam", "sgd")
+IMAGES = ("plain", "scaled")
+TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
+
+
+class ConfigurationError(ValueError):
+    """A configuration breaks a rule; the message names the field, the rule and the value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One training run, completely.
+
+    Attributes:
+        model: name of the model, a function of `dcn.models`.
+        epochs: passes over the training images.
+        optimizer: "adam", or "sgd" (momentum 0.9, Nesterov).
+        learning_rate: of the optimiser, constant.
+        batch_size: images in a training step.
+        train_on: "plain" images, or images "scaled" and translated, drawn anew in every epoch.
+        trainable: whether the convolutions that the published code can freeze do train.
+        initial_run: name of the run whose trained weights this one starts from, by layer name and with the same
+            seed and data; empty for random initial weights.
+        train_size: how many training images, from the first.
+        test_size: how many test images, from the first.
+        seed: of the initial weights, the order of images and the drawn transformations.
+        data: path of another data file of the same form; empty for the embedded MNIST.
+    """
+
+    model: str
+    epochs: int
+    optimizer: str
+    learning_rate: float
+    batch_size: int = 32
+    train_on: str = "plain"
+    trainable: bool = True
+    initial_run: str = ""
+    train_size: int = TRAIN_IMAGES
+    test_size: int = TEST_IMAGES
+    seed: int = 0
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self._require_type(field.name, str(field.type))
+        self._require("model", self.model in MODELS, f"one of {MODELS}")
+        self._require("optimizer", self.optimizer in OPTIMIZERS, f"one of {OPTIMIZERS}")
+        self._require("train_on", self.train_on in IMAGES, f"one of {IMAGES}")
+        self._require("trainable", self.trainable or self.model in FREEZABLE, f"True, or model in {FREEZABLE}")
+        self._require("epochs", self.epochs >= 1, "at least 1")
+        self._require("batch_size", self.batch_size >= 1, "at least 1")
+        self._require("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1")
+        self._require("train_size", self.train_size >= 1, "at least 1")
+        self._require("test_size", self.test_size >= 1, "at least 1")
+        self._require(
+            "learning_rate", math.isfinite(self.learning_rate) and self.learning_rate > 0, "finite and above 0"
+        )
+        self._require("initial_run", self.initial_run in ("", *MODELS), f"empty or one of {MODELS}")
+
+    def _require_type(self, name: str, kind: str) -> None:
+        value = getattr(self, name)
+        if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+            object.__setattr__(self, name, float(value))
+        else:
+            self._require(name, type(value).__name__ == kind, f"of type {kind}")
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise ConfigurationError(f"{name} must be {rule}. Received: {name}={getattr(self, name)!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON types."""
+        return dataclasses.asdict(self)
+
+
+# The runs that the book shows, at the published protocol.
+RUNS: dict[str, RunConfig] = {
+    "cnn": RunConfig(model="cnn", epochs=10, optimizer="adam", learning_rate=1e-3),
+    "deformable_cnn": RunConfig(
+        model="deformable_cnn",
+        epochs=20,
+        optimizer="adam",
+        learning_rate=5e-4,
+        train_on="scaled",
+        trainable=False,
+        initial_run="cnn",
+    ),
+}
+
+# What the profile "smoke" changes in every run: enough to see that all of it works, in a minute.
+SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 1000, "test_size": 500}
+
+
+def run_config(run: str, **changes: Any) -> RunConfig:
+    """Returns the configuration of a named run with some fields changed; `None` keeps a field as it is.
+
+    Args:
+        run: a name in `RUNS`.
+        **changes: fields of `RunConfig` with their new values.
+
+    Raises:
+        ConfigurationError: if the run or a field is unknown, or a value breaks its rule.
+    """
+    if run not in RUNS:
+        raise ConfigurationError(f"run must be one of {tuple(RUNS)}. Received: run={run!r}")
+    fields = [field.name for field in dataclasses.fields(RunConfig)]
+    for name in changes:
+        if name not in fields:
+            raise ConfigurationError(f"parameters of a run are {', '.join(fields)}. Received: {name}")
+    return dataclasses.replace(
+        RUNS[run], **{name: value for name, value in changes.items() if value is not None}
+    )
+
+
+def record_name(config: RunConfig) -> str:
+    """Returns the name under which a run is recorded, one name for each configuration.
+
+    A published run with seed 0 has the run's name, with another seed `-seed<n>` behind it. Any other
+    configuration has the model's name and eight digits of a hash of all its fields.
+    """
+    for name, published in RUNS.items():
+        if dataclasses.replace(config, seed=published.seed) == published:
+            return name if config.seed == published.seed else f"{name}-seed{config.seed}"
+    text = json.dumps(config.to_dict(), sort_keys=True)
+    return f"{config.model}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def is_published(config: RunConfig) -> bool:
+    """Returns whether this is one of the runs that the book shows, whatever its seed."""
+    return any(dataclasses.replace(config, seed=run.seed) == run for run in RUNS.values())

@@ -1,0 +1,184 @@
+"""The embedded MNIST, its checks, and the scaled and translated digits."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from dcn.study.config import ConfigurationError, RunConfig
+
+__all__ = ["DataError", "Digits", "Transforms", "apply_transforms", "draw_transforms", "load_digits", "splits"]
+
+MNIST = Path(__file__).with_name("mnist.npz")
+MNIST_SHA256 = "a01671389766172d0fe3c6ce94e27aea68db16480c3e1dda5bb946a18204cf3b"
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+SCALED_TEST_SEED = 20191215  # of the one scaled and translated test set on which all models are compared
+ZOOM = (1.0, 2.5)  # range of the zoom of each axis; a factor above 1 shrinks the digit
+SHIFT = 0.2  # largest shift of each axis, as a share of the side
+BLOCK = 5000  # images transformed at a time, to bound the memory
+
+
+class DataError(ValueError):
+    """A data file is missing, damaged or of another form; the message names the file and what was found."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    """Images (N, H, W) and labels (N,), both uint8, and the SHA-256 of all four arrays."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    sha256: str
+
+
+def load_digits(path: str | os.PathLike[str] = "") -> Digits:
+    """Loads the embedded MNIST, or another data set of the same form.
+
+    Args:
+        path: an `.npz` with the keys that Keras uses: x_train, x_test (N, H, W) uint8 and y_train, y_test (N,)
+            integers from 0 to 9. Empty for the embedded file, whose digest is checked.
+
+    Raises:
+        DataError: if the file is missing, unreadable, of another form, or, for MNIST, has another digest.
+    """
+    file = Path(path) if path else MNIST
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in KEYS}
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file} must be a readable .npz with the keys {', '.join(KEYS)}: {error}") from error
+    found = _digest(arrays)
+    if not path and found != MNIST_SHA256:
+        raise DataError(f"{file} is damaged: expected SHA-256 {MNIST_SHA256}, found {found}")
+    for part in ("train", "test"):
+        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if images.dtype != np.uint8 or images.ndim != 3 or labels.shape != images.shape[:1] or not len(images):
+            raise DataError(
+                f"{file} must hold x_{part} (N, H, W) of uint8 and y_{part} (N,), N at least 1. Received: "
+                f"x_{part} {images.shape} of {images.dtype}, y_{part} {labels.shape}"
+            )
+        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > 9:
+            raise DataError(f"{file} must hold in y_{part} integers from 0 to 9. Received: {np.unique(labels)}")
+    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+        raise DataError(f"{file} must hold training and test images of one size")
+    return Digits(**arrays, sha256=found)
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for key in KEYS:
+        digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[key]).data)
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Transforms:
+    """Zoom (N, 2), a factor, and shift (N, 2), in pixels; one row an image, columns (y, x)."""
+
+    zoom: np.ndarray
+    shift: np.ndarray
+
+
+def draw_transforms(count: int, seed: int | tuple[int, ...], side: tuple[int, int] = (28, 28)) -> Transforms:
+    """Draws one random zoom and shift for each image and each axis, independently and uniformly.
+
+    The distribution is that of Keras' `ImageDataGenerator(zoom_range=(1.0, 2.5), width_shift_range=0.2,
+    height_shift_range=0.2)`; the numbers are not, as that class cannot be seeded for each image.
+
+    Args:
+        count: number of images.
+        seed: one integer or several.
+        side: (height, width) of an image, in pixels.
+    """
+    generator = np.random.default_rng(seed)
+    zoom = generator.uniform(*ZOOM, size=(count, 2))
+    shift = generator.uniform(-SHIFT, SHIFT, size=(count, 2)) * np.asarray(side)
+    return Transforms(zoom, shift)
+
+
+def apply_transforms(images: np.ndarray, transforms: Transforms) -> np.ndarray:
+    """Zooms and shifts every image by its own transformation.
+
+    Output pixel p of an axis reads the input at zoom·(p - centre) + centre + shift, bilinearly; what lies outside
+    takes the value of the nearest border pixel. The axes are independent, so that the interpolation of an image
+    is a product of three matrices.
+
+    Args:
+        images: (N, H, W), floating point.
+        transforms: of the N images.
+
+    Returns:
+        (N, H, W), same type.
+    """
+    moved = np.empty_like(images)
+    for start in range(0, len(images), BLOCK):
+        part = slice(start, start + BLOCK)
+        rows, columns = (
+            _interpolation(transforms.zoom[part, axis], transforms.shift[part, axis], images.shape[axis + 1])
+            for axis in (0, 1)
+        )
+        moved[part] = rows.astype(images.dtype) @ images[part] @ np.swapaxes(columns, 1, 2).astype(images.dtype)
+    return moved
+
+
+def _interpolation(zoom: np.ndarray, shift: np.ndarray, side: int) -> np.ndarray:
+    """Returns (N, side, side): row p holds the weights with which output pixel p reads the input pixels."""
+    centre, pixels = (side - 1) / 2, np.arange(side)
+    coordinates = zoom[:, None] * (pixels - centre) + centre + shift[:, None]
+    coordinates = np.clip(coordinates, 0, side - 1)
+    return np.maximum(0, 1 - np.abs(coordinates[:, :, None] - pixels))
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """What a run trains and tests on: images (N, H, W, 1) in [0, 1], float32; labels (N,), int32."""
+
+    digits: Digits
+    config: RunConfig
+
+    def train(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the training images and labels of an epoch (from 0), shuffled and, if so configured, scaled."""
+        size, seed = self.config.train_size, self.config.seed
+        order = np.random.default_rng((seed, epoch, 0)).permutation(size)
+        images = _normalise(self.digits.x_train[:size][order])
+        if self.config.train_on == "scaled":
+            images = apply_transforms(images, draw_transforms(size, (seed, epoch, 1), images.shape[1:]))
+        return images[..., None], self.digits.y_train[:size][order].astype(np.int32)
+
+    def test(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the test images and labels, "plain" or "scaled"; the scaled ones are always the same."""
+        size = self.config.test_size
+        images = _normalise(self.digits.x_test)
+        if kind == "scaled":
+            drawn = draw_transforms(len(images), SCALED_TEST_SEED, images.shape[1:])
+            images = apply_transforms(images, drawn)
+        return images[:size, ..., None], self.digits.y_test[:size].astype(np.int32)
+
+
+def splits(config: RunConfig) -> Splits:
+    """Loads the data of a run.
+
+    Raises:
+        DataError: as `load_digits`.
+        ConfigurationError: if the run wants more images than there are.
+    """
+    digits = load_digits(config.data)
+    for name, there_are in (("train_size", len(digits.x_train)), ("test_size", len(digits.x_test))):
+        if getattr(config, name) > there_are:
+            raise ConfigurationError(
+                f"{name} must be at most the number of images, {there_are}. "
+                f"Received: {name}={getattr(config, name)}"
+            )
+    return Splits(digits, config)
+
+
+def _normalise(images: np.ndarray) -> np.ndarray:
+    return images.astype(np.float32) / 255
