@@ -1,9 +1,16 @@
 """Deformable convolution for TensorFlow and Keras 3, in pure TensorFlow."""
 
+import sys
+from pathlib import Path
+
 from dcn._version import __version__
-from dcn.layers import ConvOffset2D
-from dcn.models import cnn, copy_weights_by_name, deformable_cnn
-from dcn.ops import resample_by_offsets
+
+# Importing the package registers its layers with Keras, so that saved models reload. Only the `dcn` command, which has
+# to answer at once, does without: it loads TensorFlow where it needs it.
+if Path(sys.argv[0]).stem != "dcn":
+    from dcn.layers import ConvOffset2D
+    from dcn.models import cnn, copy_weights_by_name, deformable_cnn
+    from dcn.ops import resample_by_offsets
 
 __all__ = [
     "ConvOffset2D",

@@ -50,7 +50,7 @@ def load_digits(path: str | os.PathLike[str] = "") -> Digits:
     """
     file = Path(path) if path else MNIST
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in KEYS}
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} must be a readable .npz with the keys {', '.join(KEYS)}: {error}") from error

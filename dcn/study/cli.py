@@ -1,0 +1,151 @@
+"""The `dcn` command: parses, calls, prints. Whatever needs TensorFlow is imported where it is called."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from dcn._version import __version__
+from dcn.study import records
+from dcn.study.config import RUNS, ConfigurationError, RunConfig, record_name
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0 done, 1 failed, 2 wrongly called, 130 interrupted."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    options = _parser().parse_args(arguments)
+    try:
+        return options.call(options)
+    except ConfigurationError as error:
+        print(f"dcn: {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, ValueError, OSError) as error:
+        print(f"dcn: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dcn: interrupted. Finished epochs are kept: the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dcn", description="Run the experiments of the study again and build the book from their records."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="pages and runs, their parameters, standing and duration")
+    command.set_defaults(call=_list)
+
+    command = commands.add_parser("run", help="execute one page's notebook, with other parameters if you like")
+    command.add_argument("page", metavar="NAME", help="a page, see: dcn list")
+    command.add_argument("-p", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="a parameter")
+    _add_profile(command)
+    command.add_argument("--force", action="store_true", help="train again although there is a record")
+    command.set_defaults(call=_run)
+
+    command = commands.add_parser("build", help="execute all pages and render the book")
+    _add_profile(command)
+    command.set_defaults(call=_build)
+
+    command = commands.add_parser("check", help="exit 1 if a record that the book needs is stale or missing")
+    command.set_defaults(call=_check)
+
+    command = commands.add_parser("confirm", help="replay the start of stale runs and evaluate their weights again")
+    command.add_argument("run", nargs="?", metavar="NAME", help="a run; all stale ones by default")
+    command.set_defaults(call=_confirm)
+    return parser
+
+
+def _add_profile(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--profile", choices=("paper", "smoke"), default="paper", help="full size, or a minute's trial kept apart"
+    )
+
+
+def _list(options: argparse.Namespace) -> int:
+    from dcn.study import book
+
+    print(f"{'page':<16} {'run':<16} {'standing':<10} {'duration':>9}  parameters")
+    for page in book.PAGES:
+        parameters = book.page_parameters(page)
+        config = book.run_of(parameters)
+        name = standing = duration = ""
+        if config is not None:
+            record = records.read(config)
+            name, standing = record_name(config), records.standing(config, record)
+            duration = f"{record.provenance['seconds'] / 60:.0f} min" if record else ""
+        print(f"{page:<16} {name:<16} {standing:<10} {duration:>9}  ", end="")
+        print(", ".join(book.notebook_parameters(book.PAGES[page].notebook)))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from dcn.study import book
+
+    if options.page not in book.PAGES:
+        raise ConfigurationError(f"NAME must be one of {', '.join(book.PAGES)}. Received: {options.page}")
+    notebook = book.PAGES[options.page].notebook
+    changes = book.parse_parameters(notebook, options.changes)
+    parameters = book.page_parameters(options.page, options.profile, changes)
+    config = book.run_of(parameters)
+    output = book.variant(options.page, parameters)
+    if config is not None:
+        parameters["force"] = options.force or parameters.get("force", False)
+    book.execute(options.page, parameters, output)
+    print(f"notebook: {output}")
+    if config is not None:
+        print(f"record:   {records.record_path(config)}")
+    return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    from dcn.study import book
+
+    if options.profile == "paper":
+        _print_standings()
+    print(f"book: {book.build(options.profile)}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    standings = _print_standings()
+    return 0 if all(standing in ("fresh", "confirmed") for standing in standings) else 1
+
+
+def _print_standings() -> list[str]:
+    standings = [records.standing(config, records.read(config)) for config in RUNS.values()]
+    for name, standing in zip(RUNS, standings, strict=True):
+        print(f"{name:<16} {standing}")
+    return standings
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    if options.run is not None and options.run not in RUNS:
+        raise ConfigurationError(f"NAME must be one of {', '.join(RUNS)}. Received: {options.run}")
+    failed = False
+    for config in [RUNS[options.run]] if options.run else RUNS.values():
+        failed = not _confirm_one(config) or failed
+    return 1 if failed else 0
+
+
+def _confirm_one(config: RunConfig) -> bool:
+    from dcn.study import training
+
+    record = records.read(config)
+    standing = records.standing(config, record)
+    if record is None or record.configuration != config.to_dict():
+        print(f"{record_name(config):<16} {standing}: nothing of this configuration to confirm")
+        return False
+    if standing in ("fresh", "confirmed"):
+        print(f"{record.name:<16} {standing}")
+        return True
+    differences = training.confirm(record)
+    print(f"{record.name:<16} {'differs: ' + '; '.join(differences) if differences else 'confirmed'}")
+    return not differences
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+# Largest relative and absolute difference to float64, by dtype.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 3e-2, "float16": 4e-3}
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(20191215)
+
+
+@pytest.fixture
+def assert_close():
+    def check(actual, expected, dtype="float32"):
+        actual, expected = np.asarray(actual, dtype="float64"), np.asarray(expected, dtype="float64")
+        tolerance = TOLERANCES[dtype]
+        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+    return check
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project folder, in which the test runs."""
+    (tmp_path / "book").mkdir()
+    (tmp_path / "_config.yml").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

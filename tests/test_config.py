@@ -1,0 +1,77 @@
+import dataclasses
+import math
+
+import pytest
+
+from dcn.study.config import RUNS, ConfigurationError, RunConfig, is_published, record_name, run_config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": -1}, "epochs must be at least 1. Received: epochs=-1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epochs": 1.5}, "epochs must be of type int. Received: epochs=1.5"),
+        ({"epochs": True}, "epochs must be of type int"),
+        ({"model": "vgg"}, "model must be one of .*'deformable_cnn'.* Received: model='vgg'"),
+        ({"optimizer": "lion"}, "optimizer must be one of"),
+        ({"train_on": "rotated"}, "train_on must be one of"),
+        ({"learning_rate": 0}, "learning_rate must be finite and above 0. Received: learning_rate=0.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be finite"),
+        ({"learning_rate": math.inf}, "learning_rate must be finite"),
+        ({"learning_rate": -1e-3}, "learning_rate must be finite"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"train_size": 0}, "train_size must be at least 1"),
+        ({"test_size": -5}, "test_size must be at least 1"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"trainable": False}, "trainable must be True, or model in .* Received: trainable=False"),
+        ({"initial_run": "vgg"}, "initial_run must be empty or one of"),
+        ({"epoch": 3}, "parameters of a run are .*epochs.* Received: epoch"),
+    ],
+)
+def test_invalid_values_name_field_rule_and_value(changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        run_config("cnn", **changes)
+
+
+def test_unknown_run():
+    with pytest.raises(ConfigurationError, match=r"run must be one of \('cnn', 'deformable_cnn'.* Received: run='dnn'"):
+        run_config("dnn")
+
+
+def test_none_keeps_the_published_value():
+    assert run_config("deformable_cnn", epochs=None, seed=None) == RUNS["deformable_cnn"]
+
+
+def test_the_published_protocol():
+    cnn, deformable = RUNS["cnn"], RUNS["deformable_cnn"]
+    assert (cnn.epochs, cnn.optimizer, cnn.learning_rate, cnn.batch_size) == (10, "adam", 1e-3, 32)
+    assert (cnn.train_on, cnn.train_size, cnn.test_size) == ("plain", 60_000, 10_000)
+    assert (deformable.optimizer, deformable.learning_rate, deformable.train_on) == ("adam", 5e-4, "scaled")
+    assert (deformable.trainable, deformable.initial_run) == (False, "cnn")
+
+
+def test_every_configuration_has_a_name_of_its_own():
+    assert record_name(run_config("cnn")) == "cnn"
+    assert record_name(run_config("cnn", seed=2)) == "cnn-seed2"
+    names = {record_name(run_config("cnn"))}
+    changes = {
+        "epochs": 1, "optimizer": "sgd", "learning_rate": 0.5, "batch_size": 1, "train_on": "scaled",
+        "initial_run": "cnn", "train_size": 1, "test_size": 1, "seed": 1, "data": "x.npz",
+    }  # fmt: skip
+    for name, value in changes.items():
+        names.add(record_name(run_config("cnn", **{name: value})))
+    names.add(record_name(run_config("deformable_cnn", trainable=True)))
+    names.add(record_name(run_config("deformable_cnn")))
+    assert len(names) == len(dataclasses.fields(RunConfig)) + 1
+
+
+def test_other_configurations_are_not_published():
+    assert is_published(run_config("cnn", seed=7))
+    assert not is_published(run_config("cnn", epochs=1))
+    assert not is_published(run_config("cnn", data="x.npz"))
+
+
+def test_a_configuration_survives_json():
+    config = run_config("deformable_cnn", seed=3)
+    assert RunConfig(**config.to_dict()) == config

@@ -1,0 +1,155 @@
+import hashlib
+
+import numpy as np
+import pytest
+from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+from dcn.study.config import ConfigurationError, run_config
+from dcn.study.data import (
+    MNIST,
+    MNIST_SHA256,
+    DataError,
+    Transforms,
+    apply_transforms,
+    draw_transforms,
+    load_digits,
+    splits,
+)
+
+# Of the canonical IDX files.
+CANONICAL_MD5 = {
+    "x_train": "6bbc9ace898e44ae57da46a324031adb",
+    "y_train": "a25bea736e30d166cdddb491f175f624",
+    "x_test": "2646ac647ad5339dbf082846283269ea",
+    "y_test": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_digits()
+
+
+@pytest.mark.parametrize("name", CANONICAL_MD5)
+def test_the_embedded_arrays_are_the_canonical_files(digits, name):
+    array = getattr(digits, name)
+    header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    assert hashlib.md5(header + array.tobytes()).hexdigest() == CANONICAL_MD5[name]
+
+
+def test_a_damaged_file_is_an_error_that_names_file_and_digests(tmp_path, monkeypatch, digits):
+    damaged = tmp_path / "mnist.npz"
+    images = digits.x_test.copy()
+    images[0, 0, 0] += 1
+    np.savez(damaged, x_train=digits.x_train, y_train=digits.y_train, x_test=images, y_test=digits.y_test)
+    found = load_digits(damaged).sha256  # any other data set is welcome when asked for by its path
+    monkeypatch.setattr("dcn.study.data.MNIST", damaged)
+    with pytest.raises(DataError, match=f"{damaged} is damaged: expected SHA-256 {MNIST_SHA256}, found {found}"):
+        load_digits()
+    damaged.write_bytes(MNIST.read_bytes()[:1_000_000])
+    with pytest.raises(DataError, match=f"{damaged} must be a readable"):
+        load_digits()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x_test": None}, "be a readable .npz with the keys"),
+        ({"x_test": np.zeros((2, 6, 5))}, "uint8"),
+        ({"y_test": np.zeros(3, int)}, "y_test"),
+        ({"y_test": np.array([1, 10])}, "integers from 0 to 9"),
+        ({"y_test": np.array([0.5, 1])}, "integers from 0 to 9"),
+        ({"x_test": np.zeros((2, 6, 6), np.uint8)}, "one size"),
+        ({"x_test": np.zeros((0, 6, 5), np.uint8), "y_test": np.zeros(0, int)}, "N at least 1"),
+    ],
+)
+def test_other_data_of_a_wrong_form(tmp_path, change, words):
+    arrays = {"x_train": np.zeros((2, 6, 5), np.uint8), "y_train": np.arange(2)}
+    arrays |= {"x_test": np.zeros((2, 6, 5), np.uint8), "y_test": np.arange(2)} | change
+    np.savez(tmp_path / "other.npz", **{key: array for key, array in arrays.items() if array is not None})
+    with pytest.raises(DataError, match=f"other.npz must.*{words}"):
+        load_digits(tmp_path / "other.npz")
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"nothing.npz must be a readable"):
+        load_digits(tmp_path / "nothing.npz")
+
+
+@pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
+def test_transforms_equal_those_of_keras(digits):
+    images = digits.x_test[:200].astype("float32") / 255
+    transforms = draw_transforms(200, 1)
+    moved = apply_transforms(images, transforms)
+    keras_generator = ImageDataGenerator(fill_mode="nearest", interpolation_order=1)
+    for image, ours, zoom, shift in zip(images, moved, transforms.zoom, transforms.shift, strict=True):
+        # Keras names the column axis x.
+        parameters = {"zy": zoom[0], "zx": zoom[1], "ty": shift[0], "tx": shift[1]}
+        theirs = keras_generator.apply_transform(image[..., None], parameters)
+        np.testing.assert_allclose(ours, theirs[..., 0], atol=1e-5)
+
+
+def test_transforms_worked_out_by_hand():
+    image = np.arange(12.0).reshape(1, 3, 4)
+    same = Transforms(np.ones((1, 2)), np.zeros((1, 2)))
+    np.testing.assert_array_equal(apply_transforms(image, same), image)
+    # A shift reads one row further down, and again the last row below the border.
+    moved = apply_transforms(image, Transforms(np.ones((1, 2)), np.array([[1.0, 0.0]])))
+    np.testing.assert_array_equal(moved, image[:, [1, 2, 2]])
+    # A zoom of 2 about the centre column 1.5 reads columns -1.5, 0.5, 2.5 and 4.5.
+    moved = apply_transforms(image, Transforms(np.array([[1.0, 2.0]]), np.zeros((1, 2))))
+    np.testing.assert_allclose(moved[0, 0], [0, 0.5, 2.5, 3])
+
+
+def test_draws_have_the_stated_distribution():
+    transforms = draw_transforms(20_000, 5, (28, 14))
+    for values, low, high in (
+        (transforms.zoom[:, 0], 1, 2.5),
+        (transforms.zoom[:, 1], 1, 2.5),
+        (transforms.shift[:, 0], -5.6, 5.6),
+        (transforms.shift[:, 1], -2.8, 2.8),
+    ):
+        assert low <= values.min() < values.max() <= high
+        np.testing.assert_allclose(np.quantile(values, [0.25, 0.5, 0.75]), np.linspace(low, high, 5)[1:4], atol=0.15)
+    together = np.corrcoef(np.concatenate([transforms.zoom, transforms.shift], axis=1).T)
+    assert np.abs(together - np.eye(4)).max() < 0.03
+
+
+def test_training_images_depend_on_seed_and_epoch_alone():
+    def images(**changes):
+        return splits(run_config("deformable_cnn", train_size=50, **changes))
+
+    first, labels = images().train(0)
+    again, labels_again = images().train(0)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(labels, labels_again)
+    assert first.shape == (50, 28, 28, 1)
+    assert first.dtype == np.float32
+    assert labels.dtype == np.int32
+    assert not np.array_equal(first, images().train(1)[0])
+    assert not np.array_equal(first, images(seed=1).train(0)[0])
+
+
+def test_an_epoch_holds_every_image_once(digits):
+    config = run_config("cnn", train_size=500)
+    images, labels = splits(config).train(3)
+    order = np.lexsort(images.reshape(500, -1).T)
+    expected = digits.x_train[:500].astype("float32") / 255
+    expected_order = np.lexsort(expected.reshape(500, -1).T)
+    np.testing.assert_array_equal(images[order][..., 0], expected[expected_order])
+    np.testing.assert_array_equal(labels[order], digits.y_train[:500][expected_order])
+    assert not np.array_equal(labels, digits.y_train[:500])
+
+
+def test_the_scaled_test_images_are_the_same_for_all_runs():
+    few = splits(run_config("cnn", test_size=20)).test("scaled")[0]
+    more = splits(run_config("deformable_cnn", test_size=30, seed=5)).test("scaled")[0]
+    np.testing.assert_array_equal(few, more[:20])
+    assert not np.array_equal(few, splits(run_config("cnn", test_size=20)).test("plain")[0])
+
+
+@pytest.mark.parametrize(("name", "there_are"), [("train_size", 60_000), ("test_size", 10_000)])
+def test_more_images_than_there_are(name, there_are):
+    message = f"{name} must be at most the number of images, {there_are}. Received: {name}={there_are + 1}"
+    with pytest.raises(ConfigurationError, match=message):
+        splits(run_config("cnn", **{name: there_are + 1}))

@@ -1,0 +1,67 @@
+import keras
+import numpy as np
+import pytest
+
+from dcn import models
+
+NAMES = "input conv11 conv11_relu conv11_bn conv12 conv12_relu conv12_bn conv21 conv21_relu conv21_bn conv22 conv22_relu"
+NAMES += " conv22_bn avg_pool fc1 out"
+
+
+def test_layer_names_are_the_published_ones():
+    assert [layer.name for layer in models.cnn().layers] == NAMES.split()
+    deformable = [layer.name for layer in models.deformable_cnn().layers]
+    assert [name for name in deformable if not name.endswith("_offset")] == NAMES.split()
+    for name in ("conv12", "conv21", "conv22"):
+        assert deformable[deformable.index(name) - 1] == f"{name}_offset"
+
+
+def test_parameters():
+    # Weights and biases of the convolutions and the dense layer, worked out by hand, and 4 numbers a normalised channel.
+    convolutions = (9 * 1 + 1) * 32 + (9 * 32 + 1) * 64 + (9 * 64 + 1) * 128 + (9 * 128 + 1) * 128
+    expected = convolutions + (128 + 1) * 10 + 4 * (32 + 64 + 128 + 128)
+    assert models.cnn().count_params() == expected
+    offsets = 9 * (32 * 64 + 64 * 128 + 128 * 256)
+    assert models.deformable_cnn().count_params() == expected + offsets
+
+
+def test_frozen_means_offsets_and_normalisation_train():
+    trainable = {weight.path.split("/")[0] for weight in models.deformable_cnn(trainable=False).trainable_weights}
+    assert trainable == {f"conv{n}_bn" for n in (11, 12, 21, 22)} | {f"conv{n}_offset" for n in (12, 21, 22)}
+
+
+def test_weights_load_by_name_from_a_model_trained_elsewhere(tmp_path, random):
+    """As published: a file in the HDF5 format of older Keras versions, loaded by layer name."""
+    source = models.cnn()
+    for weight in source.weights:
+        weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    source.save(tmp_path / "trained.h5")
+    target = models.deformable_cnn(trainable=False)
+    target.load_weights(tmp_path / "trained.h5", by_name=True)
+    images = random.uniform(size=(2, 28, 28, 1)).astype("float32")
+    np.testing.assert_array_equal(target(images), source(images))
+
+
+def test_copying_by_name(random):
+    source, target = models.cnn(), models.deformable_cnn()
+    copied = models.copy_weights_by_name(source, target)
+    assert copied == [layer.name for layer in source.layers if layer.weights]
+    images = random.uniform(size=(2, 28, 28, 1)).astype("float32")
+    np.testing.assert_array_equal(target(images), source(images))
+
+
+def test_copying_nothing_or_other_shapes_is_an_error():
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match="must share layer names"):
+        models.copy_weights_by_name(keras.Model(inputs, keras.layers.Dense(2)(inputs)), models.cnn())
+    target = models.cnn(classes=7)
+    before = target.get_weights()
+    with pytest.raises(ValueError, match="weights of one shape. Received: fc1"):
+        models.copy_weights_by_name(models.cnn(), target)
+    for old, new in zip(before, target.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_images_need_not_be_square(random):
+    images = random.uniform(size=(2, 12, 9, 3)).astype("float32")
+    assert models.deformable_cnn((12, 9, 3), classes=4)(images).shape == (2, 4)
