@@ -50,9 +50,7 @@ def _four_layer_network(
     for index, (convolution, filters, strides) in enumerate(_CONVOLUTIONS):
         if deformable and index > 0:
             x = ConvOffset2D(x.shape[-1], name=f"{convolution}_offset")(x)
-        x = layers.Conv2D(
-            filters, 3, strides=strides, padding="same", trainable=trainable, name=convolution
-        )(x)
+        x = layers.Conv2D(filters, 3, strides=strides, padding="same", trainable=trainable, name=convolution)(x)
         x = layers.Activation("relu", name=f"{convolution}_relu")(x)
         x = layers.BatchNormalization(name=f"{convolution}_bn")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)

@@ -188,9 +188,7 @@ def _resample_gradient_inputs(
         (at.bottom_left, at.down * (1 - at.right)),
         (at.bottom_right, at.down * at.right),
     ):
-        gradient = tf.tensor_scatter_nd_add(
-            gradient, tf.reshape(index, (-1, 1)), tf.reshape(share * upstream, (-1,))
-        )
+        gradient = tf.tensor_scatter_nd_add(gradient, tf.reshape(index, (-1, 1)), tf.reshape(share * upstream, (-1,)))
     return tf.reshape(gradient, tf.shape(inputs))
 
 

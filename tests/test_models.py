@@ -4,7 +4,9 @@ import pytest
 
 from dcn import models
 
-NAMES = "input conv11 conv11_relu conv11_bn conv12 conv12_relu conv12_bn conv21 conv21_relu conv21_bn conv22 conv22_relu"
+NAMES = (
+    "input conv11 conv11_relu conv11_bn conv12 conv12_relu conv12_bn conv21 conv21_relu conv21_bn conv22 conv22_relu"
+)
 NAMES += " conv22_bn avg_pool fc1 out"
 
 

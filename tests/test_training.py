@@ -92,17 +92,15 @@ def test_confirmation_adds_the_code_of_today(inside):
 
 
 def test_confirmation_sees_another_computation(inside, monkeypatch):
-    monkeypatch.setattr(
-        training.models, "cnn", lambda shape: keras.Model(*_other(shape)), raising=True
-    )
+    monkeypatch.setattr(training.models, "cnn", _other_model)
     record = records.read(inside.config)
     differences = training._largest_difference(training._replay(record.config, splits(record.config)), record.witness)
     assert differences > training.WITNESS_TOLERANCE
 
 
-def _other(shape):
+def _other_model(shape):
     inputs = keras.Input(shape)
-    return inputs, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(inputs))
+    return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(inputs)))
 
 
 def test_confirmation_names_what_differs(inside):
@@ -188,27 +186,25 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(project, monkeypatc
 
 def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(project, monkeypatch):
     config = run_config("cnn", **SMALL)
-    monkeypatch.setattr(training, "evaluate", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
     save = training._State.save
 
-    def save_as_other_code(state, model):
-        monkeypatch.setattr(training, "CODE_SHA256", "earlier")
+    def save_and_stop(state, model):
         save(state, model)
         raise KeyboardInterrupt
 
-    monkeypatch.undo()
-    monkeypatch.chdir(project)
     with monkeypatch.context() as patch:
-        patch.setattr(training._State, "save", save_as_other_code)
+        patch.setattr(training._State, "save", save_and_stop)
         patch.setattr(training, "CODE_SHA256", "earlier")
         with pytest.raises(KeyboardInterrupt):
             training.train(config, progress=False)
-    monkeypatch.setattr(training, "CODE_SHA256", records.code_sha256())
     state = project / "checkpoints" / records.record_name(config) / "state.json"
-    assert json.loads(state.read_text())["code_sha256"] == "earlier"
     content = json.loads(state.read_text())
+    assert content["code_sha256"] == "earlier"
     state.write_text(json.dumps({**content, "witness": [9.0, 9.0, 9.0]}))
     with pytest.raises(ConfigurationError, match="was written by other code"):
+        training.train(config, progress=False)
+    state.write_text(json.dumps(content)[:-1])
+    with pytest.raises(RecordError, match="state.json is damaged"):
         training.train(config, progress=False)
     state.write_text(json.dumps(content))
     assert len(training.train(config, progress=False).history) == 2

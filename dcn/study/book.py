@@ -50,7 +50,7 @@ PAGES: dict[str, Page] = {
     "cnn": Page(
         "training",
         title="The 4-layer CNN",
-        lead="The paper's baseline: four regular convolutions, trained for 10 epochs on plain digits. "
+        lead="The paper's baseline: four regular convolutions, trained on plain digits. "
         "{numref}`cnn-curve` corresponds to Fig. 4 of the paper.",
         parameters={"run": "cnn"},
     ),
@@ -174,7 +174,10 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
     import papermill
 
     root = records.project_root()
-    with records.replacing(output) as executed, records.replacing(output.with_suffix(".template.ipynb")) as template:
+    with (
+        records.replacing(output) as executed,
+        records.replacing(output.with_suffix(".template.ipynb")) as template,
+    ):
         nbformat.write(_prepare(page, root / "notebooks" / f"{PAGES[page].notebook}.ipynb"), template)
         try:
             papermill.execute_notebook(
@@ -252,7 +255,12 @@ def build(profile: str = "paper", *, progress: bool = True) -> Path:
     shutil.copytree(root / "book", staging / "book", ignore=shutil.ignore_patterns("records"))
     for page in PAGES:
         _say(f"executing {page}", progress)
-        execute(page, page_parameters(page, profile), staging / "book" / "executed" / f"{page}.ipynb", progress=progress)
+        execute(
+            page,
+            page_parameters(page, profile),
+            staging / "book" / "executed" / f"{page}.ipynb",
+            progress=progress,
+        )
     _say("rendering", progress)
     _render(root, staging)
     finished = root / "_build" / ("html" if profile == "paper" else profile)
@@ -267,7 +275,13 @@ def build(profile: str = "paper", *, progress: bool = True) -> Path:
 
 
 def _render(root: Path, staging: Path) -> None:
-    command = [sys.executable, "-m", "jupyter_book", "build", str(staging / "book")]
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        str(staging / "book"),
+    ]
     command += ["--path-output", str(staging), "--config", str(root / "_config.yml")]
     command += ["--toc", str(staging / "book" / "_toc.yml"), "-n", "-W", "--keep-going", "--all", "-q"]
     log = staging / "rendering.log"

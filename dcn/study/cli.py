@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dcn", description="Run the experiments of the study again and build the book from their records."
+        prog="dcn",
+        description="Run the experiments of the study again and build the book from their records.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -61,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_profile(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--profile", choices=("paper", "smoke"), default="paper", help="full size, or a minute's trial kept apart"
+        "--profile",
+        choices=("paper", "smoke"),
+        default="paper",
+        help="full size, or a minute's trial kept apart",
     )
 
 

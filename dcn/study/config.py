@@ -67,7 +67,9 @@ class RunConfig:
         self._require("train_size", self.train_size >= 1, "at least 1")
         self._require("test_size", self.test_size >= 1, "at least 1")
         self._require(
-            "learning_rate", math.isfinite(self.learning_rate) and self.learning_rate > 0, "finite and above 0"
+            "learning_rate",
+            math.isfinite(self.learning_rate) and self.learning_rate > 0,
+            "finite and above 0",
         )
         self._require("initial_run", self.initial_run in ("", *MODELS), f"empty or one of {MODELS}")
 
@@ -121,9 +123,7 @@ def run_config(run: str, **changes: Any) -> RunConfig:
     for name in changes:
         if name not in fields:
             raise ConfigurationError(f"parameters of a run are {', '.join(fields)}. Received: {name}")
-    return dataclasses.replace(
-        RUNS[run], **{name: value for name, value in changes.items() if value is not None}
-    )
+    return dataclasses.replace(RUNS[run], **{name: value for name, value in changes.items() if value is not None})
 
 
 def record_name(config: RunConfig) -> str:

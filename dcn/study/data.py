@@ -12,7 +12,15 @@ import numpy as np
 
 from dcn.study.config import ConfigurationError, RunConfig
 
-__all__ = ["DataError", "Digits", "Transforms", "apply_transforms", "draw_transforms", "load_digits", "splits"]
+__all__ = [
+    "DataError",
+    "Digits",
+    "Transforms",
+    "apply_transforms",
+    "draw_transforms",
+    "load_digits",
+    "splits",
+]
 
 MNIST = Path(__file__).with_name("mnist.npz")
 MNIST_SHA256 = "a01671389766172d0fe3c6ce94e27aea68db16480c3e1dda5bb946a18204cf3b"
@@ -174,8 +182,7 @@ def splits(config: RunConfig) -> Splits:
     for name, there_are in (("train_size", len(digits.x_train)), ("test_size", len(digits.x_test))):
         if getattr(config, name) > there_are:
             raise ConfigurationError(
-                f"{name} must be at most the number of images, {there_are}. "
-                f"Received: {name}={getattr(config, name)}"
+                f"{name} must be at most the number of images, {there_are}. Received: {name}={getattr(config, name)}"
             )
     return Splits(digits, config)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -22,17 +23,16 @@ COLOURS = {"cnn": _PALETTE[0], "deformable_cnn": _PALETTE[1]}
 
 
 def use_style() -> None:
-    """Sets the look of all figures of the book: vector graphics, one size of type, a light grid."""
+    """Sets the look of the book's figures and tables: vector graphics, one size of type, no cell cut short."""
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     sns.set_theme(context="notebook", style="whitegrid")
     plt.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "dcn", "figure.dpi": 100, "axes.titlesize": 11})
     set_matplotlib_formats("svg")
+    pd.set_option("display.max_colwidth", None)
 
 
-def digits(
-    plain: np.ndarray, moved: np.ndarray, labels: Sequence[int], axes: np.ndarray | None = None
-) -> np.ndarray:
+def digits(plain: np.ndarray, moved: np.ndarray, labels: Sequence[int], axes: np.ndarray | None = None) -> np.ndarray:
     """Draws each plain image above its scaled and translated form.
 
     Args:
@@ -45,9 +45,7 @@ def digits(
         The (2, N) axes.
     """
     if axes is None:
-        _, axes = plt.subplots(
-            2, len(plain), figsize=(1.05 * len(plain), 2.5), squeeze=False, layout="constrained"
-        )
+        _, axes = plt.subplots(2, len(plain), figsize=(1.05 * len(plain), 2.5), squeeze=False, layout="constrained")
     for column, label in enumerate(labels):
         for row, images in enumerate((plain, moved)):
             axes[row, column].imshow(images[column], cmap="gray_r", vmin=0, vmax=1)
@@ -75,9 +73,7 @@ def transform_distribution(
         _, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
     bounds = (ZOOM, (-SHIFT * side, SHIFT * side))
     titles = ("zoom factor (above 1 shrinks)", "shift (pixels)")
-    for ax, values, (low, high), title in zip(
-        axes, (transforms.zoom, transforms.shift), bounds, titles, strict=True
-    ):
+    for ax, values, (low, high), title in zip(axes, (transforms.zoom, transforms.shift), bounds, titles, strict=True):
         for axis, name in enumerate(("vertical", "horizontal")):
             ax.hist(
                 values[:, axis],

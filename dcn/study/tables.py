@@ -30,7 +30,7 @@ def layers(model: keras.Model) -> pd.DataFrame:
         "parameters": sum(row["parameters"] for row in rows),
         "of which train": sum(row["of which train"] for row in rows),
     }
-    return pd.DataFrame([*rows, total]).set_index("layer")
+    return _with_corner(pd.DataFrame([*rows, total]).set_index("layer"), "layer")
 
 
 def accuracy(record: Record, again: dict[str, dict[str, float]]) -> pd.DataFrame:
@@ -50,8 +50,8 @@ def accuracy(record: Record, again: dict[str, dict[str, float]]) -> pd.DataFrame
         }
         for kind, stored in record.evaluations.items()
     }
-    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("test images (accuracy in %)")
-    return frame.round(2).astype({"images": int})
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    return _with_corner(frame.round(2).astype({"images": int}), "test images (accuracy in %)")
 
 
 def provenance(record: Record, standing: str) -> pd.DataFrame:
@@ -73,4 +73,9 @@ def provenance(record: Record, standing: str) -> pd.DataFrame:
             f"code {confirmation['code_sha256'][:16]}, {confirmation['processor']}, largest difference of the first "
             f"losses {confirmation['largest_witness_difference']:.1e}"
         )
-    return pd.DataFrame({"": rows})
+    return _with_corner(pd.DataFrame({"": rows}), "what")
+
+
+def _with_corner(frame: pd.DataFrame, corner: str) -> pd.DataFrame:
+    """Names the column of row names in the header itself, where pandas would add a row for it."""
+    return frame.rename_axis(index=None, columns=corner)

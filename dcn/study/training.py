@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -223,9 +221,7 @@ def _initial_model(config: RunConfig, data: Splits) -> keras.Model:
         optimizer = keras.optimizers.Adam(config.learning_rate)
     else:
         optimizer = keras.optimizers.SGD(config.learning_rate, momentum=0.9, nesterov=True)
-    model.compile(
-        optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
-    )
+    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model
 
 
@@ -251,9 +247,7 @@ def _train_epoch(model: keras.Model, data: Splits, state: _State, progress: bool
     started = time.perf_counter()
     images, labels = data.train(epoch)
     with _Progress(config, epoch, progress) as bar:
-        fitted = model.fit(
-            images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[bar]
-        )
+        fitted = model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[bar])
     if epoch == 0:
         state.witness = bar.losses
     seconds = time.perf_counter() - started

@@ -1,0 +1,159 @@
+"""The book, made small: three pages with a minute's runs, in a copy of the project."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from dcn.study import book, cli, records
+from dcn.study.config import RUNS, SMOKE, run_config
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("notebooks", "book", "_config.yml")
+
+
+def copy_project(target):
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+        else:
+            shutil.copy(source, target / name)
+    return target
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A copy of the project in which the smoke book was built once."""
+    root = copy_project(tmp_path_factory.mktemp("clone"))
+    before = os.getcwd()
+    os.chdir(root)
+    try:
+        assert cli.main(["build", "--profile", "smoke"]) == 0
+    finally:
+        os.chdir(before)
+    return root
+
+
+@pytest.fixture
+def inside(built, monkeypatch):
+    monkeypatch.chdir(built)
+    return built
+
+
+def test_every_page_is_there_with_its_numbers(inside):
+    html = inside / "_build" / "smoke"
+    for page in ("intro", "method", "references", *(f"executed/{page}" for page in book.PAGES)):
+        text = (html / f"{page}.html").read_text(encoding="utf-8")
+        assert "{glue" not in text, page
+        assert "No key" not in text, page
+    cnn = (html / "executed/cnn.html").read_text(encoding="utf-8")
+    record = records.read(run_config("cnn", **SMOKE))
+    assert f"{100 * record.evaluations['plain']['accuracy']:.2f}" in cnn
+    assert "fresh" in cnn
+    assert "<h1>The 4-layer CNN" in cnn
+
+
+def test_every_figure_has_an_alternative_text(inside):
+    for page in (inside / "_build" / "smoke").glob("executed/*.html"):
+        images = re.findall(r"<img[^>]*>", page.read_text(encoding="utf-8"))
+        assert images
+        for image in images:
+            assert re.search(r'alt="[^"]{20,}"', image), f"{page.name}: {image}"
+
+
+def test_nothing_is_loaded_from_elsewhere(inside):
+    for page in (inside / "_build" / "smoke").rglob("*.html"):
+        loaded = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?:)?//[^"]*"', page.read_text("utf-8"))
+        assert not loaded, page.name
+
+
+def test_the_committed_records_are_untouched(inside):
+    for path in (ROOT / "book" / "records").iterdir():
+        assert (inside / "book" / "records" / path.name).read_bytes() == path.read_bytes()
+    assert not (inside / "_build" / "html").exists()
+    assert not (inside / "_build" / "smoke.staging").exists()
+
+
+def test_a_failing_notebook_leaves_book_and_records_as_they_were(inside):
+    before = {path: path.stat().st_mtime_ns for path in (inside / "_build" / "smoke").rglob("*") if path.is_file()}
+    before |= {path: path.stat().st_mtime_ns for path in (inside / "runs").iterdir()}
+    path = inside / "notebooks" / "training.ipynb"
+    good = path.read_bytes()
+    notebook = nbformat.reads(good.decode(), as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell("1 / 0"))
+    nbformat.write(notebook, path)
+    try:
+        with pytest.raises(book.BookError, match=r"page cnn: cell \d+ failed with ZeroDivisionError.*\n +1 / 0"):
+            book.build("smoke", progress=False)
+    finally:
+        path.write_bytes(good)
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert after == before
+
+
+def test_a_warning_of_the_rendering_is_an_error(inside, monkeypatch):
+    page = inside / "book" / "references.md"
+    good = page.read_text()
+    index = inside / "_build" / "smoke" / "index.html"
+    before = index.read_bytes()
+    monkeypatch.setattr(book, "PAGES", {})
+    monkeypatch.setattr(book, "execute", None)
+    page.write_text(good + "\n[nowhere](nothing.md)\n")
+    try:
+        with pytest.raises(book.BookError, match=r"(?s)exit code 1.*nothing"):
+            book.build("smoke", progress=False)
+    finally:
+        page.write_text(good)
+    assert index.read_bytes() == before
+
+
+def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeypatch):
+    copy_project_without_records(project)
+    monkeypatch.setattr(book, "execute", None)
+    with pytest.raises(book.BookError, match=r"cnn.json is missing. Train it with: dcn run cnn"):
+        book.build("paper")
+
+
+def copy_project_without_records(target):
+    for name in SOURCES:
+        if name != "_config.yml":
+            shutil.copytree(ROOT / name, target / name, dirs_exist_ok=True)
+    shutil.rmtree(target / "book" / "records")
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ({"execution_count": None}, "was not executed"),
+        (
+            {"outputs": [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]},
+            "holds the error ValueError: no",
+        ),
+    ],
+)
+def test_unfinished_notebooks_are_rejected(tmp_path, cell, words):
+    good = {"source": "1", "execution_count": 1}
+    path = tmp_path / "page.ipynb"
+    for cells, refused in (([good], False), ([good, {**good, **cell}], True)):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(**c) for c in cells]), path)
+        if refused:
+            with pytest.raises(book.BookError, match=words):
+                book.reject_unfinished(path)
+        else:
+            book.reject_unfinished(path)
+
+
+def test_the_book_shows_every_published_run():
+    shown = {book.run_of(book.page_parameters(page)) for page in book.PAGES}
+    assert shown - {None} == set(RUNS.values())
+
+
+def test_the_committed_records_are_whole():
+    for config in RUNS.values():
+        path = ROOT / "book" / "records" / f"{records.record_name(config)}.json"
+        assert path.is_file()
+        assert path.with_suffix("").with_suffix(".weights.h5").is_file()

@@ -1,0 +1,106 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from test_records import make
+
+from dcn.study import figures, published, tables
+from dcn.study.config import run_config
+from dcn.study.data import draw_transforms
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def record():
+    record = make(run_config("cnn"))
+    record.history = [{"epoch": n, "accuracy": n / 10, "validation_accuracy": n / 20} for n in (1, 2, 3)]
+    return record
+
+
+def test_training_curve_shows_both_runs(record):
+    ax = figures.training_curve(record)
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    np.testing.assert_array_equal(lines["training, this run"].get_ydata(), [0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(lines["validation, this run"].get_ydata(), [0.05, 0.1, 0.15])
+    assert lines["validation, published"].get_ydata()[-1] == 0.9901
+    assert len(lines["training, published"].get_xdata()) == 10
+    assert ax.get_xlabel() == "epoch"
+
+
+def test_figures_draw_into_given_axes(record):
+    _, ax = plt.subplots()
+    assert figures.training_curve(record, ax) is ax
+    _, axes = plt.subplots(1, 2)
+    assert figures.transform_distribution(draw_transforms(100, 0), axes=axes) is axes
+
+
+def test_digits_shows_every_image_twice(random):
+    plain, moved = random.uniform(size=(2, 3, 5, 4))
+    axes = figures.digits(plain, moved, [7, 2, 1])
+    assert axes.shape == (2, 3)
+    np.testing.assert_array_equal(axes[1, 2].get_images()[0].get_array(), moved[2])
+    assert [ax.get_title() for ax in axes[0]] == ["7", "2", "1"]
+
+
+def test_distribution_shows_the_density(random):
+    axes = figures.transform_distribution(draw_transforms(50_000, 0))
+    for ax, density in zip(axes, (1 / 1.5, 1 / 11.2), strict=True):
+        for patch in ax.patches:
+            heights = patch.get_xy()[:, 1]
+            assert heights.max() == pytest.approx(density, rel=0.1)
+
+
+def test_every_model_has_a_colour_and_a_name():
+    assert set(figures.COLOURS) == set(figures.NAMES) <= set(published.ACCURACY)
+    assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
+
+
+def test_published_curves():
+    assert published.curve("deformable_cnn")["validation_accuracy"][-1] == 0.9402
+    assert len(published.curve("deformable_cnn")["epoch"]) == 20
+    with pytest.raises(KeyError, match="model must be one of"):
+        published.curve("vgg")
+
+
+def test_accuracy_table(record):
+    record.evaluations = {
+        "plain": {"accuracy": 0.98, "loss": 0.1, "images": 10_000},
+        "scaled": {"accuracy": 0.6, "loss": 1.0, "images": 10_000},
+    }
+    table = tables.accuracy(record, record.evaluations)
+    assert table.loc["plain"].tolist() == [99.01, 98.0, -1.01, 98.0, 10_000]
+    assert table.loc["scaled and translated", "difference"] == -0.67
+
+
+def test_layer_table():
+    from dcn.models import cnn, deformable_cnn
+
+    table = tables.layers(deformable_cnn(trainable=False))
+    assert table.loc["all", "parameters"] == deformable_cnn().count_params()
+    assert table.loc["conv12"].tolist() == ["14 x 14 x 64", 9 * 32 * 64 + 64, 0]
+    assert table.loc["conv12_offset"].tolist() == ["28 x 28 x 32", 9 * 32 * 64, 9 * 32 * 64]
+    assert tables.layers(cnn()).loc["conv11_bn", "of which train"] == 64
+
+
+def test_provenance_table(record):
+    record.provenance |= {
+        "tensorflow": "1", "keras": "2", "numpy": "3", "python": "4", "processor": "five", "threads": 6,
+        "started": "then", "finished": "now", "seconds": 120, "data_sha256": "d" * 64, "weights_sha256": "w" * 64,
+    }  # fmt: skip
+    table = tables.provenance(record, "fresh")
+    assert table.loc["record", ""] == "cnn (fresh)"
+    assert "2.0 minutes" in table.loc["trained", ""]
+    record.confirmations = [
+        {
+            "date": "2026-11-22T10:00",
+            "code_sha256": "c" * 64,
+            "processor": "six",
+            "largest_witness_difference": 1e-6,
+        }
+    ]
+    assert "1.0e-06" in tables.provenance(record, "confirmed").loc["confirmed 2026-11-22", ""]

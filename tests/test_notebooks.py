@@ -1,0 +1,65 @@
+"""The templates: their form, and that plain papermill runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from dcn.study import book, records
+from dcn.study.config import run_config
+
+ROOT = Path(__file__).parents[1]
+TEMPLATES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_form(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(code) <= 12
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    for cell in code:
+        assert not cell.outputs
+        assert cell.execution_count is None
+        assert not any(line.lstrip().startswith(("def ", "class ")) for line in cell.source.splitlines())
+    for cell in code:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure:
+            assert figure["caption"]
+            assert cell.metadata["mystnb"]["image"]["alt"]
+    for parameter in book.notebook_parameters(path.stem).values():
+        assert parameter.meaning, parameter.name
+
+
+def test_every_template_is_a_page():
+    assert {path.stem for path in TEMPLATES} == {page.notebook for page in book.PAGES.values()}
+
+
+def run_papermill(project, notebook, *parameters):
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / f"{notebook}.ipynb"), "out.ipynb"]
+    for text in parameters:
+        command += ["-p", *text.split("=")]
+    return subprocess.run([*command, "-k", "python3"], cwd=project, capture_output=True, text=True, check=False)
+
+
+def test_plain_papermill_trains_with_other_parameters(project):
+    done = run_papermill(project, "training", "epochs=1", "train_size=200", "test_size=100", "optimizer=sgd")
+    assert done.returncode == 0, done.stderr
+    record = records.read(run_config("cnn", epochs=1, train_size=200, test_size=100, optimizer="sgd"))
+    assert record.evaluations["plain"]["images"] == 100
+    book.reject_unfinished(project / "out.ipynb")
+
+
+def test_plain_papermill_shows_other_digits(project):
+    assert run_papermill(project, "data", "count=3", "seed=5").returncode == 0
+    book.reject_unfinished(project / "out.ipynb")
+
+
+def test_a_wrong_value_fails_before_training(project):
+    done = run_papermill(project, "training", "epochs=-1")
+    assert done.returncode != 0
+    assert "epochs must be at least 1. Received: epochs=-1" in done.stderr
+    assert not (project / "checkpoints").exists()
