@@ -19,7 +19,7 @@ def test_layer_names_are_the_published_ones():
 
 
 def test_parameters():
-    # Weights and biases of the convolutions and the dense layer, worked out by hand, and 4 numbers a normalised channel.
+    # Weights and biases of the convolutions and the dense layer, by hand, and 4 numbers for each normalised channel.
     convolutions = (9 * 1 + 1) * 32 + (9 * 32 + 1) * 64 + (9 * 64 + 1) * 128 + (9 * 128 + 1) * 128
     expected = convolutions + (128 + 1) * 10 + 4 * (32 + 64 + 128 + 128)
     assert models.cnn().count_params() == expected
