@@ -8,15 +8,19 @@ from dcn._version import __version__
 # Importing the package registers its layers with Keras, so that saved models reload. Only the `dcn` command, which has
 # to answer at once, does without: it loads TensorFlow where it needs it.
 if Path(sys.argv[0]).stem != "dcn":
-    from dcn.layers import ConvOffset2D
+    from dcn.layers import ConvOffset2D, DeformableConv2D, DeformableRoIPooling2D
     from dcn.models import cnn, copy_weights_by_name, deformable_cnn
-    from dcn.ops import resample_by_offsets
+    from dcn.ops import deform_conv2d, deform_roi_pool, resample_by_offsets
 
 __all__ = [
     "ConvOffset2D",
+    "DeformableConv2D",
+    "DeformableRoIPooling2D",
     "__version__",
     "cnn",
     "copy_weights_by_name",
+    "deform_conv2d",
+    "deform_roi_pool",
     "deformable_cnn",
     "resample_by_offsets",
 ]

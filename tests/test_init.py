@@ -5,9 +5,13 @@ import dcn
 
 PUBLIC = {
     "ConvOffset2D",
+    "DeformableConv2D",
+    "DeformableRoIPooling2D",
     "__version__",
     "cnn",
     "copy_weights_by_name",
+    "deform_conv2d",
+    "deform_roi_pool",
     "deformable_cnn",
     "resample_by_offsets",
 }

@@ -77,7 +77,7 @@ def test_the_project_is_found_from_a_folder_inside_it(project, monkeypatch):
 def test_the_code_digest_covers_what_computes(monkeypatch, tmp_path):
     before = records.code_sha256()
     for name in records.COMPUTES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text((records.PACKAGE / name).read_text())
     monkeypatch.setattr(records, "PACKAGE", tmp_path)
     records.code_sha256.cache_clear()

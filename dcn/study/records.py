@@ -22,7 +22,10 @@ __all__ = ["Record", "RecordError", "code_sha256", "environment", "project_root"
 
 SCHEMA = 1
 PACKAGE = Path(__file__).parents[1]
-COMPUTES = ("ops.py", "layers.py", "models.py", "study/training.py", "study/data.py")
+COMPUTES = (
+    *(f"ops/{name}.py" for name in ("geometry", "convolution", "resampling", "roi_pooling")),
+    *("layers.py", "models.py", "study/training.py", "study/data.py"),
+)
 
 
 class RecordError(ValueError):

@@ -1,11 +1,7 @@
-"""Deformable operators as pure TensorFlow functions.
+"""The resampling of `ConvOffset2D`.
 
-Conventions, everywhere in this module: tensors are NHWC; coordinates are in pixels, in (y, x) order, with the
-origin at the centre of pixel (0, 0), so that an integer coordinate reads a pixel without interpolation.
-
-Each operator is cut into clusters that XLA compiles (`_cluster`), one for each result: a gather that only one
-result reads is fused with the arithmetic around it, one that two results share is written to memory first, which
-takes three times as long.
+It is cut into clusters that XLA compiles, one for each result: a gather that only one result reads is fused with the
+arithmetic around it, one that two results share is written to memory first, which takes three times as long.
 """
 
 from __future__ import annotations
@@ -72,6 +68,9 @@ def resample_by_offsets(
 def _resample(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool) -> tf.Tensor:
     @tf.custom_gradient
     def resample(inputs: tf.Tensor, offsets: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        # Hidden from an outer tape, which would differentiate the clusters themselves.
+        inputs, offsets = tf.stop_gradient(inputs), tf.stop_gradient(offsets)
+
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             along_y = _resample_gradient_y(inputs, offsets, upstream, bilinear, per_pixel)
             along_x = _resample_gradient_x(inputs, offsets, upstream, bilinear, per_pixel)

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+
+from dcn.ops import deform_roi_pool
+
+SETTINGS = {"output_size": (3, 2), "spatial_scale": 0.5, "gamma": 0.3}
+
+
+def draw(random, count=4):
+    """Returns images, boxes of several sizes, their images and offsets, in float64."""
+    corner = random.uniform(0, 8, size=(count, 2))
+    boxes = np.concatenate([corner, corner + random.uniform(1, 9, size=(count, 2))], axis=1)
+    return random.normal(size=(2, 7, 6, 3)), boxes, np.arange(count) % 2, random.normal(size=(count, 3, 2, 2))
+
+
+@pytest.mark.parametrize("with_offsets", [False, True])
+@pytest.mark.parametrize("sampling_ratio", [0, 1, 2])
+def test_values_equal_the_loops(random, assert_close, sampling_ratio, with_offsets):
+    inputs, boxes, indices, offsets = draw(random)
+    offsets = offsets if with_offsets else None
+    result = deform_roi_pool(inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, **SETTINGS)
+    expected = reference.deform_roi_pool(inputs, boxes, indices, offsets, (3, 2), 0.5, sampling_ratio, 0.3)
+    assert np.abs(expected).max() > 0.1
+    assert_close(result, expected, "float64")
+
+
+def test_golden_value():
+    # A 4x4 image of rows 0, 1, 2, 3. The box covers it; aligned, it begins half a pixel before the centre of pixel 0.
+    # A bin has 2x2 samples at pixel centres, so that it is the mean of two rows: 0.5 and 2.5. An offset of 1 box
+    # height, times gamma 0.25, moves the first bin down by one row.
+    inputs = tf.reshape(tf.repeat(tf.range(4.0), 4), (1, 4, 4, 1))
+    offsets = np.zeros((1, 2, 2, 2))
+    offsets[0, 0, 0, 0] = 1
+    result = deform_roi_pool(inputs, [[0.0, 0, 4, 4]], [0], offsets, output_size=2, gamma=0.25)
+    assert result.numpy().ravel().tolist() == [1.5, 0.5, 2.5, 2.5]
+
+
+@pytest.mark.parametrize("wanted", [0, 3], ids=["inputs", "offsets"])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_gradients_equal_finite_differences(random, sampling_ratio, wanted):
+    tensors = list(draw(random, 3))
+    upstream = random.normal(size=(3, 3, 2, 3))
+
+    def total(argument):
+        arguments = [*tensors[:wanted], argument, *tensors[wanted + 1 :]]
+        pooled = deform_roi_pool(*arguments, sampling_ratio=sampling_ratio, **SETTINGS)
+        return float(tf.reduce_sum(pooled * upstream))
+
+    argument = tf.constant(tensors[wanted])
+    with tf.GradientTape() as tape:
+        tape.watch(argument)
+        arguments = [*tensors[:wanted], argument, *tensors[wanted + 1 :]]
+        loss = tf.reduce_sum(deform_roi_pool(*arguments, sampling_ratio=sampling_ratio, **SETTINGS) * upstream)
+    actual = tf.convert_to_tensor(tape.gradient(loss, argument))
+    expected = reference.finite_differences(total, tensors[wanted])
+    assert np.abs(expected).max() > 0.05
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_other_types(random, dtype):
+    inputs, boxes, indices, offsets = draw(random)
+    result = deform_roi_pool(tf.cast(inputs, dtype), boxes, indices, offsets, sampling_ratio=2, **SETTINGS)
+    assert result.dtype == dtype
+    expected = reference.deform_roi_pool(inputs, boxes, indices, offsets, (3, 2), 0.5, 2, 0.3)
+    np.testing.assert_allclose(tf.cast(result, "float64"), expected, atol=3e-2)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_unknown_sizes(random, jit_compile):
+    inputs, boxes, indices, offsets = draw(random)
+    signature = [
+        tf.TensorSpec((None, None, None, 3), tf.float64),
+        tf.TensorSpec((None, 4), tf.float64),
+        tf.TensorSpec((None,), tf.int64),
+        tf.TensorSpec((None, 3, 2, 2), tf.float64),
+    ]
+    pool = tf.function(
+        lambda *tensors: deform_roi_pool(*tensors, **SETTINGS), input_signature=signature, jit_compile=jit_compile
+    )
+    np.testing.assert_allclose(
+        pool(inputs, boxes, indices, offsets), deform_roi_pool(inputs, boxes, indices, offsets, **SETTINGS)
+    )
+
+
+def test_no_boxes_and_empty_boxes(random):
+    inputs, boxes, indices, offsets = draw(random)
+    assert deform_roi_pool(inputs, boxes[:0], indices[:0], offsets[:0], **SETTINGS).shape == (0, 3, 2, 3)
+    backwards = boxes[:1, [2, 3, 0, 1]]
+    assert not np.any(deform_roi_pool(inputs, backwards, indices[:1], **SETTINGS))
+
+
+def test_not_a_number_and_huge_offsets(random):
+    inputs, boxes, indices, offsets = draw(random)
+    clean = deform_roi_pool(inputs, boxes, indices, offsets, **SETTINGS).numpy()
+    offsets[1, 2, 0, 0] = np.nan
+    offsets[2, 0, 1, 1] = np.inf
+    dirty = deform_roi_pool(inputs, boxes, indices, offsets, **SETTINGS).numpy()
+    assert np.isnan(dirty[1, 2, 0]).all()
+    np.testing.assert_array_equal(dirty[2, 0, 1], 0)
+    for place in ((1, 2, 0), (2, 0, 1)):
+        dirty[place] = clean[place]
+    np.testing.assert_array_equal(dirty, clean)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"inputs": tf.zeros((7, 6, 3))}, "inputs must be floating point"),
+        ({"boxes": tf.zeros((4, 5))}, "boxes must have shape"),
+        ({"box_indices": [0, 1]}, "box_indices"),
+        ({"offsets": tf.zeros((4, 2, 3, 2))}, "offsets must have shape \\(boxes, 3, 2, 2\\)"),
+        ({"output_size": 0}, "output_size must be an integer of at least 1, or two. Received: output_size=0"),
+        ({"spatial_scale": 0}, "spatial_scale must be above 0"),
+        ({"sampling_ratio": -1}, "sampling_ratio must be an integer of at least 0"),
+    ],
+)
+def test_errors(random, changes, words):
+    arguments = dict(zip(("inputs", "boxes", "box_indices", "offsets"), draw(random), strict=True))
+    with pytest.raises(ValueError, match=words):
+        deform_roi_pool(**{**arguments, **SETTINGS, **changes})
