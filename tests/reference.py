@@ -51,11 +51,10 @@ def deform_conv2d(
     inputs, kernel, offsets, mask=None, bias=None, *, strides, padding, dilation_rate, groups, offset_groups
 ):
     """Padding as ((top, bottom), (left, right))."""
-    batch, height, width, channels = inputs.shape
+    channels = inputs.shape[3]
     kernel_height, kernel_width, group_channels, filters = kernel.shape
-    _, output_height, output_width, _ = offsets.shape
     points = kernel_height * kernel_width
-    output = np.zeros((batch, output_height, output_width, filters))
+    output = np.zeros((*offsets.shape[:3], filters))
     for b, oy, ox, f in np.ndindex(output.shape):
         group = f // (filters // groups)
         for i in range(group_channels):

@@ -45,8 +45,8 @@ def deform_conv2d(
     With zero offsets and no mask the result is that of `tf.nn.conv2d`.
 
     Gradients are defined for all five tensors. A NaN offset gives NaN in the outputs that read it and nowhere else;
-    an infinite one reads zero. An empty batch is fine, but for a function that XLA compiles as a whole with sizes unknown
-    when it is traced.
+    an infinite one reads zero. An empty batch is fine, but for a function that XLA compiles as a whole with sizes
+    unknown when it is traced.
 
     Args:
         inputs: (B, H, W, C), float16, bfloat16, float32 or float64.

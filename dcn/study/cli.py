@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("confirm", help="replay the start of stale runs and evaluate their weights again")
     command.add_argument("run", nargs="?", metavar="NAME", help="a run; all stale ones by default")
     command.set_defaults(call=_confirm)
+
+    command = commands.add_parser("bench", help="time the operators beside their peers, on a quiet machine")
+    command.add_argument("--repeats", type=int, default=15, help="measurements of each")
+    command.add_argument("--record", action="store_true", help="keep the result as book/records/bench.json")
+    command.set_defaults(call=_bench)
     return parser
 
 
@@ -124,6 +130,21 @@ def _print_standings() -> list[str]:
     for name, standing in zip(RUNS, standings, strict=True):
         print(f"{name:<16} {standing}")
     return standings
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if options.repeats < 1:
+        raise ConfigurationError(f"repeats must be at least 1. Received: repeats={options.repeats}")
+    from dcn.study import runtime
+
+    measured = runtime.bench(options.repeats)
+    runtime.print_bench(measured)
+    if options.record:
+        path = records.project_root() / "book" / "records" / "bench.json"
+        with records.replacing(path) as temporary:
+            temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+        print(f"record: {path}")
+    return 0
 
 
 def _confirm(options: argparse.Namespace) -> int:

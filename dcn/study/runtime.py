@@ -1,0 +1,269 @@
+"""How fast the operators are, beside their peers: in one process, in turn, as ratios of medians."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from dcn.ops import deform_conv2d, resample_by_offsets
+from dcn.study import records
+
+__all__ = ["bench", "print_bench", "resample_as_published"]
+
+# batch, input channels, height and width, filters; 3x3 kernels, stride 1
+SHAPES = ((32, 32, 28, 64), (32, 64, 14, 128), (32, 128, 14, 128), (4, 256, 56, 256))
+OFFSET_SPREAD = 2.0  # standard deviation of the offsets, in pixels
+MEMORY_SHAPE = SHAPES[-1]
+SYSTEM_PYTHON = "/usr/bin/python3"  # where Debian puts torchvision
+
+TORCHVISION = """
+import json, sys, time
+import numpy as np, torch, torchvision
+torch.set_num_threads(2)
+files = np.load(sys.argv[1])
+x, k, o, g = (torch.from_numpy(np.ascontiguousarray(files[n])) for n in ("x", "k", "o", "g"))
+for tensor in (x, k, o):
+    tensor.requires_grad_()
+times = []
+for _ in range(int(sys.argv[2]) + 1):
+    started = time.perf_counter()
+    torchvision.ops.deform_conv2d(x, o, k, padding=1).backward(g)
+    times.append(time.perf_counter() - started)
+print(json.dumps({"seconds": times[1:], "version": torchvision.__version__}))
+"""
+
+
+def resample_as_published(inputs: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
+    """Computes `resample_by_offsets` in the way of the published code, to be timed: one plane for each channel.
+
+    Features and offsets are transposed to planes, the four corners are read by `tf.gather_nd` with stacked indices, and
+    the result is transposed back. Square images only, as published.
+    """
+    batch, side, _, channels = inputs.shape
+    planes = tf.reshape(tf.transpose(inputs, (0, 3, 1, 2)), (batch * channels, side, side))
+    pairs = tf.reshape(tf.transpose(offsets, (0, 3, 1, 2)), (batch * channels, side * side, 2))
+    grid = tf.stack(tf.meshgrid(tf.range(side), tf.range(side), indexing="ij"), axis=2)
+    points = pairs + tf.cast(tf.reshape(grid, (side * side, 2)), inputs.dtype)
+    points = tf.clip_by_value(points, 0, side - 1)
+    first, last = tf.cast(tf.floor(points), tf.int32), tf.cast(tf.math.ceil(points), tf.int32)
+    plane = tf.repeat(tf.range(batch * channels), side * side)
+
+    def read(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+        places = tf.stack((plane, tf.reshape(y, (-1,)), tf.reshape(x, (-1,))), axis=1)
+        return tf.reshape(tf.gather_nd(planes, places), (batch * channels, side * side))
+
+    beyond = points - tf.cast(first, inputs.dtype)
+    left = read(first[..., 0], first[..., 1])
+    left += (read(last[..., 0], first[..., 1]) - left) * beyond[..., 0]
+    right = read(first[..., 0], last[..., 1])
+    right += (read(last[..., 0], last[..., 1]) - right) * beyond[..., 0]
+    moved = left + (right - left) * beyond[..., 1]
+    return tf.transpose(tf.reshape(moved, (batch, channels, side, side)), (0, 2, 3, 1))
+
+
+def bench(repeats: int = 15) -> dict[str, Any]:
+    """Times the operators and their peers on all shapes.
+
+    Args:
+        repeats: measurements of each, taken in turn.
+
+    Returns:
+        For each shape and contestant the median and the quartiles in milliseconds; peak memory; the environment.
+    """
+    results = []
+    for shape in tqdm(SHAPES, desc="shapes", disable=None):
+        tensors = _tensors(shape)
+        times = _times(_contestants(tensors), repeats)
+        times |= _torchvision(tensors, max(3, repeats // 5))
+        results.append({"shape": shape, "milliseconds": times})
+    return {
+        "results": results,
+        "peak_memory_bytes": _peak_memory(),
+        "im2col_bytes": _im2col_bytes(MEMORY_SHAPE),
+        "repeats": repeats,
+        "started": records.now(),
+        "code_sha256": records.code_sha256(),
+        **records.environment(),
+    }
+
+
+def _tensors(shape: tuple[int, int, int, int]) -> dict[str, tf.Tensor]:
+    batch, channels, side, filters = shape
+    random = np.random.default_rng(0)
+    drawn = {
+        "x": random.normal(size=(batch, side, side, channels)),
+        "k": random.normal(size=(3, 3, channels, filters)),
+        "o": OFFSET_SPREAD * random.normal(size=(batch, side, side, 18)),
+        "g": random.normal(size=(batch, side, side, filters)),
+        "every": OFFSET_SPREAD * random.normal(size=(batch, side, side, 2 * channels)),
+    }
+    return {name: tf.constant(array, tf.float32) for name, array in drawn.items()}
+
+
+def _contestants(tensors: dict[str, tf.Tensor]) -> dict[str, Callable[[], Any]]:
+    x, k, o, every = (tensors[name] for name in ("x", "k", "o", "every"))
+    operators: dict[str, tuple[Callable, list[tf.Tensor], tf.Tensor]] = {
+        "conv2d": (lambda x, k: tf.nn.conv2d(x, k, 1, "SAME"), [x, k], tensors["g"]),
+        "deform_conv2d": (lambda x, k, o: deform_conv2d(x, k, o, padding="same"), [x, k, o], tensors["g"]),
+        "matmul alone": (tf.matmul, [*_matrices(x, k)], tf.reshape(tensors["g"], (-1, k.shape[3]))),
+        "resampling": (resample_by_offsets, [x, every], x),
+        "resampling as published": (resample_as_published, [x, every], x),
+    }
+    contestants = {"onnxruntime": _onnxruntime(x, k, o)}
+    for name, (function, arguments, upstream) in operators.items():
+        contestants[name] = _forward(function, arguments)
+        contestants[f"{name}, forward + backward"] = _both(function, arguments, upstream)
+    return contestants
+
+
+def _matrices(x: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns an im2col matrix and a kernel matrix: their product is the least any method has to compute."""
+    height, width, channels, filters = k.shape
+    columns = tf.image.extract_patches(x, (1, height, width, 1), (1, 1, 1, 1), (1, 1, 1, 1), "SAME")
+    return tf.reshape(columns, (-1, height * width * channels)), tf.reshape(k, (-1, filters))
+
+
+def _forward(function: Callable, arguments: list[tf.Tensor]) -> Callable[[], Any]:
+    compiled = tf.function(function, autograph=False)
+    return lambda: compiled(*arguments)
+
+
+def _both(function: Callable, arguments: list[tf.Tensor], upstream: tf.Tensor) -> Callable[[], Any]:
+    @tf.function(autograph=False)
+    def compiled(upstream: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            outputs = function(*arguments)
+        return (outputs, *tape.gradient(outputs, arguments, upstream))
+
+    return lambda: compiled(upstream, *arguments)
+
+
+def _onnxruntime(x: tf.Tensor, k: tf.Tensor, o: tf.Tensor) -> Callable[[], Any]:
+    """Returns onnxruntime's kernel for the CPU, at as many threads, not spinning while others are measured."""
+    import onnx
+    import onnxruntime
+
+    node = onnx.helper.make_node("DeformConv", ["X", "W", "O"], ["Y"], kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "XWOY"]
+    graph = onnx.helper.make_graph([node], "bench", values[:3], values[3:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = records.environment()["threads"]
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feed = {name: np.ascontiguousarray(array) for name, array in zip("XWO", _channels_first(x, k, o), strict=True)}
+    return lambda: session.run(None, feed)
+
+
+def _channels_first(x: tf.Tensor, k: tf.Tensor, o: tf.Tensor) -> tuple[np.ndarray, ...]:
+    return x.numpy().transpose(0, 3, 1, 2), k.numpy().transpose(3, 2, 0, 1), o.numpy().transpose(0, 3, 1, 2)
+
+
+def _times(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Returns first quartile, median and third quartile of each, in milliseconds, measured in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for call in contestants.values():
+        call()
+        call()
+    for _ in range(repeats):
+        for name, call in contestants.items():
+            started = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: _quartiles(values) for name, values in seconds.items()}
+
+
+def _quartiles(seconds: Iterable[float]) -> list[float]:
+    return [round(float(value), 3) for value in 1000 * np.quantile(list(seconds), (0.25, 0.5, 0.75))]
+
+
+def _torchvision(tensors: dict[str, tf.Tensor], repeats: int) -> dict[str, list[float]]:
+    """Returns the times of torchvision on the CPU, in the system's Python, or nothing where it is not installed."""
+    path = records.project_root() / "_build" / "bench.npz"
+    path.parent.mkdir(exist_ok=True)
+    x, k, o = _channels_first(*(tensors[name] for name in "xko"))
+    np.savez(path, x=x, k=k, o=o, g=tensors["g"].numpy().transpose(0, 3, 1, 2))
+    try:
+        command = [SYSTEM_PYTHON, "-c", TORCHVISION, str(path), str(repeats)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return {}
+    finally:
+        path.unlink()
+    if done.returncode != 0:
+        return {}
+    return {"torchvision, forward + backward": _quartiles(json.loads(done.stdout)["seconds"])}
+
+
+def _im2col_bytes(shape: tuple[int, int, int, int]) -> int:
+    batch, channels, side, _ = shape
+    return 4 * batch * side * side * 9 * channels
+
+
+def _peak_memory() -> int | None:
+    """Returns the bytes that forward + backward take at their peak, beyond the inputs, in a process of its own."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    code = "from dcn.study import runtime; print(runtime.peak_memory_here())"
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def peak_memory_here() -> int:
+    """Returns what `_peak_memory` measures, in this process."""
+    tensors = _tensors(MEMORY_SHAPE)
+    before = _status("VmRSS")
+    both = _both(
+        lambda x, k, o: deform_conv2d(x, k, o, padding="same"), [tensors[name] for name in "xko"], tensors["g"]
+    )
+    both()  # compiles, which takes memory of its own
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the peak back to what is resident now
+    both()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+# ours, peer, what is compared; below 1 ours is faster
+RATIOS = (
+    ("deform_conv2d", "onnxruntime", "deform_conv2d forward / onnxruntime"),
+    ("matmul alone", "onnxruntime", "its matrix product alone / onnxruntime"),
+    ("deform_conv2d", "conv2d", "deform_conv2d forward / conv2d"),
+    ("deform_conv2d, forward + backward", "conv2d, forward + backward", "forward + backward / conv2d"),
+    ("deform_conv2d, forward + backward", "torchvision, forward + backward", "forward + backward / torchvision"),
+    ("resampling", "resampling as published", "ConvOffset2D resampling forward / as published"),
+    (
+        "resampling, forward + backward",
+        "resampling as published, forward + backward",
+        "ConvOffset2D resampling forward + backward / as published",
+    ),
+)
+
+
+def print_bench(measured: dict[str, Any]) -> None:
+    """Prints ratios of medians for each shape, their geometric mean, and the peak memory."""
+    shapes = ["x".join(map(str, result["shape"])) for result in measured["results"]]
+    print(f"{'ratio of medians':<58} {' '.join(f'{shape:>14}' for shape in shapes)} {'geom. mean':>11}")
+    for ours, peer, label in RATIOS:
+        medians = [result["milliseconds"] for result in measured["results"]]
+        if any(peer not in times for times in medians):
+            print(f"{label:<58} not measured: the peer is not installed")
+            continue
+        ratios = [times[ours][1] / times[peer][1] for times in medians]
+        mean = float(np.exp(np.mean(np.log(ratios))))
+        print(f"{label:<58} {' '.join(f'{ratio:>14.3f}' for ratio in ratios)} {mean:>11.3f}")
+    if measured["peak_memory_bytes"] is not None:
+        ratio = measured["peak_memory_bytes"] / measured["im2col_bytes"]
+        print(f"peak memory of forward + backward at {shapes[-1]}, in im2col matrices: {ratio:.2f}")
