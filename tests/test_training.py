@@ -207,4 +207,6 @@ def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(project
     with pytest.raises(RecordError, match="state.json is damaged"):
         training.train(config, progress=False)
     state.write_text(json.dumps(content))
-    assert len(training.train(config, progress=False).history) == 2
+    record = training.train(config, progress=False)
+    assert len(record.history) == 2
+    assert record.provenance["earlier_code_sha256"] == ["earlier"]

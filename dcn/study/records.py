@@ -43,7 +43,8 @@ class Record:
             seconds.
         evaluations: "plain" and "scaled", each with accuracy, loss and the number of images.
         witness: the running mean of the training loss after each of the first 20 steps.
-        provenance: digests of data, code and weights, the environment, start, end and the seconds of training.
+        provenance: digests of data, code and weights, the environment, start, end and the seconds of training. If the
+            run was interrupted and went on with other code, which gave the same first losses again, also of that code.
         confirmations: the later code under which the run was confirmed, with environment and date.
     """
 

@@ -68,6 +68,8 @@ def provenance(record: Record, standing: str) -> pd.DataFrame:
         "data (SHA-256)": origin["data_sha256"][:16],
         "weights (SHA-256)": origin["weights_sha256"][:16],
     }
+    if origin.get("earlier_code_sha256"):
+        rows["first epochs by code"] = ", ".join(digest[:16] for digest in origin["earlier_code_sha256"])
     for confirmation in record.confirmations:
         rows[f"confirmed {confirmation['date'][:10]}"] = (
             f"code {confirmation['code_sha256'][:16]}, {confirmation['processor']}, largest difference of the first "

@@ -68,6 +68,7 @@ def train(config: RunConfig, *, force: bool = False, progress: bool = True) -> R
         provenance={
             "data_sha256": data.digits.sha256,
             "code_sha256": CODE_SHA256,
+            "earlier_code_sha256": state.earlier_code,
             **_initial_provenance(config),
             **records.environment(),
             "started": state.started,
@@ -164,6 +165,7 @@ class _State:
         self.history: list[dict[str, float]] = []
         self.witness: list[float] = []
         self.started = records.now()
+        self.earlier_code: list[str] = []  # that trained the first epochs, confirmed by a replay when going on
 
     @property
     def epoch(self) -> int:
@@ -177,7 +179,7 @@ class _State:
         content = {
             "configuration": self.config.to_dict(),
             "code_sha256": CODE_SHA256,
-            **{name: getattr(self, name) for name in ("weights", "history", "witness", "started")},
+            **{name: getattr(self, name) for name in ("weights", "history", "witness", "started", "earlier_code")},
         }
         with records.replacing(self.folder / "state.json") as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -198,7 +200,8 @@ def _resume(config: RunConfig, data: Splits) -> _State | None:
     earlier = {**content.pop("configuration"), "epochs": config.epochs}
     if earlier != config.to_dict() or len(content["history"]) > config.epochs:
         return None
-    if content.pop("code_sha256") != CODE_SHA256:
+    earlier_code = content.pop("code_sha256")
+    if earlier_code != CODE_SHA256:
         largest = _largest_difference(_replay(config, data), content["witness"])
         if not largest <= WITNESS_TOLERANCE:
             raise ConfigurationError(
@@ -207,6 +210,8 @@ def _resume(config: RunConfig, data: Splits) -> _State | None:
             )
     for name, value in content.items():
         setattr(state, name, value)
+    if earlier_code != CODE_SHA256:
+        state.earlier_code.append(earlier_code)
     return state
 
 
