@@ -1,5 +1,6 @@
 """The book, made small: three pages with a minute's runs, in a copy of the project."""
 
+import json
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from test_records import make
 
 from dcn.study import book, cli, records
 from dcn.study.config import RUNS, SMOKE, run_config
@@ -115,6 +117,21 @@ def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeyp
     copy_project_without_records(project)
     monkeypatch.setattr(book, "execute", None)
     with pytest.raises(book.BookError, match=r"cnn.json is missing. Train it with: dcn run cnn"):
+        book.build("paper")
+
+
+def test_the_paper_profile_does_not_train_what_has_another_configuration(project, monkeypatch):
+    copy_project_without_records(project)
+    monkeypatch.setattr(book, "execute", None)
+    for config in RUNS.values():
+        records.write(make(config))
+    path = records.record_path(RUNS["deformable_cnn"])
+    content = json.loads(path.read_text())
+    content["configuration"]["epochs"] += 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        book.BookError, match=r"deformable_cnn.json is of another configuration. Train it with: dcn run"
+    ):
         book.build("paper")
 
 

@@ -248,8 +248,10 @@ def build(profile: str = "paper", *, progress: bool = True) -> Path:
     configurations = {page: run_of(page_parameters(page, profile)) for page in PAGES}
     if profile == "paper":
         for page, config in configurations.items():
-            if config is not None and records.read(config) is None:
-                raise BookError(f"{records.record_path(config)} is missing. Train it with: dcn run {page}")
+            record = None if config is None else records.read(config)
+            if config is not None and (record is None or record.configuration != config.to_dict()):
+                missing = "is missing" if record is None else "is of another configuration"
+                raise BookError(f"{records.record_path(config)} {missing}. Train it with: dcn run {page}")
     staging = root / "_build" / f"{profile}.staging"
     shutil.rmtree(staging, ignore_errors=True)
     shutil.copytree(root / "book", staging / "book", ignore=shutil.ignore_patterns("records"))
