@@ -89,12 +89,12 @@ class RunConfig:
         return dataclasses.asdict(self)
 
 
-# The runs that the book shows, at the published protocol.
+# The runs that the book shows, at the published protocol, but for the epochs where a comment says so.
 RUNS: dict[str, RunConfig] = {
     "cnn": RunConfig(model="cnn", epochs=10, optimizer="adam", learning_rate=1e-3),
     "deformable_cnn": RunConfig(
         model="deformable_cnn",
-        epochs=20,
+        epochs=6,  # published: 20
         optimizer="adam",
         learning_rate=5e-4,
         train_on="scaled",
