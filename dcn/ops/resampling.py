@@ -1,7 +1,7 @@
 """The resampling of `ConvOffset2D`.
 
 It is cut into clusters that XLA compiles, one for each result: a gather that only one result reads is fused with the
-arithmetic around it, one that two results share is written to memory first, which takes three times as long.
+arithmetic around it, one that two results share is written to memory first, which takes nearly twice as long.
 """
 
 from __future__ import annotations
