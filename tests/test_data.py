@@ -139,6 +139,7 @@ def test_an_epoch_holds_every_image_once(digits):
     np.testing.assert_array_equal(images[order][..., 0], expected[expected_order])
     np.testing.assert_array_equal(labels[order], digits.y_train[:500][expected_order])
     assert not np.array_equal(labels, digits.y_train[:500])
+    assert not np.array_equal(labels, splits(config).train(4)[1])
 
 
 def test_the_scaled_test_images_are_the_same_for_all_runs():
