@@ -7,23 +7,24 @@ from keras import layers
 
 from dcn.layers import ConvOffset2D
 
-__all__ = ["cnn", "copy_weights_by_name", "deformable_cnn"]
+__all__ = ["cnn", "copy_weights_by_name", "deformable_cnn", "deformable_mini_resnet", "mini_resnet"]
 
 # name, filters, strides; all 3x3, padding "same"
 _CONVOLUTIONS = (("conv11", 32, 1), ("conv12", 64, 2), ("conv21", 128, 1), ("conv22", 128, 2))
 
 
-def cnn(input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10) -> keras.Model:
+def cnn(input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, trainable: bool = True) -> keras.Model:
     """The 4-layer convolutional network of the paper, its baseline.
 
     Args:
         input_shape: (height, width, channels) of one image.
         classes: number of classes.
+        trainable: whether convolutions and the dense layer train. It does not reach the batch normalisation.
 
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
     """
-    return _four_layer_network("cnn", input_shape, classes, deformable=False, trainable=True)
+    return _four_layer_network("cnn", input_shape, classes, deformable=False, trainable=trainable)
 
 
 def deformable_cnn(
@@ -43,6 +44,32 @@ def deformable_cnn(
     return _four_layer_network("deformable_cnn", input_shape, classes, deformable=True, trainable=trainable)
 
 
+def mini_resnet(
+    input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, trainable: bool = True, chained: bool = False
+) -> keras.Model:
+    """The small residual network of the paper: a convolution, two residual blocks of 16 filters, a dense layer.
+
+    Args:
+        input_shape: (height, width, channels) of one image.
+        classes: number of classes.
+        trainable: whether the convolutions of the blocks train; all other layers do in either case.
+        chained: whether the second half of a block continues the first, as the paper draws it. As published it starts
+            from the block's input again: nothing reads what the first half computes, and Keras, which follows a model
+            from its output backwards, leaves that half out.
+
+    Returns:
+        A model from (B, height, width, channels) to class probabilities (B, classes).
+    """
+    return _residual_network("mini_resnet", input_shape, classes, False, trainable, chained)
+
+
+def deformable_mini_resnet(
+    input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, trainable: bool = True, chained: bool = False
+) -> keras.Model:
+    """The same network with a `ConvOffset2D` before every convolution of the blocks; arguments as for `mini_resnet`."""
+    return _residual_network("deformable_mini_resnet", input_shape, classes, True, trainable, chained)
+
+
 def _four_layer_network(
     name: str, input_shape: tuple[int, int, int], classes: int, *, deformable: bool, trainable: bool
 ) -> keras.Model:
@@ -56,6 +83,35 @@ def _four_layer_network(
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     x = layers.Dense(classes, trainable=trainable, name="fc1")(x)
     return keras.Model(inputs, layers.Activation("softmax", name="out")(x), name=name)
+
+
+def _residual_network(
+    name: str, input_shape: tuple[int, int, int], classes: int, deformable: bool, trainable: bool, chained: bool
+) -> keras.Model:
+    inputs = keras.Input(input_shape, name="input")
+    x = layers.Conv2D(16, 3, padding="same", name="c_in")(inputs)
+    x = layers.BatchNormalization(name="bn_1")(x)
+    x = layers.Activation("relu", name="relu_1")(x)
+    for block in ("block1", "block2"):
+        x = _residual_block(x, block, deformable, trainable, chained)
+    x = layers.BatchNormalization(name="bn_2")(x)
+    x = layers.Activation("relu", name="relu_2")(x)
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    x = layers.Dense(classes, name="fc1")(x)
+    return keras.Model(inputs, layers.Activation("softmax", name="output_layer")(x), name=name)
+
+
+def _residual_block(
+    inputs: keras.KerasTensor, name: str, deformable: bool, trainable: bool, chained: bool
+) -> keras.KerasTensor:
+    x = inputs
+    for half in ("1", "2"):
+        x = layers.BatchNormalization(name=f"{name}_bn{half}")(x if chained else inputs)
+        x = layers.Activation("relu", name=f"{name}_relu{half}")(x)
+        if deformable:
+            x = ConvOffset2D(16, name=f"{name}_conv{half}_offset")(x)
+        x = layers.Conv2D(16, 3, padding="same", trainable=trainable, name=f"{name}_conv{half}")(x)
+    return layers.Add(name=f"{name}_add")([inputs, x])
 
 
 def copy_weights_by_name(source: keras.Model, target: keras.Model) -> list[str]:

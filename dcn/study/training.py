@@ -121,9 +121,7 @@ def confirm(record: Record) -> list[str]:
 
 def build_model(config: RunConfig, image_size: tuple[int, int] = (28, 28)) -> keras.Model:
     """Returns the model of a run, untrained and not compiled, for images of (height, width)."""
-    if config.model == "deformable_cnn":
-        return models.deformable_cnn((*image_size, 1), trainable=config.trainable)
-    return models.cnn((*image_size, 1))
+    return getattr(models, config.model)((*image_size, 1), trainable=config.trainable)
 
 
 def load_model(record: Record) -> keras.Model:
