@@ -111,17 +111,21 @@ def _tensors(shape: tuple[int, int, int, int]) -> dict[str, tf.Tensor]:
 
 def _contestants(tensors: dict[str, tf.Tensor]) -> dict[str, Callable[[], Any]]:
     x, k, o, every = (tensors[name] for name in ("x", "k", "o", "every"))
-    operators: dict[str, tuple[Callable, list[tf.Tensor], tf.Tensor]] = {
+    operators: dict[str, tuple[Callable, list[tf.Tensor], tf.Tensor | None]] = {
         "conv2d": (lambda x, k: tf.nn.conv2d(x, k, 1, "SAME"), [x, k], tensors["g"]),
         "deform_conv2d": (lambda x, k, o: deform_conv2d(x, k, o, padding="same"), [x, k, o], tensors["g"]),
         "matmul alone": (tf.matmul, [*_matrices(x, k)], tf.reshape(tensors["g"], (-1, k.shape[3]))),
+        "row reads alone": (*_row_reads(x), None),
+        "value reads alone": (*_value_reads(x), None),
+        "coordinates alone": (_coordinates, [every], None),
         "resampling": (resample_by_offsets, [x, every], x),
         "resampling as published": (resample_as_published, [x, every], x),
     }
     contestants = _onnxruntime(x, k, o)
     for name, (function, arguments, upstream) in operators.items():
         contestants[name] = _forward(function, arguments)
-        contestants[f"{name}, forward + backward"] = _both(function, arguments, upstream)
+        if upstream is not None:
+            contestants[f"{name}, forward + backward"] = _both(function, arguments, upstream)
     return contestants
 
 
@@ -130,6 +134,54 @@ def _matrices(x: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     height, width, channels, filters = k.shape
     columns = tf.image.extract_patches(x, (1, height, width, 1), (1, 1, 1, 1), (1, 1, 1, 1), "SAME")
     return tf.reshape(columns, (-1, height * width * channels)), tf.reshape(k, (-1, filters))
+
+
+# What follows bounds the operators from below: the parts that no arrangement of TensorFlow operations can do
+# without, each by itself, with everything it needs computed beforehand.
+
+
+def _row_reads(x: tf.Tensor) -> tuple[Callable, list[tf.Tensor]]:
+    """Four weighted reads of all channels for each of 9 kernel points: the matrix that `deform_conv2d` multiplies."""
+    batch, height, width, channels = x.shape
+    random, pixels = np.random.default_rng(1), batch * height * width
+    steps = np.rint(OFFSET_SPREAD * random.normal(size=(2, pixels, 9))).astype(int)
+    first = np.clip(np.arange(pixels)[:, None] + steps[0] * width + steps[1], 0, pixels - 1)
+    corners = tf.constant([np.minimum(first + step, pixels - 1) for step in (0, 1, width, width + 1)], tf.int32)
+    weights = tf.constant(random.uniform(size=(4, pixels, 9, 1)), x.dtype)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def read(rows: tf.Tensor, corners: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        return sum(weights[corner] * tf.gather(rows, corners[corner]) for corner in range(4))
+
+    return read, [tf.reshape(x, (pixels, channels)), corners, weights]
+
+
+def _value_reads(x: tf.Tensor) -> tuple[Callable, list[tf.Tensor]]:
+    """Four reads for each value of the input: what the resampling of `ConvOffset2D` interpolates between."""
+    batch, height, width, channels = x.shape
+    size = batch * height * width * channels
+    steps = np.rint(OFFSET_SPREAD * np.random.default_rng(1).normal(size=(2, size))).astype(int)
+    first = np.clip(np.arange(size) + (steps[0] * width + steps[1]) * channels, 0, size - 1)
+    corners = [0, channels, width * channels, (width + 1) * channels]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def read(values: tf.Tensor, *corners: tf.Tensor) -> tf.Tensor:
+        return tf.add_n([tf.gather(values, corner) for corner in corners])
+
+    indices = [tf.constant(np.minimum(first + step, size - 1), tf.int32) for step in corners]
+    return read, [tf.reshape(x, (-1,)), *indices]
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _coordinates(offsets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the resampling of `ConvOffset2D` reads: its offsets, paired as published, on the grid of pixels."""
+    batch, height, width, doubled = tf.unstack(tf.shape(offsets))
+    pairs = tf.reshape(offsets, (batch, height * width, doubled // 2, 2))
+    pairs = tf.reshape(tf.transpose(pairs, (0, 3, 1, 2)), (batch, height * width, 2, doubled // 2))
+    pixels = tf.range(height * width)[:, None]
+    y = pairs[:, :, 0] + tf.cast(pixels // width, offsets.dtype)
+    x = pairs[:, :, 1] + tf.cast(pixels % width, offsets.dtype)
+    return tf.clip_by_value(y, 0, tf.cast(height - 1, y.dtype)), tf.clip_by_value(x, 0, tf.cast(width - 1, x.dtype))
 
 
 def _forward(function: Callable, arguments: list[tf.Tensor]) -> Callable[[], Any]:
@@ -242,16 +294,24 @@ def _status(name: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-# ours, peer, what is compared; below 1 ours is faster
+# what is added up, peer, what is compared; below 1 the peer is slower
 RATIOS = (
-    ("deform_conv2d", "onnxruntime", "deform_conv2d forward / onnxruntime"),
-    ("matmul alone", "onnxruntime", "its matrix product alone / onnxruntime"),
-    ("deform_conv2d", "conv2d", "deform_conv2d forward / conv2d"),
-    ("deform_conv2d, forward + backward", "conv2d, forward + backward", "forward + backward / conv2d"),
-    ("deform_conv2d, forward + backward", "torchvision, forward + backward", "forward + backward / torchvision"),
-    ("resampling", "resampling as published", "ConvOffset2D resampling forward / as published"),
+    (("deform_conv2d",), "onnxruntime", "deform_conv2d forward / onnxruntime"),
+    (("matmul alone",), "onnxruntime", "  its matrix product alone / onnxruntime"),
+    (("matmul alone", "row reads alone"), "onnxruntime", "  product and row reads alone / onnxruntime"),
+    (("deform_conv2d",), "conv2d", "deform_conv2d forward / conv2d"),
+    (("matmul alone", "row reads alone"), "conv2d", "  product and row reads alone / conv2d"),
+    (("deform_conv2d, forward + backward",), "conv2d, forward + backward", "forward + backward / conv2d"),
+    (("deform_conv2d, forward + backward",), "torchvision, forward + backward", "forward + backward / torchvision"),
+    (("resampling",), "resampling as published", "ConvOffset2D resampling forward / as published"),
+    (("value reads alone",), "resampling as published", "  its value reads alone / as published"),
     (
-        "resampling, forward + backward",
+        ("value reads alone", "coordinates alone"),
+        "resampling as published",
+        "  value reads and coordinates alone / as published",
+    ),
+    (
+        ("resampling, forward + backward",),
         "resampling as published, forward + backward",
         "ConvOffset2D resampling forward + backward / as published",
     ),
@@ -259,15 +319,18 @@ RATIOS = (
 
 
 def print_bench(measured: dict[str, Any]) -> None:
-    """Prints ratios of medians for each shape, their geometric mean, and the peak memory."""
+    """Prints ratios of medians for each shape, their geometric mean, and the peak memory.
+
+    Indented lines bound the line above them from below: the time of parts that it cannot do without.
+    """
     shapes = ["x".join(map(str, result["shape"])) for result in measured["results"]]
     print(f"{'ratio of medians':<58} {' '.join(f'{shape:>14}' for shape in shapes)} {'geom. mean':>11}")
-    for ours, peer, label in RATIOS:
-        medians = [result["milliseconds"] for result in measured["results"]]
+    for parts, peer, label in RATIOS:
+        medians = [{name: times[1] for name, times in result["milliseconds"].items()} for result in measured["results"]]
         if any(peer not in times for times in medians):
             print(f"{label:<58} not measured: the peer is not installed")
             continue
-        ratios = [times[ours][1] / times[peer][1] for times in medians]
+        ratios = [sum(times[part] for part in parts) / times[peer] for times in medians]
         mean = float(np.exp(np.mean(np.log(ratios))))
         print(f"{label:<58} {' '.join(f'{ratio:>14.3f}' for ratio in ratios)} {mean:>11.3f}")
     if measured["peak_memory_bytes"] is not None:
