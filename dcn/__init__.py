@@ -9,7 +9,14 @@ from dcn._version import __version__
 # to answer at once, does without: it loads TensorFlow where it needs it.
 if Path(sys.argv[0]).stem != "dcn":
     from dcn.layers import ConvOffset2D, DeformableConv2D, DeformableRoIPooling2D
-    from dcn.models import cnn, copy_weights_by_name, deformable_cnn, deformable_mini_resnet, mini_resnet
+    from dcn.models import (
+        cnn,
+        copy_weights_by_name,
+        deform_conv_cnn,
+        deformable_cnn,
+        deformable_mini_resnet,
+        mini_resnet,
+    )
     from dcn.ops import deform_conv2d, deform_roi_pool, resample_by_offsets
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "cnn",
     "copy_weights_by_name",
     "deform_conv2d",
+    "deform_conv_cnn",
     "deform_roi_pool",
     "deformable_cnn",
     "deformable_mini_resnet",

@@ -123,6 +123,8 @@ class DeformableConv2D(keras.layers.Conv2D):
         offset_learning_rate_multiplier: factor of the learning rate for offset kernel and bias, with any optimiser.
             Below 1 it keeps offsets from growing out of the image early in training. The weights are stored divided by
             it, and offset_regularizer and offset_constraint see them so.
+        freeze_kernel: whether kernel and bias stay as they are, so that the offsets alone train: for a layer made by
+            `from_conv2d`.
         **kwargs: initialisers, regularisers and constraints of kernel and bias, `name`, `dtype`, as for `Conv2D`.
 
     Input shape: (B, H, W, C). Output shape: (B, Ho, Wo, filters), as for `Conv2D`.
@@ -157,6 +159,7 @@ class DeformableConv2D(keras.layers.Conv2D):
         offset_regularizer: Any = None,
         offset_constraint: Any = None,
         offset_learning_rate_multiplier: float = 1.0,
+        freeze_kernel: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -187,6 +190,7 @@ class DeformableConv2D(keras.layers.Conv2D):
         self.offset_regularizer = keras.regularizers.get(offset_regularizer)
         self.offset_constraint = keras.constraints.get(offset_constraint)
         self.offset_learning_rate_multiplier = float(offset_learning_rate_multiplier)
+        self.freeze_kernel = bool(freeze_kernel)
 
     @classmethod
     def from_conv2d(cls, layer: keras.layers.Conv2D, **changes: Any) -> DeformableConv2D:
@@ -217,6 +221,8 @@ class DeformableConv2D(keras.layers.Conv2D):
                 f"offset_groups={self.offset_groups}"
             )
         super().build(input_shape)
+        for weight in self.weights:
+            weight.trainable = not self.freeze_kernel
         numbers = (3 if self.modulated else 2) * self.offset_groups * self.kernel_size[0] * self.kernel_size[1]
         self.offset_kernel = self.add_weight(
             name="offset_kernel",
@@ -276,6 +282,7 @@ class DeformableConv2D(keras.layers.Conv2D):
             "offset_regularizer": keras.regularizers.serialize(self.offset_regularizer),
             "offset_constraint": keras.constraints.serialize(self.offset_constraint),
             "offset_learning_rate_multiplier": self.offset_learning_rate_multiplier,
+            "freeze_kernel": self.freeze_kernel,
         }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from dcn.layers import ConvOffset2D
+from dcn.layers import ConvOffset2D, DeformableConv2D
 
-__all__ = ["cnn", "copy_weights_by_name", "deformable_cnn", "deformable_mini_resnet", "mini_resnet"]
+__all__ = ["cnn", "copy_weights_by_name", "deform_conv_cnn", "deformable_cnn", "deformable_mini_resnet", "mini_resnet"]
 
 # name, filters, strides; all 3x3, padding "same"
 _CONVOLUTIONS = (("conv11", 32, 1), ("conv12", 64, 2), ("conv21", 128, 1), ("conv22", 128, 2))
@@ -24,7 +24,7 @@ def cnn(input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, t
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
     """
-    return _four_layer_network("cnn", input_shape, classes, deformable=False, trainable=trainable)
+    return _four_layer_network("cnn", input_shape, classes, trainable, "")
 
 
 def deformable_cnn(
@@ -41,7 +41,25 @@ def deformable_cnn(
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
     """
-    return _four_layer_network("deformable_cnn", input_shape, classes, deformable=True, trainable=trainable)
+    return _four_layer_network("deformable_cnn", input_shape, classes, trainable, "ConvOffset2D")
+
+
+def deform_conv_cnn(
+    input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, trainable: bool = True
+) -> keras.Model:
+    """The same network with a true deformable convolution in place of every convolution but the first.
+
+    The paper has no such model. Layer names and shapes of kernels are those of `cnn`, so that its weights carry over.
+
+    Args:
+        input_shape: (height, width, channels) of one image.
+        classes: number of classes.
+        trainable: whether kernels, biases and the dense layer train. Batch normalisation and offsets do in either case.
+
+    Returns:
+        A model from (B, height, width, channels) to class probabilities (B, classes).
+    """
+    return _four_layer_network("deform_conv_cnn", input_shape, classes, trainable, "DeformableConv2D")
 
 
 def mini_resnet(
@@ -71,13 +89,17 @@ def deformable_mini_resnet(
 
 
 def _four_layer_network(
-    name: str, input_shape: tuple[int, int, int], classes: int, *, deformable: bool, trainable: bool
+    name: str, input_shape: tuple[int, int, int], classes: int, trainable: bool, deformed_by: str
 ) -> keras.Model:
     inputs = x = keras.Input(input_shape, name="input")
     for index, (convolution, filters, strides) in enumerate(_CONVOLUTIONS):
-        if deformable and index > 0:
+        settings = {"strides": strides, "padding": "same", "name": convolution}
+        if deformed_by == "ConvOffset2D" and index > 0:
             x = ConvOffset2D(x.shape[-1], name=f"{convolution}_offset")(x)
-        x = layers.Conv2D(filters, 3, strides=strides, padding="same", trainable=trainable, name=convolution)(x)
+        if deformed_by == "DeformableConv2D" and index > 0:
+            x = DeformableConv2D(filters, 3, freeze_kernel=not trainable, **settings)(x)
+        else:
+            x = layers.Conv2D(filters, 3, trainable=trainable, **settings)(x)
         x = layers.Activation("relu", name=f"{convolution}_relu")(x)
         x = layers.BatchNormalization(name=f"{convolution}_bn")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
@@ -119,26 +141,33 @@ def copy_weights_by_name(source: keras.Model, target: keras.Model) -> list[str]:
 
     Args:
         source: the trained model.
-        target: the model to fill; layers without a counterpart keep their weights.
+        target: the model to fill. Layers without a counterpart keep their weights, and so do further weights of a
+            layer, such as the offset kernel of a `DeformableConv2D` with a `Conv2D` as its counterpart.
 
     Returns:
         The names of the layers that were filled, in the order of `target`.
 
     Raises:
-        ValueError: if no name matches, or the shapes of a layer differ; then `target` is unchanged.
+        ValueError: if no layer's name matches, or a layer's weights do not fit; then `target` is unchanged.
     """
-    given = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
+    given = {layer.name: _weights_by_name(layer) for layer in source.layers if layer.weights}
     matched = [layer for layer in target.layers if layer.weights and layer.name in given]
     if not matched:
         raise ValueError(f"source and target must share layer names. Received: source layers {tuple(given)}")
     for layer in matched:
-        wanted = [tuple(weight.shape) for weight in layer.weights]
-        found = [weight.shape for weight in given[layer.name]]
-        if wanted != found:
+        wanted = {name: tuple(weight.shape) for name, weight in _weights_by_name(layer).items()}
+        found = {name: tuple(weight.shape) for name, weight in given[layer.name].items()}
+        if not found.items() <= wanted.items():
             raise ValueError(
                 f"layers of one name must have weights of one shape. Received: {layer.name} with {found} in "
                 f"source and {wanted} in target"
             )
     for layer in matched:
-        layer.set_weights(given[layer.name])
+        filled = _weights_by_name(layer)
+        for name, weight in given[layer.name].items():
+            filled[name].assign(weight)
     return [layer.name for layer in matched]
+
+
+def _weights_by_name(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
+    return {weight.name: weight for weight in layer.weights}

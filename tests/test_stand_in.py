@@ -1,0 +1,41 @@
+"""What stands in for a long run must compute the same numbers, not similar ones."""
+
+import numpy as np
+import tensorflow as tf
+
+from dcn import models
+from dcn.study import training
+from dcn.study.config import RUNS, STAND_INS, run_config
+from dcn.study.data import splits
+
+STEPS = 200
+
+
+def test_training_batch_normalisation_alone_is_training_the_deformable_cnn_bit_for_bit():
+    """The published offsets have a gradient of exactly zero, so that their layers remain the identity."""
+    trained = {}
+    for run in ("deformable_cnn", STAND_INS["deformable_cnn"]):
+        config = run_config(run, train_size=STEPS * RUNS[run].batch_size, test_size=1)
+        data = splits(config)
+        model = training._initial_model(config, data)
+        with training._Progress(config, 0, False) as losses:
+            model.fit(*data.train(0), batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[losses])
+        trained[run] = model, losses.losses
+    (deformable, first), (plain, second) = trained.values()
+    assert first == second
+    for layer in plain.layers:
+        for ours, theirs in zip(layer.weights, deformable.get_layer(layer.name).weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+    offsets = [layer for layer in deformable.layers if layer.name.endswith("_offset")]
+    assert len(offsets) == 3
+    assert all(not np.any(layer.kernel) for layer in offsets)
+
+
+def test_the_comparison_sees_a_layer_that_does_move(random):
+    """With offsets that are not zero, the two networks differ: the test above could fail."""
+    plain, moved = models.cnn(), models.deformable_cnn()
+    models.copy_weights_by_name(plain, moved)
+    offsets = moved.get_layer("conv12_offset")
+    offsets.kernel.assign(0.1 * random.normal(size=offsets.kernel.shape))
+    images = tf.constant(random.uniform(size=(2, 28, 28, 1)), tf.float32)
+    assert np.any(plain(images) != moved(images))
