@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -93,7 +95,7 @@ def _four_layer_network(
 ) -> keras.Model:
     inputs = x = keras.Input(input_shape, name="input")
     for index, (convolution, filters, strides) in enumerate(_CONVOLUTIONS):
-        settings = {"strides": strides, "padding": "same", "name": convolution}
+        settings: dict[str, Any] = {"strides": strides, "padding": "same", "name": convolution}
         if deformed_by == "ConvOffset2D" and index > 0:
             x = ConvOffset2D(x.shape[-1], name=f"{convolution}_offset")(x)
         if deformed_by == "DeformableConv2D" and index > 0:

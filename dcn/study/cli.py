@@ -135,10 +135,10 @@ def _print_standings() -> list[str]:
 def _bench(options: argparse.Namespace) -> int:
     if options.repeats < 1:
         raise ConfigurationError(f"repeats must be at least 1. Received: repeats={options.repeats}")
-    from dcn.study import runtime
+    from dcn.study import bench
 
-    measured = runtime.bench(options.repeats)
-    runtime.print_bench(measured)
+    measured = bench.bench(options.repeats)
+    bench.print_bench(measured)
     if options.record:
         path = records.project_root() / "book" / "records" / "bench.json"
         with records.replacing(path) as temporary:

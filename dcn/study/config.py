@@ -97,8 +97,8 @@ class RunConfig:
         return dataclasses.asdict(self)
 
 
-# The runs that the book shows. The first four are the paper's, at the published protocol. Two others have all else as in
-# `deformable_cnn`: one trains the batch normalisation of the plain CNN alone, the other has true deformable convolutions
+# The runs that the book shows. The first four are the paper's, at the published protocol. Two have all else as in
+# `deformable_cnn`: one trains the batch normalisation of the plain CNN alone, one has true deformable convolutions
 # and trains their offsets and the batch normalisation, for a few epochs.
 RUNS: dict[str, RunConfig] = {
     "cnn": RunConfig(model="cnn", epochs=10, optimizer="adam", learning_rate=1e-3),

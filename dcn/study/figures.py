@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from dcn.study import published
 from dcn.study.data import SHIFT, ZOOM, Transforms
 from dcn.study.records import Record
 
-__all__ = ["COLOURS", "NAMES", "digits", "training_curve", "transform_distribution", "use_style"]
+__all__ = [
+    "COLOURS",
+    "NAMES",
+    "cost_by_size",
+    "digits",
+    "receptive_fields",
+    "runtime_ratios",
+    "training_curve",
+    "transform_distribution",
+    "use_style",
+]
 
 _PALETTE = sns.color_palette("colorblind")
-NAMES = {"cnn": "CNN", "deformable_cnn": "deformable CNN"}
-COLOURS = {"cnn": _PALETTE[0], "deformable_cnn": _PALETTE[1]}
+NAMES = {
+    "cnn": "CNN",
+    "deformable_cnn": "deformable CNN",
+    "deform_conv_cnn": "CNN with true deformable convolutions",
+    "mini_resnet": "mini-ResNet",
+    "deformable_mini_resnet": "deformable mini-ResNet",
+}
+COLOURS = dict(zip(NAMES, (_PALETTE[0], _PALETTE[1], _PALETTE[2], _PALETTE[4], _PALETTE[3]), strict=True))
+REGULAR, ACCENT = _PALETTE[0], _PALETTE[1]  # what stays on the grid, what is moved
 
 
 def use_style() -> None:
@@ -80,7 +97,7 @@ def transform_distribution(
                 bins=np.linspace(low, high, 26),
                 density=True,
                 histtype="step",
-                color=_PALETTE[2 + axis],
+                color=_PALETTE[(7, 9)[axis]],
                 linewidth=1.5,
                 label=name,
             )
@@ -90,11 +107,12 @@ def transform_distribution(
     return axes
 
 
-def training_curve(record: Record, ax: Axes | None = None) -> Axes:
+def training_curve(record: Record, others: Sequence[Record] = (), ax: Axes | None = None) -> Axes:
     """Draws training and validation accuracy by epoch: ours solid, the paper's dashed.
 
     Args:
         record: of the run.
+        others: the same run with other seeds, or what stands in for it: thin lines.
         ax: axes to draw into; new ones by default.
 
     Returns:
@@ -103,27 +121,114 @@ def training_curve(record: Record, ax: Axes | None = None) -> Axes:
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
     model = record.config.model
-    reference = published.curve(model)
-    epochs = [epoch["epoch"] for epoch in record.history]
+    reference = published.curve(model) if model in published.ACCURACY else None
     for name, key, colour, marker in (
         ("training", "accuracy", "0.35", "s"),
         ("validation", "validation_accuracy", COLOURS[model], "o"),
     ):
-        ours = [epoch[key] for epoch in record.history]
-        theirs = reference["train_accuracy" if name == "training" else key]
-        ax.plot(epochs, ours, color=colour, marker=marker, markersize=5, label=f"{name}, this run")
-        ax.plot(
-            reference["epoch"],
-            theirs,
-            color=colour,
-            linestyle="--",
-            marker=marker,
-            markerfacecolor="white",
-            markersize=4,
-            label=f"{name}, published",
-        )
+        for number, other in enumerate(others):
+            label = f"{name}, other seeds" if number == 0 else None
+            ax.plot(*_history(other, key), color=colour, linewidth=0.9, alpha=0.8, label=label)
+        ax.plot(*_history(record, key), color=colour, marker=marker, markersize=5, label=f"{name}, this run")
+        if reference is not None:
+            ax.plot(
+                reference["epoch"],
+                reference["train_accuracy" if name == "training" else key],
+                color=colour,
+                linestyle="--",
+                marker=marker,
+                markerfacecolor="white",
+                markersize=4,
+                label=f"{name}, published",
+            )
     ax.set(title=NAMES[model], xlabel="epoch", ylabel="accuracy")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend()
     return ax
+
+
+def _history(record: Record, key: str) -> tuple[list[float], list[float]]:
+    return [epoch["epoch"] for epoch in record.history], [epoch[key] for epoch in record.history]
+
+
+def receptive_fields(
+    image: np.ndarray,
+    points: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draws, over an image, the points that one output depends on: a row for each model, a column for each layer.
+
+    Args:
+        image: (H, W), values from 0 to 1.
+        points: model → layer → (points, paths), as `receptive_field.sampling_points` returns them.
+        axes: (models, layers) axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    rows, columns = len(points), len(next(iter(points.values())))
+    if axes is None:
+        size = (2.5 * columns, 2.65 * rows)
+        _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    reach = 6  # pixels shown around the image, where points may lie too
+    for row, (model, by_layer) in zip(axes, points.items(), strict=True):
+        for ax, (layer, (places, paths)) in zip(row, by_layer.items(), strict=True):
+            ax.imshow(image, cmap="gray_r", vmin=0, vmax=1.6)
+            ax.scatter(
+                places[:, 1], places[:, 0], s=9, color=COLOURS[model], alpha=0.25 + 0.75 * paths / paths.max(), lw=0
+            )
+            limits = (-reach - 0.5, image.shape[0] + reach - 0.5)
+            ax.set(xlim=limits, ylim=limits[::-1], xticks=[], yticks=[])
+            ax.grid(False)
+            if row is axes[0]:
+                ax.set_title(f"one output of {layer}")
+        row[0].set_ylabel(NAMES[model].replace(" with ", "\nwith ").replace("true deformable ", "true deformable\n"))
+    return axes
+
+
+def runtime_ratios(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draws how many times as long as its regular model each model takes: forward passes, then training steps.
+
+    Args:
+        times: rows "model" (as `runtime.CONTESTANTS` names them), "batch", "size", "what", "ratio"; one image size.
+        axes: two axes to draw into; new ones by default.
+
+    Returns:
+        The two axes.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, layout="constrained")
+    for ax, what in zip(axes, ("forward", "training step"), strict=True):
+        shown, legend = times[times["what"] == what], what == "training step"
+        sns.barplot(shown, y="model", x="ratio", hue="batch", palette="crest", legend=legend, ax=ax)
+        ax.axvline(1, color="black", linewidth=1)
+        ax.set(xscale="log", xlabel="times the regular model's", ylabel="", title=what)
+    return axes
+
+
+def cost_by_size(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draws the time of forward passes and training steps against the side of the image, with quartiles.
+
+    Args:
+        times: rows "model", "size", "what", "low", "milliseconds", "high"; one batch size.
+        axes: two axes to draw into; new ones by default.
+
+    Returns:
+        The two axes.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, layout="constrained")
+    colours = sns.color_palette("colorblind", times["model"].nunique())
+    for ax, what in zip(axes, ("forward", "training step"), strict=True):
+        for (model, rows), colour in zip(
+            times[times["what"] == what].groupby("model", sort=False), colours, strict=True
+        ):
+            spread = [rows["milliseconds"] - rows["low"], rows["high"] - rows["milliseconds"]]
+            ax.errorbar(rows["size"], rows["milliseconds"], spread, color=colour, marker="o", capsize=3, label=model)
+        ax.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", title=what)
+        ax.set_xticks(sorted(times["size"].unique()), [str(size) for size in sorted(times["size"].unique())])
+        ax.xaxis.set_minor_locator(NullLocator())
+    axes[0].set_ylabel("milliseconds")
+    axes[1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    return axes

@@ -143,10 +143,10 @@ def file_sha256(path: Path) -> str:
 
 
 @functools.cache
-def code_sha256() -> str:
-    """Returns the digest of the source files that compute a run, as they were when first asked for."""
+def code_sha256(files: tuple[str, ...] = COMPUTES) -> str:
+    """Returns the digest of source files, by default those that compute a run, as they were when first asked for."""
     digest = hashlib.sha256()
-    for name in COMPUTES:
+    for name in files:
         digest.update(name.encode())
         digest.update((PACKAGE / name).read_text(encoding="utf-8").encode())
     return digest.hexdigest()

@@ -1,45 +1,37 @@
-"""How fast the operators are, beside their peers: in one process, in turn, as ratios of medians."""
+"""How long the models take, beside each other: in one process, in turn, with quartiles; and the memory they need."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import inspect
 import json
+import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from dcn.ops import deform_conv2d, resample_by_offsets
+from dcn import models, ops
+from dcn.layers import ConvOffset2D, DeformableConv2D
+from dcn.ops import resampling
 from dcn.study import records
+from dcn.study.config import ConfigurationError
 
-__all__ = ["bench", "print_bench", "resample_as_published"]
+__all__ = ["CONTESTANTS", "compare", "path_of", "resample_as_published", "table"]
 
-# batch, input channels, height and width, filters; 3x3 kernels, stride 1
-SHAPES = ((32, 32, 28, 64), (32, 64, 14, 128), (32, 128, 14, 128), (4, 256, 56, 256))
-OFFSET_SPREAD = 2.0  # standard deviation of the offsets, in pixels
-MEMORY_SHAPE = SHAPES[-1]
-SYSTEM_PYTHON = "/usr/bin/python3"  # where Debian puts torchvision
-
-TORCHVISION = """
-import json, sys, time
-import numpy as np, torch, torchvision
-torch.set_num_threads(2)
-files = np.load(sys.argv[1])
-x, k, o, g = (torch.from_numpy(np.ascontiguousarray(files[n])) for n in ("x", "k", "o", "g"))
-for tensor in (x, k, o):
-    tensor.requires_grad_()
-times = []
-for _ in range(int(sys.argv[2]) + 1):
-    started = time.perf_counter()
-    torchvision.ops.deform_conv2d(x, o, k, padding=1).backward(g)
-    times.append(time.perf_counter() - started)
-print(json.dumps({"seconds": times[1:], "version": torchvision.__version__}))
-"""
+CODE = ("ops/geometry.py", "ops/convolution.py", "ops/resampling.py", "layers.py", "models.py", "study/runtime.py")
 
 
 def resample_as_published(inputs: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
@@ -70,164 +62,248 @@ def resample_as_published(inputs: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
     return tf.transpose(tf.reshape(moved, (batch, channels, side, side)), (0, 2, 3, 1))
 
 
-def bench(repeats: int = 15) -> dict[str, Any]:
-    """Times the operators and their peers on all shapes.
+@contextmanager
+def _without_xla() -> Iterator[None]:
+    """Takes the resampling's clusters as the plain TensorFlow functions that they are made of."""
+    clusters = {name: each for name, each in vars(resampling).items() if hasattr(each, "python_function")}
+    with mock.patch.multiple(resampling, **{name: each.python_function for name, each in clusters.items()}):
+        yield
+
+
+@contextmanager
+def _as_published() -> Iterator[None]:
+    """Puts the published way of resampling in the place of ours."""
+    with mock.patch.object(ops, "resample_by_offsets", lambda x, offsets, **kwargs: resample_as_published(x, offsets)):
+        yield
+
+
+def _modulated(input_shape: tuple[int, int, int]) -> keras.Model:
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        further = {"modulated": True} if isinstance(layer, DeformableConv2D) else {}
+        return type(layer).from_config({**layer.get_config(), **further})
+
+    return keras.models.clone_model(models.deform_conv_cnn(input_shape, trainable=False), clone_function=clone)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Contestant:
+    """A model, frozen as in its run, and how it is computed: `around` is in force while TensorFlow traces it."""
+
+    build: Callable[[tuple[int, int, int]], keras.Model]
+    regular: str
+    around: Callable[[], Any] = nullcontext
+    jit_compile: bool = False
+
+
+def _deformable_cnn(input_shape: tuple[int, int, int]) -> keras.Model:
+    return models.deformable_cnn(input_shape, trainable=False)
+
+
+def _deformable_mini_resnet(input_shape: tuple[int, int, int]) -> keras.Model:
+    return models.deformable_mini_resnet(input_shape, trainable=False)
+
+
+def _deform_conv_cnn(input_shape: tuple[int, int, int]) -> keras.Model:
+    return models.deform_conv_cnn(input_shape, trainable=False)
+
+
+CONTESTANTS = {
+    "CNN": _Contestant(models.cnn, "CNN"),
+    "deformable CNN, published code": _Contestant(_deformable_cnn, "CNN", _as_published),
+    "deformable CNN, ours without XLA": _Contestant(_deformable_cnn, "CNN", _without_xla),
+    "deformable CNN, ours": _Contestant(_deformable_cnn, "CNN"),
+    "deformable CNN, ours, whole model in XLA": _Contestant(_deformable_cnn, "CNN", jit_compile=True),
+    "CNN with DeformableConv2D": _Contestant(_deform_conv_cnn, "CNN"),
+    "CNN with DeformableConv2D, modulated": _Contestant(_modulated, "CNN"),
+    "mini-ResNet": _Contestant(models.mini_resnet, "mini-ResNet"),
+    "deformable mini-ResNet, published code": _Contestant(_deformable_mini_resnet, "mini-ResNet", _as_published),
+    "deformable mini-ResNet, ours": _Contestant(_deformable_mini_resnet, "mini-ResNet"),
+}
+
+
+def compare(
+    *,
+    batches: str = "1,32,128",
+    sizes: str = "28,56,112",
+    batch: int = 32,
+    repeats: int = 7,
+    threads: int = 0,
+    device: str = "/CPU:0",
+    force: bool = False,
+) -> dict[str, Any]:
+    """Returns the times of all `CONTESTANTS`; measures only if there is no record of these parameters, or if forced to.
+
+    Forward passes in inference mode, and training steps as `model.fit` takes them. Each measurement runs all models
+    in turn, so that whatever else the machine does strikes all of them alike.
 
     Args:
-        repeats: measurements of each, taken in turn.
+        batches: batch sizes to measure at the first image size, separated by commas.
+        sizes: sides of the square images, in pixels, separated by commas.
+        batch: batch size for the further image sizes.
+        repeats: measurements of each.
+        threads: threads of one operation; 0 leaves it to TensorFlow. Only in a process that has not used it yet.
+        device: as TensorFlow names it.
+        force: whether to measure although there is a record.
 
     Returns:
-        For each shape and contestant the median and the quartiles in milliseconds; peak memory; the environment.
+        The record: "parameters", "results" (rows of milliseconds as quartiles), "memory", and where it came from.
+
+    Raises:
+        ConfigurationError: if a parameter breaks its rule.
     """
-    results = []
-    for shape in tqdm(SHAPES, desc="shapes", disable=None):
-        tensors = _tensors(shape)
-        times = _times(_contestants(tensors), repeats)
-        times |= _torchvision(tensors, max(3, repeats // 5))
-        results.append({"shape": shape, "milliseconds": times})
-    return {
+    parameters = {"batches": batches, "sizes": sizes, "batch": batch, "repeats": repeats, "threads": threads}
+    parameters |= {"device": device}
+    batch_sizes, sides = _positive("batches", batches), _positive("sizes", sizes)
+    for name, value, least in (("batch", batch, 1), ("repeats", repeats, 1), ("threads", threads, 0)):
+        if value < least:
+            raise ConfigurationError(f"{name} must be at least {least}. Received: {name}={value}")
+    path = path_of(parameters)
+    if path.is_file() and not force:
+        return json.loads(path.read_text(encoding="utf-8"))
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    try:
+        with tf.device(device):
+            tf.zeros(())
+    except (ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"device must be one that TensorFlow sees. Received: device={device!r}") from error
+    settings = list(dict.fromkeys([(each, sides[0]) for each in batch_sizes] + [(batch, side) for side in sides]))
+    results: list[dict[str, Any]] = []
+    with tf.device(device):
+        for batch_size, side in tqdm(settings, desc="batch and image sizes", disable=None):
+            results += _measure(batch_size, side, repeats)
+    measured = {
+        "parameters": parameters,
         "results": results,
-        "peak_memory_bytes": _peak_memory(),
-        "im2col_bytes": _im2col_bytes(MEMORY_SHAPE),
-        "repeats": repeats,
+        "memory": _memory(batch, sides[0]),
         "started": records.now(),
-        "code_sha256": records.code_sha256(),
+        "code_sha256": records.code_sha256(CODE),
         **records.environment(),
     }
+    with records.replacing(path) as temporary:
+        temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    return measured
 
 
-def _tensors(shape: tuple[int, int, int, int]) -> dict[str, tf.Tensor]:
-    batch, channels, side, filters = shape
-    random = np.random.default_rng(0)
-    drawn = {
-        "x": random.normal(size=(batch, side, side, channels)),
-        "k": random.normal(size=(3, 3, channels, filters)),
-        "o": OFFSET_SPREAD * random.normal(size=(batch, side, side, 18)),
-        "g": random.normal(size=(batch, side, side, filters)),
-        "every": OFFSET_SPREAD * random.normal(size=(batch, side, side, 2 * channels)),
-    }
-    return {name: tf.constant(array, tf.float32) for name, array in drawn.items()}
+DEFAULTS = {name: each.default for name, each in inspect.signature(compare).parameters.items() if name != "force"}
 
 
-def _contestants(tensors: dict[str, tf.Tensor]) -> dict[str, Callable[[], Any]]:
-    x, k, o, every = (tensors[name] for name in ("x", "k", "o", "every"))
-    operators: dict[str, tuple[Callable, list[tf.Tensor], tf.Tensor | None]] = {
-        "conv2d": (lambda x, k: tf.nn.conv2d(x, k, 1, "SAME"), [x, k], tensors["g"]),
-        "deform_conv2d": (lambda x, k, o: deform_conv2d(x, k, o, padding="same"), [x, k, o], tensors["g"]),
-        "matmul alone": (tf.matmul, [*_matrices(x, k)], tf.reshape(tensors["g"], (-1, k.shape[3]))),
-        "row reads alone": (*_row_reads(x), None),
-        "value reads alone": (*_value_reads(x), None),
-        "coordinates alone": (_coordinates, [every], None),
-        "resampling": (resample_by_offsets, [x, every], x),
-        "resampling as published": (resample_as_published, [x, every], x),
-    }
-    contestants = _onnxruntime(x, k, o)
-    for name, (function, arguments, upstream) in operators.items():
-        contestants[name] = _forward(function, arguments)
-        if upstream is not None:
-            contestants[f"{name}, forward + backward"] = _both(function, arguments, upstream)
-    return contestants
+def path_of(parameters: dict[str, Any]) -> Path:
+    """Returns where a comparison is kept: in `book/records` with the default parameters, in `runs` with any other."""
+    if parameters == DEFAULTS:
+        return records.project_root() / "book" / "records" / "runtime.json"
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+    return records.project_root() / "runs" / f"runtime-{digest}.json"
 
 
-def _matrices(x: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns an im2col matrix and a kernel matrix: their product is the least any method has to compute."""
-    height, width, channels, filters = k.shape
-    columns = tf.image.extract_patches(x, (1, height, width, 1), (1, 1, 1, 1), (1, 1, 1, 1), "SAME")
-    return tf.reshape(columns, (-1, height * width * channels)), tf.reshape(k, (-1, filters))
+def table(measured: dict[str, Any]) -> pd.DataFrame:
+    """Returns the results of a comparison, one row each.
 
-
-# What follows bounds the operators from below: the parts that no arrangement of TensorFlow operations can do
-# without, each by itself, with everything it needs computed beforehand.
-
-
-def _row_reads(x: tf.Tensor) -> tuple[Callable, list[tf.Tensor]]:
-    """Four weighted reads of all channels for each of 9 kernel points: the matrix that `deform_conv2d` multiplies."""
-    batch, height, width, channels = x.shape
-    random, pixels = np.random.default_rng(1), batch * height * width
-    steps = np.rint(OFFSET_SPREAD * random.normal(size=(2, pixels, 9))).astype(int)
-    first = np.clip(np.arange(pixels)[:, None] + steps[0] * width + steps[1], 0, pixels - 1)
-    corners = tf.constant([np.minimum(first + step, pixels - 1) for step in (0, 1, width, width + 1)], tf.int32)
-    weights = tf.constant(random.uniform(size=(4, pixels, 9, 1)), x.dtype)
-
-    @tf.function(jit_compile=True, autograph=False)
-    def read(rows: tf.Tensor, corners: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        return sum(weights[corner] * tf.gather(rows, corners[corner]) for corner in range(4))
-
-    return read, [tf.reshape(x, (pixels, channels)), corners, weights]
-
-
-def _value_reads(x: tf.Tensor) -> tuple[Callable, list[tf.Tensor]]:
-    """Four reads for each value of the input: what the resampling of `ConvOffset2D` interpolates between."""
-    batch, height, width, channels = x.shape
-    size = batch * height * width * channels
-    steps = np.rint(OFFSET_SPREAD * np.random.default_rng(1).normal(size=(2, size))).astype(int)
-    first = np.clip(np.arange(size) + (steps[0] * width + steps[1]) * channels, 0, size - 1)
-    corners = [0, channels, width * channels, (width + 1) * channels]
-
-    @tf.function(jit_compile=True, autograph=False)
-    def read(values: tf.Tensor, *corners: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([tf.gather(values, corner) for corner in corners])
-
-    indices = [tf.constant(np.minimum(first + step, size - 1), tf.int32) for step in corners]
-    return read, [tf.reshape(x, (-1,)), *indices]
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _coordinates(offsets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the resampling of `ConvOffset2D` reads: its offsets, paired as published, on the grid of pixels."""
-    batch, height, width, doubled = tf.unstack(tf.shape(offsets))
-    pairs = tf.reshape(offsets, (batch, height * width, doubled // 2, 2))
-    pairs = tf.reshape(tf.transpose(pairs, (0, 3, 1, 2)), (batch, height * width, 2, doubled // 2))
-    pixels = tf.range(height * width)[:, None]
-    y = pairs[:, :, 0] + tf.cast(pixels // width, offsets.dtype)
-    x = pairs[:, :, 1] + tf.cast(pixels % width, offsets.dtype)
-    return tf.clip_by_value(y, 0, tf.cast(height - 1, y.dtype)), tf.clip_by_value(x, 0, tf.cast(width - 1, x.dtype))
-
-
-def _forward(function: Callable, arguments: list[tf.Tensor]) -> Callable[[], Any]:
-    compiled = tf.function(function, autograph=False)
-    return lambda: compiled(*arguments)
-
-
-def _both(function: Callable, arguments: list[tf.Tensor], upstream: tf.Tensor) -> Callable[[], Any]:
-    @tf.function(autograph=False)
-    def compiled(upstream: tf.Tensor, *arguments: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        with tf.GradientTape() as tape:
-            tape.watch(arguments)
-            outputs = function(*arguments)
-        return (outputs, *tape.gradient(outputs, arguments, upstream))
-
-    return lambda: compiled(upstream, *arguments)
-
-
-def _onnxruntime(x: tf.Tensor, k: tf.Tensor, o: tf.Tensor) -> dict[str, Callable[[], Any]]:
-    """Returns onnxruntime's kernel for the CPU, at as many threads, not spinning while others are measured.
-
-    Empty for a version without the kernel: the last one for Python 3.10 has none.
+    Returns:
+        Columns model, regular (the model it is compared with), batch, size, what, low, milliseconds, high (quartiles
+        and median), ratio (of the medians, to the regular model).
     """
-    import onnx
-    import onnxruntime
+    frame = pd.DataFrame(measured["results"])
+    frame["regular"] = frame["model"].map({name: each.regular for name, each in CONTESTANTS.items()})
+    unit = frame.set_index(["model", "batch", "size", "what"])["milliseconds"]
+    keys = frame[["regular", "batch", "size", "what"]].itertuples(index=False, name=None)
+    frame["ratio"] = frame["milliseconds"] / [unit[key] for key in keys]
+    return frame
 
-    node = onnx.helper.make_node("DeformConv", ["X", "W", "O"], ["Y"], kernel_shape=(3, 3), pads=(1, 1, 1, 1))
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "XWOY"]
-    graph = onnx.helper.make_graph([node], "bench", values[:3], values[3:])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = records.environment()["threads"]
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+
+def _positive(name: str, text: str) -> list[int]:
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
-        return {}
-    feed = {name: np.ascontiguousarray(array) for name, array in zip("XWO", _channels_first(x, k, o), strict=True)}
-    return {"onnxruntime": lambda: session.run(None, feed)}
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or min(values) < 1:
+        raise ConfigurationError(f"{name} must be positive integers separated by commas. Received: {name}={text!r}")
+    return values
 
 
-def _channels_first(x: tf.Tensor, k: tf.Tensor, o: tf.Tensor) -> tuple[np.ndarray, ...]:
-    return x.numpy().transpose(0, 3, 1, 2), k.numpy().transpose(3, 2, 0, 1), o.numpy().transpose(0, 3, 1, 2)
+def _measure(batch: int, side: int, repeats: int) -> list[dict[str, Any]]:
+    images, labels = _data(batch, side)
+    rows = []
+    for what in ("forward", "training step"):
+        calls = {name: _call(name, what, images, labels) for name in CONTESTANTS}
+        for name, (low, median, high) in times(calls, repeats).items():
+            row = {"model": name, "batch": batch, "size": side, "what": what}
+            rows.append({**row, "low": low, "milliseconds": median, "high": high})
+    return rows
 
 
-def _times(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def _data(batch: int, side: int) -> tuple[tf.Tensor, tf.Tensor]:
+    random = np.random.default_rng(0)
+    images = tf.constant(random.uniform(size=(batch, side, side, 1)), tf.float32)
+    return images, tf.constant(random.integers(10, size=batch))
+
+
+def _call(name: str, what: str, images: tf.Tensor, labels: tf.Tensor) -> Callable[[], Any]:
+    """Returns a function that computes one forward pass or one training step; it has been traced already."""
+    contestant = CONTESTANTS[name]
+    model = contestant.build(tuple(images.shape[1:]))
+    _draw_offset_kernels(model)
+    if what == "forward":
+        predict = tf.function(
+            partial(model, training=False), autograph=False, jit_compile=contestant.jit_compile or None
+        )
+        call: Callable[[], Any] = lambda: predict(images)  # noqa: E731
+    else:
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=contestant.jit_compile)
+        call = lambda: model.train_on_batch(images, labels)  # noqa: E731
+    with contestant.around():
+        call()
+    return call
+
+
+def _draw_offset_kernels(model: keras.Model) -> None:
+    """Gives the offset kernels values that make offsets of about a pixel; zeros would read neighbouring memory."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, ConvOffset2D | DeformableConv2D):
+            kernel = layer.kernel if isinstance(layer, ConvOffset2D) else layer.offset_kernel
+            kernel.assign(random.normal(size=kernel.shape) / math.sqrt(math.prod(kernel.shape[:3])))
+
+
+def _memory(batch: int, side: int) -> dict[str, int | None]:
+    """Returns the bytes that a training step takes at its peak, for each model in a process of its own."""
+    code = "from functools import partial; from dcn.study.runtime import training_step_here; "
+    return {
+        name: peak_memory(f"{code}measure = partial(training_step_here, {name!r}, {batch}, {side})")
+        for name in tqdm(CONTESTANTS, desc="peak memory", disable=None)
+    }
+
+
+def training_step_here(name: str, batch: int, side: int) -> int:
+    """Returns the bytes that a training step of a contestant takes at its peak, in this process."""
+    images, labels = _data(batch, side)
+    return peak_memory_here(lambda: _call(name, "training step", images, labels))
+
+
+def peak_memory(setup: str) -> int | None:
+    """Returns what the function `measure`, which `setup` defines, returns in a new process; None where unsupported."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    code = f"{setup}; print(measure())"
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def peak_memory_here(make: Callable[[], Callable[[], Any]]) -> int:
+    """Returns the bytes by which the call that `make` returns raises the resident memory at its peak."""
+    before = _status("VmRSS")
+    call = make()
+    call()  # compiles, which takes memory of its own
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the peak back to what is resident now
+    call()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def times(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Returns first quartile, median and third quartile of each, in milliseconds, measured in turn."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for call in contestants.values():
@@ -238,101 +314,8 @@ def _times(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str,
             started = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - started)
-    return {name: _quartiles(values) for name, values in seconds.items()}
+    return {name: quartiles(values) for name, values in seconds.items()}
 
 
-def _quartiles(seconds: Iterable[float]) -> list[float]:
+def quartiles(seconds: Iterable[float]) -> list[float]:
     return [round(float(value), 3) for value in 1000 * np.quantile(list(seconds), (0.25, 0.5, 0.75))]
-
-
-def _torchvision(tensors: dict[str, tf.Tensor], repeats: int) -> dict[str, list[float]]:
-    """Returns the times of torchvision on the CPU, in the system's Python, or nothing where it is not installed."""
-    path = records.project_root() / "_build" / "bench.npz"
-    path.parent.mkdir(exist_ok=True)
-    x, k, o = _channels_first(*(tensors[name] for name in "xko"))
-    np.savez(path, x=x, k=k, o=o, g=tensors["g"].numpy().transpose(0, 3, 1, 2))
-    try:
-        command = [SYSTEM_PYTHON, "-c", TORCHVISION, str(path), str(repeats)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return {}
-    finally:
-        path.unlink()
-    if done.returncode != 0:
-        return {}
-    return {"torchvision, forward + backward": _quartiles(json.loads(done.stdout)["seconds"])}
-
-
-def _im2col_bytes(shape: tuple[int, int, int, int]) -> int:
-    batch, channels, side, _ = shape
-    return 4 * batch * side * side * 9 * channels
-
-
-def _peak_memory() -> int | None:
-    """Returns the bytes that forward + backward take at their peak, beyond the inputs, in a process of its own."""
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    code = "from dcn.study import runtime; print(runtime.peak_memory_here())"
-    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-
-
-def peak_memory_here() -> int:
-    """Returns what `_peak_memory` measures, in this process."""
-    tensors = _tensors(MEMORY_SHAPE)
-    before = _status("VmRSS")
-    both = _both(
-        lambda x, k, o: deform_conv2d(x, k, o, padding="same"), [tensors[name] for name in "xko"], tensors["g"]
-    )
-    both()  # compiles, which takes memory of its own
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the peak back to what is resident now
-    both()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-# what is added up, peer, what is compared; below 1 the peer is slower
-RATIOS = (
-    (("deform_conv2d",), "onnxruntime", "deform_conv2d forward / onnxruntime"),
-    (("matmul alone",), "onnxruntime", "  its matrix product alone / onnxruntime"),
-    (("matmul alone", "row reads alone"), "onnxruntime", "  product and row reads alone / onnxruntime"),
-    (("deform_conv2d",), "conv2d", "deform_conv2d forward / conv2d"),
-    (("matmul alone", "row reads alone"), "conv2d", "  product and row reads alone / conv2d"),
-    (("deform_conv2d, forward + backward",), "conv2d, forward + backward", "forward + backward / conv2d"),
-    (("deform_conv2d, forward + backward",), "torchvision, forward + backward", "forward + backward / torchvision"),
-    (("resampling",), "resampling as published", "ConvOffset2D resampling forward / as published"),
-    (("value reads alone",), "resampling as published", "  its value reads alone / as published"),
-    (
-        ("value reads alone", "coordinates alone"),
-        "resampling as published",
-        "  value reads and coordinates alone / as published",
-    ),
-    (
-        ("resampling, forward + backward",),
-        "resampling as published, forward + backward",
-        "ConvOffset2D resampling forward + backward / as published",
-    ),
-)
-
-
-def print_bench(measured: dict[str, Any]) -> None:
-    """Prints ratios of medians for each shape, their geometric mean, and the peak memory.
-
-    Indented lines bound the line above them from below: the time of parts that it cannot do without.
-    """
-    shapes = ["x".join(map(str, result["shape"])) for result in measured["results"]]
-    print(f"{'ratio of medians':<58} {' '.join(f'{shape:>14}' for shape in shapes)} {'geom. mean':>11}")
-    for parts, peer, label in RATIOS:
-        medians = [{name: times[1] for name, times in result["milliseconds"].items()} for result in measured["results"]]
-        if any(peer not in times for times in medians):
-            print(f"{label:<58} not measured: the peer is not installed")
-            continue
-        ratios = [sum(times[part] for part in parts) / times[peer] for times in medians]
-        mean = float(np.exp(np.mean(np.log(ratios))))
-        print(f"{label:<58} {' '.join(f'{ratio:>14.3f}' for ratio in ratios)} {mean:>11.3f}")
-    if measured["peak_memory_bytes"] is not None:
-        ratio = measured["peak_memory_bytes"] / measured["im2col_bytes"]
-        print(f"peak memory of forward + backward at {shapes[-1]}, in im2col matrices: {ratio:.2f}")

@@ -2,49 +2,104 @@
 
 from __future__ import annotations
 
-import keras
-import pandas as pd
+import math
+from collections.abc import Mapping, Sequence
 
+import keras
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn.study import published
+from dcn.study.figures import NAMES
 from dcn.study.records import Record
 
-__all__ = ["accuracy", "layers", "provenance"]
+__all__ = ["accuracy", "agreement", "layers", "models", "multiply_adds", "provenance"]
 
 KINDS = {"plain": "plain", "scaled": "scaled and translated"}
+REGULAR_MODEL = {
+    "cnn": "cnn",
+    "deformable_cnn": "cnn",
+    "deform_conv_cnn": "cnn",
+    "mini_resnet": "mini_resnet",
+    "deformable_mini_resnet": "mini_resnet",
+}
+TOLERANCE = 0.5  # percentage points: the published figures are rounded, and their test images were other draws
+
+
+def multiply_adds(layer: keras.layers.Layer) -> int:
+    """Returns the multiply-adds that a layer takes for one image.
+
+    Counts convolutions, dense layers and bilinear interpolation (four for each value read). Batch normalisation,
+    activations, additions and pooling are not counted: together they are far below one per cent.
+    """
+    output = layer.output.shape[1:]
+    if isinstance(layer, ConvOffset2D):
+        return math.prod(output[:2]) * (math.prod(layer.kernel.shape) + 4 * layer.filters)
+    if isinstance(layer, keras.layers.Conv2D):
+        reads = math.prod(layer.kernel.shape)
+        if isinstance(layer, DeformableConv2D):
+            reads += math.prod(layer.offset_kernel.shape) + 4 * math.prod(layer.kernel.shape[:3])
+        return math.prod(output[:2]) * reads
+    if isinstance(layer, keras.layers.Dense):
+        return math.prod(layer.kernel.shape)
+    return 0
 
 
 def layers(model: keras.Model) -> pd.DataFrame:
-    """Returns one row a layer: its output shape, its parameters, and how many of them train."""
+    """Returns one row a layer: its output shape, its parameters, how many of them train, and its multiply-adds."""
     rows = [
         {
             "layer": layer.name,
             "output": " x ".join(str(size) for size in layer.output.shape[1:]),
             "parameters": layer.count_params(),
-            "of which train": sum(weight.numpy().size for weight in layer.trainable_weights),
+            "of which train": _trainable(layer),
+            "multiply-adds": multiply_adds(layer),
         }
         for layer in model.layers
     ]
-    total = {
-        "layer": "all",
-        "output": "",
-        "parameters": sum(row["parameters"] for row in rows),
-        "of which train": sum(row["of which train"] for row in rows),
+    sums = {name: sum(row[name] for row in rows) for name in ("parameters", "of which train", "multiply-adds")}
+    return _with_corner(pd.DataFrame([*rows, {"layer": "all", "output": "", **sums}]).set_index("layer"), "layer")
+
+
+def models(built: Mapping[str, keras.Model]) -> pd.DataFrame:
+    """Returns one row a model: parameters, how many train, multiply-adds for one image, and these as a ratio.
+
+    Args:
+        built: by name, as `published.ACCURACY` names them, each with its layers frozen as in its run. The ratio is
+            that to the regular model of the same family.
+    """
+    costs = {name: sum(multiply_adds(layer) for layer in model.layers) for name, model in built.items()}
+    rows = {
+        NAMES[name]: {
+            "parameters": model.count_params(),
+            "of which train": _trainable(model),
+            "multiply-adds": costs[name],
+            "ratio": round(costs[name] / costs[REGULAR_MODEL[name]], 2),
+        }
+        for name, model in built.items()
     }
-    return _with_corner(pd.DataFrame([*rows, total]).set_index("layer"), "layer")
+    return _with_corner(pd.DataFrame.from_dict(rows, orient="index"), "model")
 
 
-def accuracy(record: Record, again: dict[str, dict[str, float]]) -> pd.DataFrame:
+def _trainable(part: keras.layers.Layer) -> int:
+    return sum(math.prod(weight.shape) for weight in part.trainable_weights)
+
+
+def accuracy(record: Record, again: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     """Returns test accuracies in percent: as published, as recorded, and from the stored weights just now.
 
     Args:
         record: of the run.
         again: "plain" and "scaled", as `training.evaluate` returned them.
     """
+    reference = published.ACCURACY.get(record.config.model, {})
     rows = {
         KINDS[kind]: {
-            "published": 100 * published.ACCURACY[record.config.model][kind],
+            "published": 100 * reference.get(kind, math.nan),
             "this run": 100 * stored["accuracy"],
-            "difference": 100 * (stored["accuracy"] - published.ACCURACY[record.config.model][kind]),
+            "difference": 100 * (stored["accuracy"] - reference.get(kind, math.nan)),
             "evaluated again": 100 * again[kind]["accuracy"],
             "images": int(stored["images"]),
         }
@@ -52,6 +107,47 @@ def accuracy(record: Record, again: dict[str, dict[str, float]]) -> pd.DataFrame
     }
     frame = pd.DataFrame.from_dict(rows, orient="index")
     return _with_corner(frame.round(2).astype({"images": int}), "test images (accuracy in %)")
+
+
+def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Returns published accuracies beside ours, over seeds, and whether they agree by the book's rule.
+
+    A published accuracy agrees if it lies in the 95 % prediction interval of our runs, that is, if it could be one
+    more of them; or within half a percentage point of their mean.
+
+    Args:
+        runs: by model, the records of all seeds, in the order of the seeds.
+
+    Returns:
+        One row for each model and kind of test images. Accuracies in percent, differences in percentage points.
+    """
+    rows = {}
+    for model, found in runs.items():
+        for kind in KINDS:
+            ours = 100 * np.array([record.evaluations[kind]["accuracy"] for record in found])
+            theirs = 100 * published.ACCURACY[model][kind]
+            tolerance = max(_prediction_half_width(ours), TOLERANCE)
+            difference = ours.mean() - theirs
+            rows[NAMES[model], KINDS[kind]] = {
+                "published": theirs,
+                "mean": ours.mean(),
+                "s": ours.std(ddof=1) if len(ours) > 1 else math.nan,
+                **{f"seed {record.config.seed}": value for record, value in zip(found, ours, strict=True)},
+                "difference": difference,
+                "tolerance": tolerance,
+                "verdict": "agrees" if abs(difference) <= tolerance else "differs",
+            }
+    frame = pd.DataFrame.from_dict(rows, orient="index").round(2)
+    frame.index = pd.MultiIndex.from_tuples(rows, names=["model", "test images"])
+    return frame
+
+
+def _prediction_half_width(values: np.ndarray) -> float:
+    """Returns half the width of the 95 % prediction interval for one more value; 0 for a single one."""
+    count = len(values)
+    if count < 2:
+        return 0.0
+    return float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) * math.sqrt(1 + 1 / count))
 
 
 def provenance(record: Record, standing: str) -> pd.DataFrame:

@@ -2,7 +2,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcn.ops import resample_by_offsets
-from dcn.study import cli, runtime
+from dcn.study import bench, cli, runtime
 
 
 def test_the_published_way_computes_the_same(random):
@@ -19,10 +19,10 @@ def test_the_published_way_computes_the_same(random):
 
 
 def test_bench_measures_every_contestant(project, monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "SHAPES", ((2, 4, 5, 3),))
-    monkeypatch.setattr(runtime, "MEMORY_SHAPE", (2, 4, 5, 3))
-    monkeypatch.setattr(runtime, "_peak_memory", lambda: 7200)
-    monkeypatch.setattr(runtime, "SYSTEM_PYTHON", "nothing")
+    monkeypatch.setattr(bench, "SHAPES", ((2, 4, 5, 3),))
+    monkeypatch.setattr(bench, "MEMORY_SHAPE", (2, 4, 5, 3))
+    monkeypatch.setattr(bench, "peak_memory", lambda setup: 7200)
+    monkeypatch.setattr(bench, "SYSTEM_PYTHON", "nothing")
     assert cli.main(["bench", "--repeats", "2", "--record"]) == 0
     printed = capsys.readouterr().out
     assert "deform_conv2d forward / onnxruntime" in printed
