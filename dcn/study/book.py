@@ -17,9 +17,10 @@ from typing import Any
 import nbformat
 
 from dcn.study import records
-from dcn.study.config import SMOKE, ConfigurationError, RunConfig, run_config
+from dcn.study.config import RUNS, SEEDS, SMOKE, ConfigurationError, RunConfig, run_config, seeds_of
+from dcn.study.published import ACCURACY
 
-__all__ = ["PAGES", "BookError", "Page", "build", "execute", "notebook_parameters", "run_of"]
+__all__ = ["PAGES", "BookError", "Page", "build", "execute", "needed", "notebook_parameters", "runs_of"]
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
@@ -36,33 +37,58 @@ class Page:
         notebook: file name of the template, without ending.
         title: the page's heading, in place of the template's.
         lead: what this page shows, in place of the template's first paragraph.
+        runs: names of the runs that it shows; with as many seeds as its parameter `seeds` says, if it has one.
+        measurement: whether it shows the comparison of runtimes.
         parameters: what it is executed with.
+        smoke: what the profile "smoke" changes.
     """
 
     notebook: str
     title: str = ""
     lead: str = ""
+    runs: tuple[str, ...] = ()
+    measurement: bool = False
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    smoke: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _training(run: str, title: str, lead: str) -> Page:
+    return Page("training", title, lead, runs=(run,), parameters={"run": run}, smoke=SMOKE)
 
 
 PAGES: dict[str, Page] = {
     "data": Page("data"),
-    "cnn": Page(
-        "training",
-        title="The 4-layer CNN",
-        lead="The paper's baseline: four regular convolutions, trained on plain digits. "
+    "models": Page("models"),
+    "sampling": Page("sampling", runs=("cnn", "deformable_cnn", "deform_conv_cnn"), smoke=SMOKE),
+    "cnn": _training(
+        "cnn",
+        "The 4-layer CNN",
+        "The paper's baseline: four regular convolutions, trained on plain digits. "
         "{numref}`cnn-curve` corresponds to Fig. 4 of the paper.",
-        parameters={"run": "cnn"},
     ),
-    "deformable_cnn": Page(
-        "training",
-        title="The CNN with `ConvOffset2D`",
-        lead="The same network with a `ConvOffset2D` before all convolutions but the first. It starts from the "
+    "deformable_cnn": _training(
+        "deformable_cnn",
+        "The CNN with `ConvOffset2D`",
+        "The same network with a `ConvOffset2D` before all convolutions but the first. It starts from the "
         "weights of the trained CNN, keeps its convolutions and its dense layer as they are, and is trained on "
         "scaled and translated digits: what can change are the offset layers and batch normalisation. "
         "{numref}`deformable_cnn-curve` corresponds to Fig. 5 of the paper.",
-        parameters={"run": "deformable_cnn"},
     ),
+    "mini_resnet": _training(
+        "mini_resnet",
+        "The mini-ResNet",
+        "A convolution, two residual blocks of 16 filters as the published code has them (see {doc}`models`), and a "
+        "dense layer, trained on plain digits. {numref}`mini_resnet-curve` corresponds to Fig. 7 of the paper.",
+    ),
+    "deformable_mini_resnet": _training(
+        "deformable_mini_resnet",
+        "The mini-ResNet with `ConvOffset2D`",
+        "The same network with a `ConvOffset2D` before the convolutions of its blocks. As published, it starts from "
+        "random weights, on plain digits, and the blocks' convolutions keep their random weights. "
+        "{numref}`deformable_mini_resnet-curve` corresponds to Fig. 8 of the paper.",
+    ),
+    "accuracy": Page("accuracy", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
+    "runtime": Page("runtime", measurement=True, smoke={"batches": "2", "sizes": "28", "batch": 2, "repeats": 1}),
 }
 
 
@@ -141,22 +167,27 @@ def parse_parameters(notebook: str, given: Iterable[str]) -> dict[str, Any]:
 
 def page_parameters(page: str, profile: str = "paper", changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Returns what a page is executed with: its own parameters, those of the profile, then the changes."""
-    own = PAGES[page]
-    smoke = SMOKE if profile == "smoke" and "run" in own.parameters else {}
-    return {**own.parameters, **smoke, **(changes or {})}
+    smoke = PAGES[page].smoke if profile == "smoke" else {}
+    return {**PAGES[page].parameters, **smoke, **(changes or {})}
 
 
-def run_of(parameters: Mapping[str, Any]) -> RunConfig | None:
-    """Returns the configuration of the run that a page with these parameters shows, None if it shows none.
+def runs_of(page: str, parameters: Mapping[str, Any]) -> list[RunConfig]:
+    """Returns the configurations of the runs that a page with these parameters needs, in the order it shows them.
 
     Raises:
-        ConfigurationError: if it is not valid.
+        ConfigurationError: if one is not valid.
     """
-    if "run" not in parameters:
-        return None
-    fields = {field.name for field in dataclasses.fields(RunConfig)}
-    changes = {name: value for name, value in parameters.items() if name in fields}
-    return run_config(parameters["run"], **changes)
+    names = (parameters["run"],) if "run" in parameters else PAGES[page].runs
+    changes = _changes(parameters)
+    if "run" in parameters or "seed" in changes:
+        return [run_config(name, **changes) for name in names]
+    return [config for name in names for config in seeds_of(name, parameters.get("seeds", 1), **changes)]
+
+
+def _changes(parameters: Mapping[str, Any], without: str = "") -> dict[str, Any]:
+    """Returns those parameters of a page that are fields of a run's configuration, all but one."""
+    fields = {field.name for field in dataclasses.fields(RunConfig)} - {without}
+    return {name: value for name, value in parameters.items() if name in fields}
 
 
 def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress: bool = True) -> None:
@@ -178,7 +209,7 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
         records.replacing(output) as executed,
         records.replacing(output.with_suffix(".template.ipynb")) as template,
     ):
-        nbformat.write(_prepare(page, root / "notebooks" / f"{PAGES[page].notebook}.ipynb"), template)
+        nbformat.write(_prepare(page, parameters, root / "notebooks" / f"{PAGES[page].notebook}.ipynb"), template)
         try:
             papermill.execute_notebook(
                 str(template),
@@ -198,17 +229,32 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
     output.with_suffix(".template.ipynb").unlink()
 
 
-def _prepare(page: str, template: Path) -> nbformat.NotebookNode:
-    """Returns a template with the page's heading and lead, and with the page's name before figure names."""
+def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbformat.NotebookNode:
+    """Returns a template with the page's heading and lead, figures named after the page, and links to its sources."""
     notebook = nbformat.read(template, as_version=4)
     first = notebook.cells[0]
     if PAGES[page].title:
         first.source = f"# {PAGES[page].title}\n\n{PAGES[page].lead}"
+    links = [f"{{download}}`{path.name} <../records/{path.name}>`" for path in sources(page, parameters)]
+    links.append(f"{{download}}`{template.name} <../notebooks/{template.name}>`")
     for cell in notebook.cells:
         figure = cell.metadata.get("mystnb", {}).get("figure")
         if figure:
             figure["name"] = f"{page}-{figure['name']}"
+            figure["caption"] += f" Sources: {', '.join(links)}."
+    text = f"## Sources\n\nThe records and the notebook behind this page's figures and tables: {', '.join(links)}."
+    notebook.cells.append(nbformat.v4.new_markdown_cell(text, id="sources"))
     return notebook
+
+
+def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
+    """Returns the records that a page with these parameters shows, whether they are there already or yet to be made."""
+    configurations = runs_of(page, parameters)
+    if "run" in parameters:  # it draws other seeds beside its own, where they are recorded
+        siblings = seeds_of(parameters["run"], parameters.get("seeds", SEEDS), **_changes(parameters, without="seed"))
+        configurations += [record.config for record in records.recorded(siblings) if record.config != configurations[0]]
+    paths = [records.record_path(config) for config in configurations]
+    return paths + ([records.measurement_path(parameters)] if PAGES[page].measurement else [])
 
 
 def reject_unfinished(path: Path) -> None:
@@ -245,16 +291,13 @@ def build(profile: str = "paper", *, progress: bool = True) -> Path:
     root = records.project_root()
     if not (root / "book" / "_toc.yml").is_file():
         raise BookError(f"{root} is not a clone of the project: book/_toc.yml is missing")
-    configurations = {page: run_of(page_parameters(page, profile)) for page in PAGES}
     if profile == "paper":
-        for page, config in configurations.items():
-            record = None if config is None else records.read(config)
-            if config is not None and (record is None or record.configuration != config.to_dict()):
-                missing = "is missing" if record is None else "is of another configuration"
-                raise BookError(f"{records.record_path(config)} {missing}. Train it with: dcn run {page}")
+        _require_records()
     staging = root / "_build" / f"{profile}.staging"
     shutil.rmtree(staging, ignore_errors=True)
     shutil.copytree(root / "book", staging / "book", ignore=shutil.ignore_patterns("records"))
+    shutil.copytree(root / "notebooks", staging / "book" / "notebooks")
+    (staging / "book" / "records").mkdir()
     for page in PAGES:
         _say(f"executing {page}", progress)
         execute(
@@ -263,6 +306,8 @@ def build(profile: str = "paper", *, progress: bool = True) -> Path:
             staging / "book" / "executed" / f"{page}.ipynb",
             progress=progress,
         )
+        for path in sources(page, page_parameters(page, profile)):
+            shutil.copy(path, staging / "book" / "records")
     _say("rendering", progress)
     _render(root, staging)
     finished = root / "_build" / ("html" if profile == "paper" else profile)
@@ -274,6 +319,40 @@ def build(profile: str = "paper", *, progress: bool = True) -> Path:
     shutil.rmtree(former, ignore_errors=True)
     shutil.rmtree(staging)
     return finished / "index.html"
+
+
+def needed() -> list[RunConfig]:
+    """Returns the configurations of all runs that the book shows."""
+    return list(dict.fromkeys(config for page in PAGES for config in runs_of(page, page_parameters(page))))
+
+
+def _require_records() -> None:
+    for config in needed():
+        record = records.read(config)
+        if record is None or record.configuration != config.to_dict():
+            missing = "is missing" if record is None else "is of another configuration"
+            raise BookError(f"{records.record_path(config)} {missing}. Train it with: {command_for(config)}")
+    path = records.measurement_path(page_parameters("runtime"))
+    if not path.is_file():
+        raise BookError(f"{path} is missing. Measure it, on a quiet machine, with: dcn run runtime")
+
+
+def command_for(config: RunConfig) -> str:
+    """Returns the command that trains a published run, of whatever seed."""
+    run = next(
+        name for name, published in RUNS.items() if dataclasses.replace(config, seed=published.seed) == published
+    )
+    page = run if run in PAGES else f"cnn -p run={run}"
+    return f"dcn run {page}" + (f" -p seed={config.seed}" if config.seed else "")
+
+
+def runtime_standing() -> str:
+    """Returns "fresh", "stale" or "missing" for the comparison of runtimes. Times cannot be confirmed by a replay."""
+    path = records.measurement_path(page_parameters("runtime"))
+    if not path.is_file():
+        return "missing"
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    return "fresh" if measured["code_sha256"] == records.code_sha256(records.MEASURES) else "stale"
 
 
 def _render(root: Path, staging: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dcn._version import __version__
 from dcn.study import records
-from dcn.study.config import RUNS, ConfigurationError, RunConfig, record_name
+from dcn.study.config import ConfigurationError, RunConfig, record_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,17 +78,14 @@ def _add_profile(command: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     from dcn.study import book
 
-    print(f"{'page':<16} {'run':<16} {'standing':<10} {'duration':>9}  parameters")
+    print(f"{'run':<28} {'standing':<10} {'duration':>9}")
+    for config in book.needed():
+        record = records.read(config)
+        duration = f"{record.provenance['seconds'] / 60:.0f} min" if record else ""
+        print(f"{record_name(config):<28} {records.standing(config, record):<10} {duration:>9}")
+    print(f"\n{'page':<28} parameters")
     for page in book.PAGES:
-        parameters = book.page_parameters(page)
-        config = book.run_of(parameters)
-        name = standing = duration = ""
-        if config is not None:
-            record = records.read(config)
-            name, standing = record_name(config), records.standing(config, record)
-            duration = f"{record.provenance['seconds'] / 60:.0f} min" if record else ""
-        print(f"{page:<16} {name:<16} {standing:<10} {duration:>9}  ", end="")
-        print(", ".join(book.notebook_parameters(book.PAGES[page].notebook)))
+        print(f"{page:<28} {', '.join(book.notebook_parameters(book.PAGES[page].notebook))}")
     return 0
 
 
@@ -100,13 +97,15 @@ def _run(options: argparse.Namespace) -> int:
     notebook = book.PAGES[options.page].notebook
     changes = book.parse_parameters(notebook, options.changes)
     parameters = book.page_parameters(options.page, options.profile, changes)
-    config = book.run_of(parameters)
+    configurations = book.runs_of(options.page, parameters)
     output = book.variant(options.page, parameters)
-    if config is not None:
-        parameters["force"] = options.force or parameters.get("force", False)
+    if options.force:
+        if "force" not in book.notebook_parameters(notebook):
+            raise ConfigurationError(f"--force is for pages that train or measure. Received: {options.page}")
+        parameters["force"] = True
     book.execute(options.page, parameters, output)
     print(f"notebook: {output}")
-    if config is not None:
+    for config in configurations:
         print(f"record:   {records.record_path(config)}")
     return 0
 
@@ -126,10 +125,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _print_standings() -> list[str]:
-    standings = [records.standing(config, records.read(config)) for config in RUNS.values()]
-    for name, standing in zip(RUNS, standings, strict=True):
-        print(f"{name:<16} {standing}")
-    return standings
+    from dcn.study import book
+
+    standings = {record_name(config): records.standing(config, records.read(config)) for config in book.needed()}
+    standings["runtime"] = book.runtime_standing()
+    for name, standing in standings.items():
+        print(f"{name:<28} {standing}")
+    return list(standings.values())
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -148,12 +150,14 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _confirm(options: argparse.Namespace) -> int:
-    if options.run is not None and options.run not in RUNS:
-        raise ConfigurationError(f"NAME must be one of {', '.join(RUNS)}. Received: {options.run}")
-    failed = False
-    for config in [RUNS[options.run]] if options.run else RUNS.values():
-        failed = not _confirm_one(config) or failed
-    return 1 if failed else 0
+    from dcn.study import book
+
+    configurations = {record_name(config): config for config in book.needed()}
+    if options.run is not None and options.run not in configurations:
+        raise ConfigurationError(f"NAME must be one of {', '.join(configurations)}. Received: {options.run}")
+    chosen = [configurations[options.run]] if options.run else list(configurations.values())
+    results = [_confirm_one(config) for config in chosen]
+    return 0 if all(results) else 1
 
 
 def _confirm_one(config: RunConfig) -> bool:
@@ -162,13 +166,13 @@ def _confirm_one(config: RunConfig) -> bool:
     record = records.read(config)
     standing = records.standing(config, record)
     if record is None or record.configuration != config.to_dict():
-        print(f"{record_name(config):<16} {standing}: nothing of this configuration to confirm")
+        print(f"{record_name(config):<28} {standing}: nothing of this configuration to confirm", flush=True)
         return False
     if standing in ("fresh", "confirmed"):
-        print(f"{record.name:<16} {standing}")
+        print(f"{record.name:<28} {standing}", flush=True)
         return True
     differences = training.confirm(record)
-    print(f"{record.name:<16} {'differs: ' + '; '.join(differences) if differences else 'confirmed'}")
+    print(f"{record.name:<28} {'differs: ' + '; '.join(differences) if differences else 'confirmed'}", flush=True)
     return not differences
 
 

@@ -122,6 +122,18 @@ RUNS["deform_conv_cnn"] = dataclasses.replace(RUNS["deformable_cnn"], model="def
 # From seed 1 on, a cheaper run that computes the same numbers stands in for this one: a test compares them bit by bit.
 STAND_INS = {"deformable_cnn": "cnn_batch_norm"}
 
+SEEDS = 3  # of every model in the book's table of accuracies
+
+# The comparison of runtimes that the book shows, see `runtime.compare`.
+RUNTIME: dict[str, Any] = {
+    "batches": "1,32,128",
+    "sizes": "28,56,112",
+    "batch": 32,
+    "repeats": 7,
+    "threads": 0,
+    "device": "/CPU:0",
+}
+
 # What the profile "smoke" changes in every run: enough to see that all of it works, in a minute.
 SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 1000, "test_size": 500}
 

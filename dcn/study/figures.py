@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from dcn.study import published
@@ -18,6 +19,7 @@ from dcn.study.records import Record
 __all__ = [
     "COLOURS",
     "NAMES",
+    "accuracies",
     "cost_by_size",
     "digits",
     "receptive_fields",
@@ -150,6 +152,43 @@ def training_curve(record: Record, others: Sequence[Record] = (), ax: Axes | Non
 
 def _history(record: Record, key: str) -> tuple[list[float], list[float]]:
     return [epoch["epoch"] for epoch in record.history], [epoch[key] for epoch in record.history]
+
+
+def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draws published accuracies beside ours, with the interval in which a published one agrees.
+
+    Args:
+        agreement: as `tables.agreement` returns it.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.5 * len(agreement) + 1), layout="constrained")
+    colours = {NAMES[model]: colour for model, colour in COLOURS.items()}
+    seeds = [name for name in agreement if name.startswith("seed ")]
+    for height, ((model, _), row) in enumerate(agreement.iterrows()):
+        ax.hlines(
+            height,
+            row["mean"] - row["tolerance"],
+            row["mean"] + row["tolerance"],
+            color=colours[model],
+            lw=7,
+            alpha=0.3,
+        )
+        ax.plot(row[seeds], [height] * len(seeds), "o", color=colours[model], markersize=6)
+        ax.plot(row["published"], height, "D", color="black", markerfacecolor="none", markersize=8)
+    ax.set_yticks(range(len(agreement)), [f"{model}, {kind}" for model, kind in agreement.index])
+    ax.set(xlabel="test accuracy (%)", xlim=(0, 102))
+    ax.invert_yaxis()
+    handles = [
+        Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="published"),
+        Line2D([], [], marker="o", color="0.4", linestyle="", label="here, each seed"),
+        Line2D([], [], color="0.4", linewidth=7, alpha=0.3, label="agrees within"),
+    ]
+    ax.legend(handles=handles, loc="lower left")
+    return ax
 
 
 def receptive_fields(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-__all__ = ["ACCURACY", "curve"]
+__all__ = ["ACCURACY", "FORWARD", "curve"]
 
 CURVES = Path(__file__).with_name("published_curves.csv")
 
@@ -20,6 +20,9 @@ ACCURACY: dict[str, dict[str, float]] = {
     "mini_resnet": {"plain": 0.9235, "scaled": 0.4957},
     "deformable_mini_resnet": {"plain": 0.4242, "scaled": 0.131},
 }
+
+# Milliseconds of a forward pass, as the text states them; batch size and hardware are not given.
+FORWARD = {"deformable": 300.0, "regular": 10.0}
 
 
 def curve(model: str) -> dict[str, list[float]]:

@@ -10,15 +10,25 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dcn.study.config import RunConfig, is_published, record_name
+from dcn.study.config import RUNTIME, RunConfig, is_published, record_name
 
-__all__ = ["Record", "RecordError", "code_sha256", "environment", "project_root", "read", "standing", "write"]
+__all__ = [
+    "Record",
+    "RecordError",
+    "code_sha256",
+    "environment",
+    "project_root",
+    "read",
+    "recorded",
+    "standing",
+    "write",
+]
 
 SCHEMA = 1
 PACKAGE = Path(__file__).parents[1]
@@ -26,6 +36,8 @@ COMPUTES = (
     *(f"ops/{name}.py" for name in ("geometry", "convolution", "resampling", "roi_pooling")),
     *("layers.py", "models.py", "study/training.py", "study/data.py"),
 )
+
+MEASURES = (*COMPUTES[:4], "layers.py", "models.py", "study/runtime.py")
 
 
 class RecordError(ValueError):
@@ -83,6 +95,15 @@ def weights_path(config: RunConfig) -> Path:
     return folder(config) / f"{record_name(config)}.weights.h5"
 
 
+def measurement_path(changes: Mapping[str, Any]) -> Path:
+    """Returns where a comparison of runtimes is kept: in `book/records` as the book shows it, else in `runs`."""
+    parameters = {name: changes.get(name, value) for name, value in RUNTIME.items()}
+    if parameters == RUNTIME:
+        return project_root() / "book" / "records" / "runtime.json"
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+    return project_root() / "runs" / f"runtime-{digest}.json"
+
+
 def read(config: RunConfig) -> Record | None:
     """Returns the record kept under the name of this configuration, or None.
 
@@ -99,6 +120,16 @@ def read(config: RunConfig) -> Record | None:
         return Record(**content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(f"{path} is not a record that can be read: {error}") from error
+
+
+def recorded(configurations: Iterable[RunConfig]) -> list[Record]:
+    """Returns the records that there are of these configurations, in their order.
+
+    Raises:
+        RecordError: as `read`.
+    """
+    found = [(config, read(config)) for config in configurations]
+    return [record for config, record in found if record is not None and record.configuration == config.to_dict()]
 
 
 def write(record: Record) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import inspect
 import json
 import math
 import subprocess
@@ -29,9 +27,7 @@ from dcn.ops import resampling
 from dcn.study import records
 from dcn.study.config import ConfigurationError
 
-__all__ = ["CONTESTANTS", "compare", "path_of", "resample_as_published", "table"]
-
-CODE = ("ops/geometry.py", "ops/convolution.py", "ops/resampling.py", "layers.py", "models.py", "study/runtime.py")
+__all__ = ["CONTESTANTS", "compare", "resample_as_published", "table"]
 
 
 def resample_as_published(inputs: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
@@ -123,15 +119,15 @@ CONTESTANTS = {
 
 def compare(
     *,
-    batches: str = "1,32,128",
-    sizes: str = "28,56,112",
-    batch: int = 32,
-    repeats: int = 7,
-    threads: int = 0,
-    device: str = "/CPU:0",
+    batches: str,
+    sizes: str,
+    batch: int,
+    repeats: int,
+    threads: int,
+    device: str,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Returns the times of all `CONTESTANTS`; measures only if there is no record of these parameters, or if forced to.
+    """Returns the times of all `CONTESTANTS`; measures if there is no record of these parameters, or if forced to.
 
     Forward passes in inference mode, and training steps as `model.fit` takes them. Each measurement runs all models
     in turn, so that whatever else the machine does strikes all of them alike.
@@ -157,7 +153,7 @@ def compare(
     for name, value, least in (("batch", batch, 1), ("repeats", repeats, 1), ("threads", threads, 0)):
         if value < least:
             raise ConfigurationError(f"{name} must be at least {least}. Received: {name}={value}")
-    path = path_of(parameters)
+    path = records.measurement_path(parameters)
     if path.is_file() and not force:
         return json.loads(path.read_text(encoding="utf-8"))
     if threads:
@@ -177,23 +173,12 @@ def compare(
         "results": results,
         "memory": _memory(batch, sides[0]),
         "started": records.now(),
-        "code_sha256": records.code_sha256(CODE),
+        "code_sha256": records.code_sha256(records.MEASURES),
         **records.environment(),
     }
     with records.replacing(path) as temporary:
         temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     return measured
-
-
-DEFAULTS = {name: each.default for name, each in inspect.signature(compare).parameters.items() if name != "force"}
-
-
-def path_of(parameters: dict[str, Any]) -> Path:
-    """Returns where a comparison is kept: in `book/records` with the default parameters, in `runs` with any other."""
-    if parameters == DEFAULTS:
-        return records.project_root() / "book" / "records" / "runtime.json"
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
-    return records.project_root() / "runs" / f"runtime-{digest}.json"
 
 
 def table(measured: dict[str, Any]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,10 +13,21 @@ from scipy import stats
 
 from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn.study import published
+from dcn.study.config import TRAIN_IMAGES
 from dcn.study.figures import NAMES
 from dcn.study.records import Record
 
-__all__ = ["accuracy", "agreement", "layers", "models", "multiply_adds", "provenance"]
+__all__ = [
+    "accuracy",
+    "agreement",
+    "layers",
+    "memory",
+    "models",
+    "multiply_adds",
+    "provenance",
+    "runtime",
+    "training_cost",
+]
 
 KINDS = {"plain": "plain", "scaled": "scaled and translated"}
 REGULAR_MODEL = {
@@ -24,6 +36,12 @@ REGULAR_MODEL = {
     "deform_conv_cnn": "cnn",
     "mini_resnet": "mini_resnet",
     "deformable_mini_resnet": "mini_resnet",
+}
+OURS = {  # as `runtime.CONTESTANTS` names the paper's models, computed by this package
+    "cnn": "CNN",
+    "deformable_cnn": "deformable CNN, ours",
+    "mini_resnet": "mini-ResNet",
+    "deformable_mini_resnet": "deformable mini-ResNet, ours",
 }
 TOLERANCE = 0.5  # percentage points: the published figures are rounded, and their test images were other draws
 
@@ -148,6 +166,60 @@ def _prediction_half_width(values: np.ndarray) -> float:
     if count < 2:
         return 0.0
     return float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) * math.sqrt(1 + 1 / count))
+
+
+def runtime(times: pd.DataFrame) -> pd.DataFrame:
+    """Returns milliseconds, with quartiles, and ratios of models for each batch size.
+
+    Args:
+        times: as `runtime.table` returns them, of one image size.
+    """
+    shown = times.assign(
+        milliseconds=[
+            f"{row.milliseconds:,.1f} ({row.low:,.1f} to {row.high:,.1f})" for row in times.itertuples(index=False)
+        ],
+        ratio=times["ratio"].map("{:.1f}x".format),
+    )
+    order = list(dict.fromkeys(shown["model"]))
+    wide = shown.pivot(index=["what", "model"], columns="batch", values=["milliseconds", "ratio"])
+    wide = wide.reindex(order, level="model").swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)
+    return wide.rename(columns=lambda name: f"batch {name}" if isinstance(name, int) else name).rename_axis(
+        columns=[None, None]
+    )
+
+
+def memory(measured: Mapping[str, Any]) -> pd.DataFrame:
+    """Returns the peak memory of a training step of each model, in MB.
+
+    Args:
+        measured: as `runtime.compare` returns it.
+    """
+    rows = {name: "not measured" if size is None else f"{size / 1e6:,.0f}" for name, size in measured["memory"].items()}
+    return _with_corner(pd.DataFrame({"peak memory (MB)": rows}), "model")
+
+
+def training_cost(measured: Mapping[str, Any]) -> pd.DataFrame:
+    """Returns the time of a training step, published and here, and of an epoch here.
+
+    Args:
+        measured: as `runtime.compare` returns it.
+    """
+    parameters = measured["parameters"]
+    first = int(parameters["sizes"].split(",")[0])
+    steps = {
+        row["model"]: row["milliseconds"]
+        for row in measured["results"]
+        if (row["what"], row["batch"], row["size"]) == ("training step", parameters["batch"], first)
+    }
+    rows = {}
+    for model, name in OURS.items():
+        theirs = published.curve(model)["milliseconds_per_step"]
+        rows[NAMES[model]] = {
+            "published (ms a step)": f"{min(theirs):.0f} to {max(theirs):.0f}",
+            "here (ms a step)": f"{steps[name]:.0f}",
+            "here (seconds an epoch)": f"{steps[name] * TRAIN_IMAGES / parameters['batch'] / 1000:,.0f}",
+        }
+    return _with_corner(pd.DataFrame.from_dict(rows, orient="index"), "model")
 
 
 def provenance(record: Record, standing: str) -> pd.DataFrame:
