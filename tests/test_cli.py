@@ -29,7 +29,7 @@ def no_kernel(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "dnn"], ["NAME must be one of data, cnn, deformable_cnn", "Received: dnn"]),
+        (["run", "dnn"], ["NAME must be one of data, models, sampling, cnn", "Received: dnn"]),
         (
             ["run", "cnn", "-p", "epoch=1"],
             ["unknown parameter epoch, did you mean epochs?", "train_size (int)"],
@@ -41,6 +41,8 @@ def no_kernel(monkeypatch):
         (["run", "cnn", "-p", "epochs=-1"], ["epochs must be at least 1", "epochs=-1"]),
         (["run", "cnn", "-p", "learning_rate=nan"], ["learning_rate must be finite"]),
         (["run", "cnn", "-p", "run=dnn"], ["run must be one of"]),
+        (["run", "accuracy", "-p", "seeds=0"], ["seeds must be at least 1. Received: seeds=0"]),
+        (["run", "data", "--force"], ["--force is for pages that train or measure. Received: data"]),
         (["confirm", "dnn"], ["NAME must be one of"]),
     ],
 )
@@ -58,28 +60,43 @@ def test_wrong_syntax_exits_2(arguments, capsys):
     assert exit_.value.code == 2
 
 
+def stand(lines):
+    """The printed name → standing."""
+    return {line.split()[0]: line.split()[1] for line in lines.splitlines() if len(line.split()) > 1}
+
+
 def test_check_needs_every_record_to_stand(clone, capsys):
     assert cli.main(["check"]) == 1
-    assert "cnn              missing" in capsys.readouterr().out
-    for config in RUNS.values():
+    assert set(stand(capsys.readouterr().out).values()) == {"missing"}
+    for config in book.needed():
         records.write(make(config))
+    assert cli.main(["check"]) == 1
+    assert stand(capsys.readouterr().out)["runtime"] == "missing"
+    path = clone / "book/records/runtime.json"
+    path.write_text(json.dumps({"code_sha256": records.code_sha256(records.MEASURES)}))
     assert cli.main(["check"]) == 0
     stale = make(RUNS["cnn"])
     stale.provenance["code_sha256"] = "earlier"
     records.write(stale)
     assert cli.main(["check"]) == 1
-    assert "cnn              stale" in capsys.readouterr().out
+    assert stand(capsys.readouterr().out)["cnn"] == "stale"
+    records.write(make(RUNS["cnn"]))
+    path.write_text(json.dumps({"code_sha256": "earlier"}))
+    assert cli.main(["check"]) == 1
+    assert stand(capsys.readouterr().out)["runtime"] == "stale"
 
 
-def test_list_shows_pages_runs_and_parameters(clone, capsys):
+def test_list_shows_runs_pages_and_parameters(clone, capsys):
     records.write(make(RUNS["cnn"], seconds=600))
     assert cli.main(["list"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert set(lines) >= {"data", "cnn", "deformable_cnn"}
+    runs, pages = capsys.readouterr().out.split("\n\n")
+    lines = {line.split()[0]: line for line in runs.splitlines()}
     assert "fresh" in lines["cnn"]
     assert "10 min" in lines["cnn"]
+    assert "missing" in lines["mini_resnet-seed2"]
+    lines = {line.split()[0]: line for line in pages.splitlines()}
+    assert set(lines) == {"page", *book.PAGES}
     assert "epochs" in lines["cnn"]
-    assert "missing" in lines["deformable_cnn"]
 
 
 def test_confirm_without_a_record_fails(clone, capsys):
@@ -112,9 +129,11 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
 def test_a_changed_run_never_has_the_path_of_the_published_record(clone):
     published = records.record_path(RUNS["cnn"])
     for profile, changes in (("paper", {"epochs": 1}), ("smoke", {}), ("smoke", {"epochs": 10})):
-        config = book.run_of(book.page_parameters("cnn", profile, changes))
+        for config in book.runs_of("accuracy", book.page_parameters("accuracy", profile, {"seeds": 3, **changes})):
+            assert records.record_path(config).parent.name == "runs"
+        (config,) = book.runs_of("cnn", book.page_parameters("cnn", profile, changes))
         assert records.record_path(config) != published
-    assert records.record_path(book.run_of(book.page_parameters("cnn"))) == published
+    assert [records.record_path(config) for config in book.runs_of("cnn", book.page_parameters("cnn"))] == [published]
 
 
 def test_an_interruption_exits_130(clone, monkeypatch, capsys):

@@ -3,7 +3,16 @@ import math
 
 import pytest
 
-from dcn.study.config import RUNS, ConfigurationError, RunConfig, is_published, record_name, run_config
+from dcn.study.config import (
+    RUNS,
+    STAND_INS,
+    ConfigurationError,
+    RunConfig,
+    is_published,
+    record_name,
+    run_config,
+    seeds_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +33,6 @@ from dcn.study.config import RUNS, ConfigurationError, RunConfig, is_published, 
         ({"train_size": 0}, "train_size must be at least 1"),
         ({"test_size": -5}, "test_size must be at least 1"),
         ({"seed": -1}, "seed must be from 0"),
-        ({"trainable": False}, "trainable must be True, or model in .* Received: trainable=False"),
         ({"initial_run": "vgg"}, "initial_run must be empty or one of"),
         ({"epoch": 3}, "parameters of a run are .*epochs.* Received: epoch"),
     ],
@@ -51,17 +59,35 @@ def test_the_published_protocol():
     assert (deformable.trainable, deformable.initial_run) == (False, "cnn")
 
 
+def test_the_published_protocol_of_the_residual_networks():
+    for name in ("mini_resnet", "deformable_mini_resnet"):
+        config = RUNS[name]
+        assert (config.epochs, config.optimizer, config.learning_rate) == (10, "sgd", 1e-3)
+        assert (config.train_on, config.initial_run) == ("plain", "")
+    assert (RUNS["mini_resnet"].trainable, RUNS["deformable_mini_resnet"].trainable) == (True, False)
+
+
+def test_a_stand_in_differs_in_the_model_alone():
+    for run, stand_in in STAND_INS.items():
+        assert dataclasses.replace(RUNS[stand_in], model=RUNS[run].model) == RUNS[run]
+        names = [record_name(config) for config in seeds_of(run, 3)]
+        assert names == [run, f"{stand_in}-seed1", f"{stand_in}-seed2"]
+    assert [record_name(config) for config in seeds_of("cnn", 2)] == ["cnn", "cnn-seed1"]
+    assert seeds_of("cnn", 1, epochs=3) == [run_config("cnn", epochs=3)]
+    with pytest.raises(ConfigurationError, match="seeds must be at least 1. Received: seeds=0"):
+        seeds_of("cnn", 0)
+
+
 def test_every_configuration_has_a_name_of_its_own():
     assert record_name(run_config("cnn")) == "cnn"
     assert record_name(run_config("cnn", seed=2)) == "cnn-seed2"
     names = {record_name(run_config("cnn"))}
     changes = {
         "epochs": 1, "optimizer": "sgd", "learning_rate": 0.5, "batch_size": 1, "train_on": "scaled",
-        "initial_run": "cnn", "train_size": 1, "test_size": 1, "seed": 1, "data": "x.npz",
+        "initial_run": "cnn", "train_size": 1, "trainable": False, "test_size": 1, "seed": 1, "data": "x.npz",
     }  # fmt: skip
     for name, value in changes.items():
         names.add(record_name(run_config("cnn", **{name: value})))
-    names.add(record_name(run_config("deformable_cnn", trainable=True)))
     names.add(record_name(run_config("deformable_cnn")))
     assert len(names) == len(dataclasses.fields(RunConfig)) + 1
 

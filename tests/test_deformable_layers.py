@@ -88,6 +88,21 @@ def test_from_a_trained_conv2d(random):
             DeformableConv2D.from_conv2d(wrong)
 
 
+def test_a_frozen_kernel_stays_and_the_offsets_train(tmp_path, random):
+    inputs = draw_inputs(random)
+    layer = DeformableConv2D(4, 3, padding="same", freeze_kernel=True, offset_initializer="he_normal")
+    model = keras.Sequential([layer, keras.layers.GlobalAveragePooling2D()])
+    model.compile("sgd", "mse", jit_compile=False)
+    model.build(inputs.shape)
+    before = [weight.numpy() for weight in layer.weights]
+    model.fit(inputs, random.normal(size=(inputs.shape[0], 4)), verbose=0)
+    changed = {weight.name for weight, old in zip(layer.weights, before, strict=True) if np.any(weight.numpy() != old)}
+    assert changed == {"offset_kernel", "offset_bias"}
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras").layers[0]
+    assert [weight.name for weight in again.trainable_weights] == ["offset_kernel", "offset_bias"]
+
+
 def test_configurations_round_trip():
     layer = DeformableConv2D(
         4,
@@ -100,6 +115,7 @@ def test_configurations_round_trip():
         offset_regularizer="l2",
         offset_constraint="max_norm",
         offset_learning_rate_multiplier=0.1,
+        freeze_kernel=True,
     )
     assert DeformableConv2D.from_config(layer.get_config()).get_config() == layer.get_config()
     layer = DeformableRoIPooling2D((3, 2), spatial_scale=0.5, sampling_ratio=2, gamma=0.2)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from test_records import make
 
-from dcn.study import figures, published, tables
+from dcn.study import diagrams, figures, published, tables
 from dcn.study.config import run_config
 from dcn.study.data import draw_transforms
 
@@ -32,9 +32,44 @@ def test_training_curve_shows_both_runs(record):
     assert ax.get_xlabel() == "epoch"
 
 
+def test_training_curve_shows_other_seeds(record):
+    ax = figures.training_curve(record, [make(run_config("cnn", seed=seed)) for seed in (1, 2)])
+    labels = [line.get_label() for line in ax.get_lines()]
+    assert labels.count("validation, other seeds") == labels.count("training, other seeds") == 1
+    assert len(labels) == 2 * (1 + 2 + 1)
+
+
+def test_accuracies_show_published_and_ours(record):
+    record.evaluations = {kind: {"accuracy": 0.98, "loss": 0.1, "images": 10} for kind in ("plain", "scaled")}
+    agreement = tables.agreement({"cnn": [record]})
+    ax = figures.accuracies(agreement)
+    points = [line.get_xdata()[0] for line in ax.get_lines()]
+    assert points == pytest.approx([98.0, 99.01, 98.0, 60.67])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["CNN, plain", "CNN, scaled and translated"]
+
+
+def test_receptive_fields_show_every_model_and_layer(random):
+    points = {
+        model: {layer: (random.uniform(size=(5, 2)), np.arange(1, 6)) for layer in ("a", "b", "c")}
+        for model in ("cnn", "deform_conv_cnn")
+    }
+    axes = figures.receptive_fields(random.uniform(size=(28, 28)), points)
+    assert axes.shape == (2, 3)
+    np.testing.assert_array_equal(axes[1, 2].collections[0].get_offsets()[:, ::-1], points["deform_conv_cnn"]["c"][0])
+
+
+def test_diagrams():
+    titles = [ax.get_title() for ax in diagrams.sampling_grids()]
+    assert titles == ["regular grid", "free offsets", "special case: scaling", "special case: rotation"]
+    _, ax = plt.subplots()
+    assert diagrams.deformable_convolution(ax=ax) is ax
+    words = [text.get_text() for text in diagrams.residual_blocks().texts]
+    assert words.count("3x3 conv 1") == words.count("3x3 conv 2") == 2  # as drawn, and as coded
+
+
 def test_figures_draw_into_given_axes(record):
     _, ax = plt.subplots()
-    assert figures.training_curve(record, ax) is ax
+    assert figures.training_curve(record, ax=ax) is ax
     _, axes = plt.subplots(1, 2)
     assert figures.transform_distribution(draw_transforms(100, 0), axes=axes) is axes
 
@@ -56,7 +91,7 @@ def test_distribution_shows_the_density(random):
 
 
 def test_every_model_has_a_colour_and_a_name():
-    assert set(figures.COLOURS) == set(figures.NAMES) <= set(published.ACCURACY)
+    assert set(figures.COLOURS) == set(figures.NAMES) >= set(published.ACCURACY)
     assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
 
 
@@ -82,8 +117,13 @@ def test_layer_table():
 
     table = tables.layers(deformable_cnn(trainable=False))
     assert table.loc["all", "parameters"] == deformable_cnn().count_params()
-    assert table.loc["conv12"].tolist() == ["14 x 14 x 64", 9 * 32 * 64 + 64, 0]
-    assert table.loc["conv12_offset"].tolist() == ["28 x 28 x 32", 9 * 32 * 64, 9 * 32 * 64]
+    assert table.loc["conv12"].tolist() == ["14 x 14 x 64", 9 * 32 * 64 + 64, 0, 14 * 14 * 9 * 32 * 64]
+    assert table.loc["conv12_offset"].tolist() == [
+        "28 x 28 x 32",
+        9 * 32 * 64,
+        9 * 32 * 64,
+        28 * 28 * (9 * 32 * 64 + 4 * 32),
+    ]
     assert tables.layers(cnn()).loc["conv11_bn", "of which train"] == 64
 
 

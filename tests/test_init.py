@@ -12,7 +12,10 @@ PUBLIC = {
     "copy_weights_by_name",
     "deform_conv2d",
     "deform_roi_pool",
+    "deform_conv_cnn",
     "deformable_cnn",
+    "deformable_mini_resnet",
+    "mini_resnet",
     "resample_by_offsets",
 }
 

@@ -64,6 +64,47 @@ def test_copying_nothing_or_other_shapes_is_an_error():
         np.testing.assert_array_equal(old, new)
 
 
-def test_images_need_not_be_square(random):
+def test_deformable_convolutions_take_the_weights_of_regular_ones(random):
+    source, target = models.cnn(), models.deform_conv_cnn(trainable=False)
+    for layer in source.layers:
+        for weight in layer.weights:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    models.copy_weights_by_name(source, target)
+    images = random.uniform(size=(2, 28, 28, 1)).astype("float32")
+    np.testing.assert_allclose(target(images), source(images), rtol=1e-4, atol=1e-6)
+    trainable = {tuple(weight.path.split("/")[-2:]) for weight in target.trainable_weights}
+    convolutions = {(f"conv{n}", f"offset_{kind}") for n in (12, 21, 22) for kind in ("kernel", "bias")}
+    assert trainable == convolutions | {(f"conv{n}_bn", kind) for n in (11, 12, 21, 22) for kind in ("gamma", "beta")}
+
+
+def test_residual_networks_have_the_published_layers():
+    names = [layer.name for layer in models.mini_resnet().layers]
+    assert names[1:3] == ["c_in", "bn_1"]
+    assert names[-1] == "output_layer"
+    trainable = {weight.path.split("/")[0] for weight in models.deformable_mini_resnet(trainable=False).weights}
+    frozen = trainable - {
+        weight.path.split("/")[0] for weight in models.deformable_mini_resnet(trainable=False).trainable_weights
+    }
+    assert frozen == {"block1_conv2", "block2_conv2"}
+
+
+def test_as_published_a_block_leaves_out_its_first_half(random):
+    images = random.uniform(size=(2, 9, 8, 1)).astype("float32")
+    for build in (models.mini_resnet, models.deformable_mini_resnet):
+        published, chained = build((9, 8, 1)), build((9, 8, 1), chained=True)
+        missing = {layer.name for layer in chained.layers} - {layer.name for layer in published.layers}
+        assert {"block1_bn1", "block1_relu1", "block1_conv1", "block2_conv1"} <= missing
+        assert all("1" in name.split("_")[1] for name in missing)
+        # What a block adds to its input, written out.
+        block = keras.Model(
+            published.input, [published.get_layer("relu_1").output, published.get_layer("block1_add").output]
+        )
+        before, after = block(images)
+        x = published.get_layer("block1_relu2")(published.get_layer("block1_bn2")(before))
+        np.testing.assert_allclose(after, before + published.get_layer("block1_conv2")(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [models.deformable_cnn, models.deform_conv_cnn, models.deformable_mini_resnet])
+def test_images_need_not_be_square(random, build):
     images = random.uniform(size=(2, 12, 9, 3)).astype("float32")
-    assert models.deformable_cnn((12, 9, 3), classes=4)(images).shape == (2, 4)
+    assert build((12, 9, 3), classes=4)(images).shape == (2, 4)

@@ -40,7 +40,7 @@ def sampling_points(
         raise ValueError(f"position must lie within {height} x {width}. Received: position={tuple(position)}")
     points, paths = np.array([position], float), np.ones(1, int)
     chain = [each for each in model.layers[1 : names.index(layer) + 1] if isinstance(each, _READING)]
-    maps = keras.Model(model.inputs, [each.input for each in chain])(image[None])
+    maps = keras.Model(model.input, [each.input for each in chain])(image[None])
     for each, features in zip(reversed(chain), reversed(maps), strict=True):
         points, paths = _merge(points, paths, each.output.shape[1:3])
         points = _read_points(each, features, points.astype(int))
@@ -55,7 +55,7 @@ def largest_offset(model: keras.Model, images: np.ndarray) -> float:
     largest = 0.0
     for layer in model.layers:
         if isinstance(layer, ConvOffset2D | DeformableConv2D):
-            features = keras.Model(model.inputs, layer.input)(images)
+            features = keras.Model(model.input, layer.input)(images)
             offsets = _offsets(layer, features)
             largest = max(largest, float(np.abs(offsets).max()))
     return largest

@@ -158,11 +158,9 @@ def compare(
         return json.loads(path.read_text(encoding="utf-8"))
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-    try:
-        with tf.device(device):
-            tf.zeros(())
-    except (ValueError, RuntimeError) as error:
-        raise ConfigurationError(f"device must be one that TensorFlow sees. Received: device={device!r}") from error
+    seen = [each.name.removeprefix("/device:") for each in tf.config.list_logical_devices()]
+    if device.removeprefix("/").removeprefix("device:") not in seen:
+        raise ConfigurationError(f"device must be one of {', '.join(seen)}. Received: device={device!r}")
     settings = list(dict.fromkeys([(each, sides[0]) for each in batch_sizes] + [(batch, side) for side in sides]))
     results: list[dict[str, Any]] = []
     with tf.device(device):

@@ -153,7 +153,7 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
                 **{f"seed {record.config.seed}": value for record, value in zip(found, ours, strict=True)},
                 "difference": difference,
                 "tolerance": tolerance,
-                "verdict": "agrees" if abs(difference) <= tolerance else "differs",
+                "verdict": "agrees" if abs(difference) <= tolerance + 1e-9 else "differs",
             }
     frame = pd.DataFrame.from_dict(rows, orient="index").round(2)
     frame.index = pd.MultiIndex.from_tuples(rows, names=["model", "test images"])

@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+
+from dcn.study import config, figures, records, runtime, tables
+
+SMALL = {"batches": "2,3", "sizes": "8,9", "batch": 2, "repeats": 2, "threads": 0, "device": "/CPU:0"}
+CHOSEN = ("CNN", "deformable CNN, published code", "deformable CNN, ours without XLA", "deformable CNN, ours")
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(runtime, "CONTESTANTS", {name: runtime.CONTESTANTS[name] for name in CHOSEN})
+    monkeypatch.setattr(runtime, "peak_memory", lambda setup: 7_000_000)
+
+
+def test_a_comparison_measures_once_and_is_kept(project, few, monkeypatch):
+    measured = runtime.compare(**SMALL)
+    path = records.measurement_path(SMALL)
+    assert path.parent == project / "runs"
+    assert json.loads(path.read_text()) == measured
+    table = runtime.table(measured)
+    assert len(table) == len(CHOSEN) * 3 * 2  # batches 2 and 3 at side 8, batch 2 at side 9; two measurements each
+    assert (table["ratio"][table["model"] == "CNN"] == 1).all()
+    assert (table["low"] <= table["milliseconds"]).all()
+    assert (table["milliseconds"] <= table["high"]).all()
+    assert len(figures.runtime_ratios(table[table["size"] == 8])) == 2
+    assert len(figures.cost_by_size(table[table["batch"] == 2])) == 2
+    shown = tables.runtime(table[table["size"] == 8])
+    assert shown.shape == (2 * len(CHOSEN), 4)
+    assert shown["batch 2", "ratio"]["forward", "CNN"] == "1.0x"
+    monkeypatch.setattr(runtime, "_measure", None)
+    assert runtime.compare(**SMALL) == measured
+
+
+def test_all_ways_of_resampling_compute_the_same(random):
+    """What is timed side by side must be the same function of the same weights."""
+    images, _ = runtime._data(2, 8)
+    names = [name for name in runtime.CONTESTANTS if name.startswith("deformable CNN")]
+    outputs = {}
+    for name in names:
+        runtime.keras.utils.set_random_seed(0)
+        outputs[name] = runtime._call(name, "forward", images, None)()
+    for name in names[1:]:
+        np.testing.assert_allclose(outputs[name], outputs[names[0]], atol=1e-5, err_msg=name)
+
+
+def test_the_regular_models_are_contestants_too():
+    assert {each.regular for each in runtime.CONTESTANTS.values()} <= set(runtime.CONTESTANTS)
+    assert set(tables.OURS.values()) <= set(runtime.CONTESTANTS)
+
+
+def test_peak_memory_is_measured_in_a_process_of_its_own():
+    assert runtime.peak_memory("measure = lambda: 42") == 42
+
+
+def test_peak_memory_sees_what_a_call_needs():
+    size = 50_000_000
+    assert runtime.peak_memory_here(lambda: lambda: np.ones(size // 8).sum()) > 0.8 * size
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batches": "1,none"}, "batches must be positive integers separated by commas. Received: batches='1,none'"),
+        ({"sizes": "0"}, "sizes must be positive integers"),
+        ({"batch": 0}, "batch must be at least 1. Received: batch=0"),
+        ({"repeats": 0}, "repeats must be at least 1"),
+        ({"threads": -1}, "threads must be at least 0"),
+        ({"device": "/TPU:7"}, "device must be one of CPU:0.*Received: device='/TPU:7'"),
+    ],
+)
+def test_wrong_parameters(project, monkeypatch, changes, message):
+    monkeypatch.setattr(runtime, "_measure", None)
+    with pytest.raises(config.ConfigurationError, match=message):
+        runtime.compare(**{**SMALL, **changes})
+    assert not (project / "runs").exists()

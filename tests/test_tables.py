@@ -1,0 +1,102 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_records import make
+
+from dcn import DeformableConv2D, models
+from dcn.study import tables
+from dcn.study.config import run_config
+
+
+def multiply_adds_by_tensorflow(model):
+    """TensorFlow's own count of the floating-point operations of convolutions and matrix products, halved."""
+    function = tf.function(model, autograph=False).get_concrete_function(tf.TensorSpec((1, *model.input.shape[1:])))
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options = {**options, "output": "none", "start_name_regexes": [".*"], "account_type_regexes": ["Conv2D", "MatMul"]}
+    graph = tf.graph_util.import_graph_def
+    with tf.Graph().as_default() as imported:
+        graph(function.graph.as_graph_def(add_shapes=True), name="")
+        return tf.compat.v1.profiler.profile(imported, options=options).total_float_ops // 2
+
+
+@pytest.mark.parametrize("build", [models.cnn, models.mini_resnet])
+def test_multiply_adds_are_those_that_tensorflow_counts(build):
+    model = build()
+    ours = sum(tables.multiply_adds(layer) for layer in model.layers)
+    assert ours == pytest.approx(multiply_adds_by_tensorflow(model), rel=1e-6)
+
+
+def test_multiply_adds_of_deformable_layers():
+    inputs = keras.Input((6, 5, 4))
+    model = keras.Model(inputs, DeformableConv2D(8, 3, strides=2, padding="same", modulated=True)(inputs))
+    outputs, reads = 3 * 3, 9 * 4
+    # For each output: the convolution, 27 predicted numbers, four multiply-adds for each value read.
+    assert tables.multiply_adds(model.layers[1]) == outputs * (reads * 8 + reads * 27 + reads * 4)
+    table = tables.layers(models.deformable_cnn())
+    # At 14 x 14 the third convolution reads 64 channels; its offsets are twice as many numbers.
+    assert table.loc["conv21_offset", "multiply-adds"] == 14 * 14 * (9 * 64 * 128 + 4 * 64)
+    assert table.loc["conv12_bn", "multiply-adds"] == 0
+
+
+def test_model_table():
+    built = {"cnn": models.cnn(), "deformable_cnn": models.deformable_cnn(trainable=False)}
+    table = tables.models(built)
+    assert table.loc["CNN", "ratio"] == 1
+    assert 4 < table.loc["deformable CNN", "ratio"] < 5
+    assert table.loc["deformable CNN", "of which train"] < table.loc["deformable CNN", "parameters"]
+
+
+def runs(accuracies, model="cnn"):
+    found = []
+    for seed, accuracy in enumerate(accuracies):
+        record = make(run_config(model, seed=seed))
+        record.evaluations = {kind: {"accuracy": accuracy, "loss": 0.1, "images": 10} for kind in ("plain", "scaled")}
+        found.append(record)
+    return {model: found}
+
+
+def test_agreement_is_lying_in_the_prediction_interval():
+    # Published: 99.01 and 60.67. Ours: mean 80, standard deviation 10; half-width 4.303 * 10 * sqrt(4/3) = 49.7.
+    table = tables.agreement(runs([0.7, 0.8, 0.9]))
+    plain, scaled = table.to_dict("records")
+    assert (plain["mean"], plain["s"], plain["seed 1"]) == (80, 10, 80)
+    assert plain["tolerance"] == pytest.approx(4.3027 * 10 * math.sqrt(4 / 3), abs=0.01)
+    assert plain["difference"] == -19.01
+    assert (plain["verdict"], scaled["verdict"]) == ("agrees", "agrees")
+
+
+def test_half_a_point_agrees_and_more_does_not():
+    for accuracy, verdict in ((0.9951, "agrees"), (0.9952, "differs"), (0.9851, "agrees"), (0.985, "differs")):
+        for accuracies in ([accuracy], [accuracy] * 3):
+            table = tables.agreement(runs(accuracies))
+            assert table["verdict"].iloc[0] == verdict, accuracies
+            assert table["tolerance"].iloc[0] == 0.5
+
+
+def test_the_spread_of_one_run_is_unknown():
+    assert np.isnan(tables.agreement(runs([0.7]))["s"].iloc[0])
+
+
+def measured():
+    results = [
+        {"model": name, "batch": batch, "size": 28, "what": what, "low": 1.0, "milliseconds": 2.0, "high": 3.0}
+        for name in tables.OURS.values()
+        for batch in (1, 4)
+        for what in ("forward", "training step")
+    ]
+    memory = dict.fromkeys(tables.OURS.values(), 5_000_000)
+    return {"parameters": {"sizes": "28", "batch": 4}, "results": results, "memory": memory}
+
+
+def test_training_cost():
+    table = tables.training_cost(measured())
+    assert table.loc["CNN"].tolist() == ["5 to 6", "2", "30"]  # 15,000 steps of 2 ms
+
+
+def test_memory():
+    comparison = measured()
+    comparison["memory"]["CNN"] = None
+    assert tables.memory(comparison)["peak memory (MB)"].tolist() == ["not measured", "5", "5", "5"]
