@@ -60,7 +60,7 @@ def test_receptive_fields_show_every_model_and_layer(random):
 
 def test_diagrams():
     titles = [ax.get_title() for ax in diagrams.sampling_grids()]
-    assert titles == ["regular grid", "free offsets", "special case: scaling", "special case: rotation"]
+    assert titles == ["regular grid", "free offsets", "special case: anisotropic scaling", "special case: rotation"]
     _, ax = plt.subplots()
     assert diagrams.deformable_convolution(ax=ax) is ax
     words = [text.get_text() for text in diagrams.residual_blocks().texts]

@@ -50,7 +50,7 @@ def bench(repeats: int = 15) -> dict[str, Any]:
         For each shape and contestant the median and the quartiles in milliseconds; peak memory; the environment.
     """
     results = []
-    for shape in tqdm(SHAPES, desc="shapes", disable=None):
+    for shape in tqdm(SHAPES, desc="shapes"):
         tensors = _tensors(shape)
         measured = times(_contestants(tensors), repeats) | _torchvision(tensors, max(3, repeats // 5))
         results.append({"shape": shape, "milliseconds": measured})

@@ -35,7 +35,7 @@ def sampling_grids(seed: int = 1, axes: Sequence[Axes] | None = None) -> Sequenc
     panels = {
         "regular grid": GRID,
         "free offsets": GRID + free,
-        "special case: scaling": 1.7 * GRID,
+        "special case: anisotropic scaling": GRID * (1.2, 1.9),
         "special case: rotation": GRID @ rotation,
     }
     for ax, (title, points) in zip(axes, panels.items(), strict=True):

@@ -164,7 +164,7 @@ def compare(
     settings = list(dict.fromkeys([(each, sides[0]) for each in batch_sizes] + [(batch, side) for side in sides]))
     results: list[dict[str, Any]] = []
     with tf.device(device):
-        for batch_size, side in tqdm(settings, desc="batch and image sizes", disable=None):
+        for batch_size, side in tqdm(settings, desc="batch and image sizes"):
             results += _measure(batch_size, side, repeats)
     measured = {
         "parameters": parameters,
@@ -253,7 +253,7 @@ def _memory(batch: int, side: int) -> dict[str, int | None]:
     code = "from functools import partial; from dcn.study.runtime import training_step_here; "
     return {
         name: peak_memory(f"{code}measure = partial(training_step_here, {name!r}, {batch}, {side})")
-        for name in tqdm(CONTESTANTS, desc="peak memory", disable=None)
+        for name in tqdm(CONTESTANTS, desc="peak memory")
     }
 
 
