@@ -8,6 +8,7 @@ from dcn._version import __version__
 # Importing the package registers its layers with Keras, so that saved models reload. Only the `dcn` command, which has
 # to answer at once, does without: it loads TensorFlow where it needs it.
 if Path(sys.argv[0]).stem != "dcn":
+    from dcn.diagnostics import dead_weights
     from dcn.layers import ConvOffset2D, DeformableConv2D, DeformableRoIPooling2D
     from dcn.models import (
         cnn,
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "cnn",
     "copy_weights_by_name",
+    "dead_weights",
     "deform_conv2d",
     "deform_conv_cnn",
     "deform_roi_pool",

@@ -1,5 +1,6 @@
-"""The book, made small: three pages with a minute's runs, in a copy of the project."""
+"""The book, made small: all pages with a minute's runs, in a copy of the project."""
 
+import dataclasses
 import json
 import os
 import re
@@ -11,7 +12,8 @@ import pytest
 from test_records import make
 
 from dcn.study import book, cli, records
-from dcn.study.config import RUNS, SMOKE, run_config
+from dcn.study.config import RUNS, SEEDS, SMOKE, run_config, seeds_of
+from dcn.study.published import ACCURACY
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("notebooks", "book", "_config.yml")
@@ -65,6 +67,19 @@ def test_every_figure_has_an_alternative_text(inside):
         assert images
         for image in images:
             assert re.search(r'alt="[^"]{20,}"', image), f"{page.name}: {image}"
+
+
+def test_every_figure_links_to_its_record_and_its_notebook(inside):
+    for page, content in book.PAGES.items():
+        path = inside / "_build" / "smoke" / "executed" / f"{page}.html"
+        text = path.read_text(encoding="utf-8")
+        captions = re.findall(r"<figcaption>.*?</figcaption>", text, flags=re.DOTALL)
+        assert captions
+        expected = {source.name for source in book.sources(page, book.page_parameters(page, "smoke"))}
+        for part in (*captions, text[text.index('id="sources"') :]):
+            links = dict(re.findall(r'<a class="reference download[^>]*href="([^"]*/([^"/]*))"', part))
+            assert set(links.values()) == expected | {f"{content.notebook}.ipynb"}
+            assert all((path.parent / link).is_file() for link in links)
 
 
 def test_nothing_is_loaded_from_elsewhere(inside):
@@ -123,15 +138,16 @@ def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeyp
 def test_the_paper_profile_does_not_train_what_has_another_configuration(project, monkeypatch):
     copy_project_without_records(project)
     monkeypatch.setattr(book, "execute", None)
-    for config in RUNS.values():
+    for config in book.needed():
         records.write(make(config))
-    path = records.record_path(RUNS["deformable_cnn"])
+    with pytest.raises(book.BookError, match=r"runtime.json is missing. Measure it, on a quiet machine, with: dcn run"):
+        book.build("paper")
+    path = records.record_path(run_config("cnn_batch_norm", seed=2))
     content = json.loads(path.read_text())
     content["configuration"]["epochs"] += 1
     path.write_text(json.dumps(content))
-    with pytest.raises(
-        book.BookError, match=r"deformable_cnn.json is of another configuration. Train it with: dcn run"
-    ):
+    command = "dcn run cnn -p run=cnn_batch_norm -p seed=2"
+    with pytest.raises(book.BookError, match=f"seed2.json is of another configuration. Train it with: {command}"):
         book.build("paper")
 
 
@@ -165,12 +181,17 @@ def test_unfinished_notebooks_are_rejected(tmp_path, cell, words):
 
 
 def test_the_book_shows_every_published_run():
-    shown = {book.run_of(book.page_parameters(page)) for page in book.PAGES}
-    assert shown - {None} == set(RUNS.values())
+    needed = book.needed()
+    assert {dataclasses.replace(config, seed=0) for config in needed} == set(RUNS.values())
+    assert len(needed) == len(set(needed))
+    for model in ACCURACY:
+        assert set(seeds_of(model, SEEDS)) <= set(needed)
 
 
 def test_the_committed_records_are_whole():
-    for config in RUNS.values():
-        path = ROOT / "book" / "records" / f"{records.record_name(config)}.json"
-        assert path.is_file()
-        assert path.with_suffix("").with_suffix(".weights.h5").is_file()
+    folder = ROOT / "book" / "records"
+    for config in book.needed():
+        assert (folder / f"{records.record_name(config)}.json").is_file()
+        assert (folder / f"{records.record_name(config)}.weights.h5").is_file()
+    assert (folder / "runtime.json").is_file()
+    assert (folder / "bench.json").is_file()

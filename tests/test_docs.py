@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("module", ["dcn.layers", "dcn.ops.convolution", "dcn.ops.roi_pooling"])
+@pytest.mark.parametrize("module", ["dcn.diagnostics", "dcn.layers", "dcn.ops.convolution", "dcn.ops.roi_pooling"])
 def test_docstrings(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0

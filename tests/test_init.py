@@ -10,6 +10,7 @@ PUBLIC = {
     "__version__",
     "cnn",
     "copy_weights_by_name",
+    "dead_weights",
     "deform_conv2d",
     "deform_roi_pool",
     "deform_conv_cnn",

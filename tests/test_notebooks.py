@@ -58,6 +58,11 @@ def test_plain_papermill_shows_other_digits(project):
     book.reject_unfinished(project / "out.ipynb")
 
 
+def test_plain_papermill_draws_other_blocks_and_models(project):
+    assert run_papermill(project, "models", "height=12", "width=9", "classes=4").returncode == 0
+    book.reject_unfinished(project / "out.ipynb")
+
+
 def test_a_wrong_value_fails_before_training(project):
     done = run_papermill(project, "training", "epochs=-1")
     assert done.returncode != 0

@@ -329,7 +329,7 @@ def needed() -> list[RunConfig]:
 def _require_records() -> None:
     for config in needed():
         record = records.read(config)
-        if record is None or record.configuration != config.to_dict():
+        if record is None or record.config != config:
             missing = "is missing" if record is None else "is of another configuration"
             raise BookError(f"{records.record_path(config)} {missing}. Train it with: {command_for(config)}")
     path = records.measurement_path(page_parameters("runtime"))

@@ -165,7 +165,7 @@ def _confirm_one(config: RunConfig) -> bool:
 
     record = records.read(config)
     standing = records.standing(config, record)
-    if record is None or record.configuration != config.to_dict():
+    if record is None or record.config != config:
         print(f"{record_name(config):<28} {standing}: nothing of this configuration to confirm", flush=True)
         return False
     if standing in ("fresh", "confirmed"):

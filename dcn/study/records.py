@@ -117,7 +117,9 @@ def read(config: RunConfig) -> Record | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("schema") != SCHEMA:
             raise ValueError(f"schema is not {SCHEMA}")
-        return Record(**content)
+        record = Record(**content)
+        RunConfig(**record.configuration)
+        return record
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RecordError(f"{path} is not a record that can be read: {error}") from error
 
@@ -129,7 +131,7 @@ def recorded(configurations: Iterable[RunConfig]) -> list[Record]:
         RecordError: as `read`.
     """
     found = [(config, read(config)) for config in configurations]
-    return [record for config, record in found if record is not None and record.configuration == config.to_dict()]
+    return [record for config, record in found if record is not None and record.config == config]
 
 
 def write(record: Record) -> Path:
@@ -161,7 +163,7 @@ def standing(config: RunConfig, record: Record | None) -> str:
     """Returns "fresh", "confirmed", "stale" or "missing" for the record kept under a configuration's name."""
     if record is None:
         return "missing"
-    if record.configuration != config.to_dict():
+    if record.config != config:
         return "stale"
     if record.provenance["code_sha256"] == code_sha256():
         return "fresh"

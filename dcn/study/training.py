@@ -49,7 +49,7 @@ def train(config: RunConfig, *, force: bool = False, progress: bool = True) -> R
         DataError, RecordError: if the data, the initial weights or the checkpoint are damaged.
     """
     found = records.read(config)
-    if found is not None and found.configuration == config.to_dict() and not force:
+    if found is not None and found.config == config and not force:
         return found
     data = splits(config)
     model = _initial_model(config, data)
@@ -196,7 +196,7 @@ def _resume(config: RunConfig, data: Splits) -> _State | None:
     except ValueError as error:
         raise RecordError(f"{path} is damaged; remove it to train from the start: {error}") from error
     earlier = {**content.pop("configuration"), "epochs": config.epochs}
-    if earlier != config.to_dict() or len(content["history"]) > config.epochs:
+    if RunConfig(**earlier) != config or len(content["history"]) > config.epochs:
         return None
     earlier_code = content.pop("code_sha256")
     if earlier_code != CODE_SHA256:

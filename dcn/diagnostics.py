@@ -1,0 +1,47 @@
+"""A check that what should learn can learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+__all__ = ["dead_weights"]
+
+
+def dead_weights(layer: keras.layers.Layer, inputs: Any, *, seed: int = 0) -> list[str]:
+    """Returns the trainable weights that no gradient reaches: they stay as they are, however long one trains.
+
+    Computes the gradient of a random weighted sum of all outputs. A weight is dead if every number of its gradient is
+    exactly zero, or if the outputs do not depend on it at all. A few dead numbers inside a weight, as behind a ReLU, are
+    no finding. Worth a line in the tests of any layer that starts from zeros.
+
+    Args:
+        layer: a layer or a model.
+        inputs: what to call it with; random values rather than zeros.
+        seed: of the random sum.
+
+    Returns:
+        The paths of the dead weights; none if all can learn.
+
+    Example:
+        >>> import dcn
+        >>> images = keras.random.uniform((2, 6, 5, 3), seed=0)
+        >>> dead_weights(dcn.ConvOffset2D(3, name="published"), images)
+        ['published/kernel']
+        >>> dead_weights(dcn.ConvOffset2D(3, corners="bilinear"), images)
+        []
+    """
+    with tf.GradientTape() as tape:
+        outputs = tf.nest.flatten(layer(inputs))
+        sums = [tf.reduce_sum(each * _random_like(each, seed + number)) for number, each in enumerate(outputs)]
+        loss = tf.add_n(sums)
+    weights = layer.trainable_weights
+    gradients = tape.gradient(loss, [weight.value for weight in weights])
+    alive = [gradient is not None and bool(tf.reduce_any(gradient != 0)) for gradient in gradients]
+    return [weight.path for weight, learns in zip(weights, alive, strict=True) if not learns]
+
+
+def _random_like(outputs: tf.Tensor, seed: int) -> tf.Tensor:
+    return tf.cast(tf.random.stateless_normal(tf.shape(outputs), (seed, seed)), outputs.dtype)
