@@ -14,8 +14,8 @@ def dead_weights(layer: keras.layers.Layer, inputs: Any, *, seed: int = 0) -> li
     """Returns the trainable weights that no gradient reaches: they stay as they are, however long one trains.
 
     Computes the gradient of a random weighted sum of all outputs. A weight is dead if every number of its gradient is
-    exactly zero, or if the outputs do not depend on it at all. A few dead numbers inside a weight, as behind a ReLU, are
-    no finding. Worth a line in the tests of any layer that starts from zeros.
+    exactly zero, or if the outputs do not depend on it at all. That some numbers of a weight get no gradient, as behind
+    a ReLU, is no finding. Worth a line in the tests of any layer that starts from zeros.
 
     Args:
         layer: a layer or a model.

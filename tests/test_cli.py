@@ -93,7 +93,7 @@ def test_list_shows_runs_pages_and_parameters(clone, capsys):
     lines = {line.split()[0]: line for line in runs.splitlines()}
     assert "fresh" in lines["cnn"]
     assert "10 min" in lines["cnn"]
-    assert "missing" in lines["mini_resnet-seed2"]
+    assert "missing" in lines["mini_resnet-seed1"]
     lines = {line.split()[0]: line for line in pages.splitlines()}
     assert set(lines) == {"page", *book.PAGES}
     assert "epochs" in lines["cnn"]
