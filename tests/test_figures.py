@@ -45,7 +45,7 @@ def test_accuracies_show_published_and_ours(record):
     ax = figures.accuracies(agreement)
     points = [line.get_xdata()[0] for line in ax.get_lines()]
     assert points == pytest.approx([98.0, 99.01, 98.0, 60.67])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["CNN, plain", "CNN, scaled and translated"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["CNN, plain", "CNN, scaled"]
 
 
 def test_receptive_fields_show_every_model_and_layer(random):

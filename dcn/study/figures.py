@@ -187,7 +187,7 @@ def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
         Line2D([], [], marker="o", color="0.4", linestyle="", label="here, each seed"),
         Line2D([], [], color="0.4", linewidth=7, alpha=0.3, label="agrees within"),
     ]
-    ax.legend(handles=handles, loc="lower left")
+    ax.legend(handles=handles, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.12))
     return ax
 
 
@@ -210,17 +210,16 @@ def receptive_fields(
     if axes is None:
         size = (2.5 * columns, 2.65 * rows)
         _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    reach = 6  # pixels shown around the image, where points may lie too
-    for row, (model, by_layer) in zip(axes, points.items(), strict=True):
+    everything = np.concatenate([places for by_layer in points.values() for places, _ in by_layer.values()])
+    low, high = np.minimum(everything.min(axis=0), 4) - 2, np.maximum(everything.max(axis=0), image.shape[0] - 5) + 2
+    for number, (row, (model, by_layer)) in enumerate(zip(axes, points.items(), strict=True)):
         for ax, (layer, (places, paths)) in zip(row, by_layer.items(), strict=True):
             ax.imshow(image, cmap="gray_r", vmin=0, vmax=1.6)
-            ax.scatter(
-                places[:, 1], places[:, 0], s=9, color=COLOURS[model], alpha=0.25 + 0.75 * paths / paths.max(), lw=0
-            )
-            limits = (-reach - 0.5, image.shape[0] + reach - 0.5)
-            ax.set(xlim=limits, ylim=limits[::-1], xticks=[], yticks=[])
+            strength = 0.25 + 0.75 * paths / paths.max()
+            ax.scatter(places[:, 1], places[:, 0], s=10, color=COLOURS[model], alpha=strength, lw=0)
+            ax.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]), xticks=[], yticks=[])
             ax.grid(False)
-            if row is axes[0]:
+            if number == 0:
                 ax.set_title(f"one output of {layer}")
         row[0].set_ylabel(NAMES[model].replace(" with ", "\nwith ").replace("true deformable ", "true deformable\n"))
     return axes
@@ -243,6 +242,9 @@ def runtime_ratios(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> S
         sns.barplot(shown, y="model", x="ratio", hue="batch", palette="crest", legend=legend, ax=ax)
         ax.axvline(1, color="black", linewidth=1)
         ax.set(xscale="log", xlabel="times the regular model's", ylabel="", title=what)
+        ticks = [tick for tick in (1, 2, 5, 10, 20, 50) if tick <= 1.1 * times["ratio"].max()]
+        ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
+        ax.xaxis.set_minor_locator(NullLocator())
     return axes
 
 

@@ -93,7 +93,7 @@ def models(built: Mapping[str, keras.Model]) -> pd.DataFrame:
         NAMES[name]: {
             "parameters": model.count_params(),
             "of which train": _trainable(model),
-            "multiply-adds": costs[name],
+            "multiply-adds (million)": round(costs[name] / 1e6, 1),
             "ratio": round(costs[name] / costs[REGULAR_MODEL[name]], 2),
         }
         for name, model in built.items()
@@ -146,7 +146,7 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             theirs = 100 * published.ACCURACY[model][kind]
             tolerance = max(_prediction_half_width(ours), TOLERANCE)
             difference = ours.mean() - theirs
-            rows[NAMES[model], KINDS[kind]] = {
+            rows[NAMES[model], kind] = {
                 "published": theirs,
                 "mean": ours.mean(),
                 "s": ours.std(ddof=1) if len(ours) > 1 else math.nan,
@@ -156,7 +156,7 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
                 "verdict": "agrees" if abs(difference) <= tolerance + 1e-9 else "differs",
             }
     frame = pd.DataFrame.from_dict(rows, orient="index").round(2)
-    frame.index = pd.MultiIndex.from_tuples(rows, names=["model", "test images"])
+    frame.index = pd.MultiIndex.from_tuples(rows, names=["model", "images"])
     return frame
 
 
