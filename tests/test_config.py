@@ -25,7 +25,7 @@ from dcn.study.config import (
         ({"model": "vgg"}, "model must be one of .*'deformable_cnn'.* Received: model='vgg'"),
         ({"optimizer": "lion"}, "optimizer must be one of"),
         ({"train_on": "rotated"}, "train_on must be one of"),
-        ({"learning_rate": 0}, "learning_rate must be finite and above 0. Received: learning_rate=0.0"),
+        ({"learning_rate": -0.5}, "learning_rate must be finite and not negative. Received: learning_rate=-0.5"),
         ({"learning_rate": math.nan}, "learning_rate must be finite"),
         ({"learning_rate": math.inf}, "learning_rate must be finite"),
         ({"learning_rate": -1e-3}, "learning_rate must be finite"),
@@ -33,6 +33,11 @@ from dcn.study.config import (
         ({"train_size": 0}, "train_size must be at least 1"),
         ({"test_size": -5}, "test_size must be at least 1"),
         ({"seed": -1}, "seed must be from 0"),
+        ({"corners": "round"}, "corners must be 'published' or 'bilinear'. Received: corners='round'"),
+        ({"pairing": "bilinear"}, "pairing must be 'published' or 'per_pixel'"),
+        ({"corners": "bilinear"}, "corners must be 'published' for model cnn, which has no ConvOffset2D"),
+        ({"chained": True}, "chained must be False for a model without residual blocks"),
+        ({"validation_size": -1}, "validation_size must be 0 or more"),
         ({"initial_run": "vgg"}, "initial_run must be empty or one of"),
         ({"epoch": 3}, "parameters of a run are .*epochs.* Received: epoch"),
     ],
@@ -88,6 +93,9 @@ def test_every_configuration_has_a_name_of_its_own():
     }  # fmt: skip
     for name, value in changes.items():
         names.add(record_name(run_config("cnn", **{name: value})))
+    names.add(record_name(run_config("cnn", validation_size=1)))
+    for name, value in {"corners": "bilinear", "pairing": "per_pixel", "chained": True}.items():
+        names.add(record_name(run_config("deformable_mini_resnet", **{name: value})))
     names.add(record_name(run_config("deformable_cnn")))
     assert len(names) == len(dataclasses.fields(RunConfig)) + 1
 

@@ -149,6 +149,25 @@ def test_the_scaled_test_images_are_the_same_for_all_runs():
     assert not np.array_equal(few, splits(run_config("cnn", test_size=20)).test("plain")[0])
 
 
+def test_as_published_the_test_images_validate():
+    data = splits(run_config("deformable_cnn", train_size=50, test_size=20))
+    for ours, theirs in zip(data.validation("scaled"), data.test("scaled"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_validation_images_follow_the_training_images(digits):
+    data = splits(run_config("cnn", train_size=50, validation_size=30))
+    images, labels = data.validation("plain")
+    np.testing.assert_array_equal(images[..., 0], digits.x_train[50:80].astype("float32") / 255)
+    np.testing.assert_array_equal(labels, digits.y_train[50:80])
+    scaled, _ = data.validation("scaled")
+    assert scaled.shape == images.shape
+    assert not np.array_equal(scaled, images)
+    message = "train_size \\+ validation_size must be at most .* 60000. Received: train_size=60000, validation_size=1"
+    with pytest.raises(ConfigurationError, match=message):
+        splits(run_config("cnn", validation_size=1))
+
+
 @pytest.mark.parametrize(("name", "there_are"), [("train_size", 60_000), ("test_size", 10_000)])
 def test_more_images_than_there_are(name, there_are):
     message = f"{name} must be at most the number of images, {there_are}. Received: {name}={there_are + 1}"

@@ -98,7 +98,7 @@ def test_confirmation_sees_another_computation(inside, monkeypatch):
     assert differences > training.WITNESS_TOLERANCE
 
 
-def _other_model(shape):
+def _other_model(shape, **frozen):
     inputs = keras.Input(shape)
     return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(inputs)))
 
@@ -158,6 +158,35 @@ from dcn.study.config import run_config
 from dcn.study.training import train
 train(run_config("cnn", epochs=4, train_size=320, test_size=40), progress=False)
 """
+
+
+def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project):
+    record = training.train(run_config("cnn", **{**SMALL, "train_size": 66}, validation_size=30), progress=False)
+    last = record.history[-1]
+    assert last["test_accuracy"] == record.evaluations["plain"]["accuracy"]
+    assert last["test_loss"] == record.evaluations["plain"]["loss"]
+    images, labels = splits(record.config).validation("plain")
+    predicted = training.load_model(record).predict(images, verbose=0).argmax(axis=1)
+    assert last["validation_accuracy"] == (predicted == labels).mean()
+
+
+def test_without_a_learning_rate_only_running_statistics_change(project):
+    config = run_config("cnn", **SMALL, learning_rate=0.0)
+    before = training._initial_model(config, splits(config))
+    after = training.load_model(training.train(config, progress=False))
+    for old, new in zip(before.weights, after.weights, strict=True):
+        moves = new.name in ("moving_mean", "moving_variance")
+        assert np.array_equal(old, new) != moves, new.path
+
+
+def test_repairs_reach_the_layers_and_survive_a_checkpoint(tmp_path):
+    config = run_config("deformable_mini_resnet", corners="bilinear", pairing="per_pixel", chained=True)
+    model = training.build_model(config)
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.models.load_model(tmp_path / "model.keras")):
+        offsets = [layer for layer in each.layers if layer.name.endswith("_offset")]
+        assert len(offsets) == 4
+        assert {(layer.corners, layer.pairing) for layer in offsets} == {("bilinear", "per_pixel")}
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(project, monkeypatch):

@@ -38,7 +38,8 @@ class RunConfig:
         model: name of the model, a function of `dcn.models`.
         epochs: passes over the training images.
         optimizer: "adam", or "sgd" (momentum 0.9, Nesterov).
-        learning_rate: of the optimiser, constant.
+        learning_rate: of the optimiser, constant. With 0 nothing changes but the running statistics of the batch
+            normalisation.
         batch_size: images in a training step.
         train_on: "plain" images, or images "scaled" and translated, drawn anew in every epoch.
         trainable: as the argument of the model: whether the convolutions that the published code can freeze train.
@@ -47,6 +48,10 @@ class RunConfig:
         train_size: how many training images, from the first.
         test_size: how many test images, from the first.
         seed: of the initial weights, the order of images and the drawn transformations.
+        corners, pairing: as the arguments of `ConvOffset2D`, for models that have that layer.
+        chained: as the argument of the residual networks.
+        validation_size: how many of the images that follow the training images are held out to validate on; 0 to
+            validate on the test images, as published.
         data: path of another data file of the same form; empty for the embedded MNIST.
     """
 
@@ -61,6 +66,10 @@ class RunConfig:
     train_size: int = TRAIN_IMAGES
     test_size: int = TEST_IMAGES
     seed: int = 0
+    corners: str = "published"
+    pairing: str = "published"
+    chained: bool = False
+    validation_size: int = 0
     data: str = ""
 
     def __post_init__(self) -> None:
@@ -76,9 +85,18 @@ class RunConfig:
         self._require("test_size", self.test_size >= 1, "at least 1")
         self._require(
             "learning_rate",
-            math.isfinite(self.learning_rate) and self.learning_rate > 0,
-            "finite and above 0",
+            math.isfinite(self.learning_rate) and self.learning_rate >= 0,
+            "finite and not negative",
         )
+        self._require("corners", self.corners in ("published", "bilinear"), "'published' or 'bilinear'")
+        self._require("pairing", self.pairing in ("published", "per_pixel"), "'published' or 'per_pixel'")
+        for name in ("corners", "pairing"):
+            holds = getattr(self, name) == "published" or self.model in ("deformable_cnn", "deformable_mini_resnet")
+            self._require(name, holds, f"'published' for model {self.model}, which has no ConvOffset2D")
+        self._require(
+            "chained", not self.chained or "resnet" in self.model, "False for a model without residual blocks"
+        )
+        self._require("validation_size", self.validation_size >= 0, "0 or more")
         self._require("initial_run", self.initial_run in ("", *MODELS), f"empty or one of {MODELS}")
 
     def _require_type(self, name: str, kind: str) -> None:

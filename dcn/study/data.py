@@ -26,6 +26,7 @@ MNIST = Path(__file__).with_name("mnist.npz")
 MNIST_SHA256 = "a01671389766172d0fe3c6ce94e27aea68db16480c3e1dda5bb946a18204cf3b"
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 SCALED_TEST_SEED = 20191215  # of the one scaled and translated test set on which all models are compared
+SCALED_VALIDATION_SEED = 20191216
 ZOOM = (1.0, 2.5)  # range of the zoom of each axis; a factor above 1 shrinks the digit
 SHIFT = 0.2  # largest shift of each axis, as a share of the side
 BLOCK = 5000  # images transformed at a time, to bound the memory
@@ -163,12 +164,16 @@ class Splits:
 
     def test(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the test images and labels, "plain" or "scaled"; the scaled ones are always the same."""
-        size = self.config.test_size
-        images = _normalise(self.digits.x_test)
-        if kind == "scaled":
-            drawn = draw_transforms(len(images), SCALED_TEST_SEED, images.shape[1:])
-            images = apply_transforms(images, drawn)
-        return images[:size, ..., None], self.digits.y_test[:size].astype(np.int32)
+        chosen = slice(self.config.test_size)
+        return _held_out(self.digits.x_test, self.digits.y_test, chosen, kind, SCALED_TEST_SEED)
+
+    def validation(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the images and labels that a run validates on; as published, these are the test images."""
+        start, size = self.config.train_size, self.config.validation_size
+        if not size:
+            return self.test(kind)
+        chosen = slice(start, start + size)
+        return _held_out(self.digits.x_train, self.digits.y_train, chosen, kind, SCALED_VALIDATION_SEED)
 
 
 def splits(config: RunConfig) -> Splits:
@@ -184,7 +189,21 @@ def splits(config: RunConfig) -> Splits:
             raise ConfigurationError(
                 f"{name} must be at most the number of images, {there_are}. Received: {name}={getattr(config, name)}"
             )
+    if config.train_size + config.validation_size > len(digits.x_train):
+        raise ConfigurationError(
+            f"train_size + validation_size must be at most the number of images, {len(digits.x_train)}. "
+            f"Received: train_size={config.train_size}, validation_size={config.validation_size}"
+        )
     return Splits(digits, config)
+
+
+def _held_out(
+    images: np.ndarray, labels: np.ndarray, chosen: slice, kind: str, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    images = _normalise(images)
+    if kind == "scaled":
+        images = apply_transforms(images, draw_transforms(len(images), seed, images.shape[1:]))
+    return images[chosen, ..., None], labels[chosen].astype(np.int32)
 
 
 def _normalise(images: np.ndarray) -> np.ndarray:

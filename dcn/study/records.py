@@ -52,7 +52,7 @@ class Record:
         name: as `config.record_name`.
         configuration: all fields of the `RunConfig`.
         history: one dictionary an epoch: epoch (from 1), loss, accuracy, validation_loss, validation_accuracy,
-            seconds.
+            seconds; test_loss and test_accuracy where the run validates on images of its own.
         evaluations: "plain" and "scaled", each with accuracy, loss and the number of images.
         witness: the running mean of the training loss after each of the first 20 steps.
         provenance: digests of data, code and weights, the environment, start, end and the seconds of training. If the

@@ -9,10 +9,12 @@ import time
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from dcn import models
+from dcn.layers import ConvOffset2D
 from dcn.study import records
 from dcn.study.config import ConfigurationError, RunConfig, record_name, run_config
 from dcn.study.data import Splits, splits
@@ -121,7 +123,12 @@ def confirm(record: Record) -> list[str]:
 
 def build_model(config: RunConfig, image_size: tuple[int, int] = (28, 28)) -> keras.Model:
     """Returns the model of a run, untrained and not compiled, for images of (height, width)."""
-    return getattr(models, config.model)((*image_size, 1), trainable=config.trainable)
+    chained = {"chained": True} if config.chained else {}
+    model = getattr(models, config.model)((*image_size, 1), trainable=config.trainable, **chained)
+    for layer in model.layers:
+        if isinstance(layer, ConvOffset2D):
+            layer.corners, layer.pairing = config.corners, config.pairing
+    return model
 
 
 def load_model(record: Record) -> keras.Model:
@@ -143,7 +150,10 @@ def load_model(record: Record) -> keras.Model:
 
 def evaluate(model: keras.Model, data: Splits, kind: str) -> dict[str, float]:
     """Returns accuracy, loss and number of images of a model on the "plain" or the "scaled" test images."""
-    images, labels = data.test(kind)
+    return _evaluate(model, *data.test(kind))
+
+
+def _evaluate(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     probabilities = model.predict(images, batch_size=EVALUATION_BATCH, verbose=0)
     loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))
     return {
@@ -254,7 +264,8 @@ def _train_epoch(model: keras.Model, data: Splits, state: _State, progress: bool
     if epoch == 0:
         state.witness = bar.losses
     seconds = time.perf_counter() - started
-    validation = evaluate(model, data, config.train_on)
+    validation = _evaluate(model, *data.validation(config.train_on))
+    test = evaluate(model, data, config.train_on) if config.validation_size else {}
     state.history.append(
         {
             "epoch": epoch + 1,
@@ -262,6 +273,7 @@ def _train_epoch(model: keras.Model, data: Splits, state: _State, progress: bool
             "accuracy": fitted.history["accuracy"][0],
             "validation_loss": validation["loss"],
             "validation_accuracy": validation["accuracy"],
+            **{f"test_{name}": test[name] for name in ("loss", "accuracy") if test},
             "seconds": round(seconds, 3),
         }
     )
