@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from dcn.study import records
-from dcn.study.config import RUNS, SEEDS, SMOKE, ConfigurationError, RunConfig, run_config, seeds_of
+from dcn.study.config import MEASUREMENTS, RUNS, SEEDS, SMOKE, ConfigurationError, RunConfig, run_config, seeds_of
 from dcn.study.published import ACCURACY
 
 __all__ = ["PAGES", "BookError", "Page", "build", "execute", "needed", "notebook_parameters", "runs_of"]
@@ -38,7 +38,7 @@ class Page:
         title: the page's heading, in place of the template's.
         lead: what this page shows, in place of the template's first paragraph.
         runs: names of the runs that it shows; with as many seeds as its parameter `seeds` says, if it has one.
-        measurement: whether it shows the comparison of runtimes.
+        measurement: name of the measurement that it shows, a key of `config.MEASUREMENTS`.
         parameters: what it is executed with.
         smoke: what the profile "smoke" changes.
     """
@@ -47,7 +47,7 @@ class Page:
     title: str = ""
     lead: str = ""
     runs: tuple[str, ...] = ()
-    measurement: bool = False
+    measurement: str = ""
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     smoke: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -87,8 +87,9 @@ PAGES: dict[str, Page] = {
         "random weights, on plain digits, and the blocks' convolutions keep their random weights. "
         "{numref}`deformable_mini_resnet-curve` corresponds to Fig. 8 of the paper.",
     ),
+    "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke={**SMOKE, "steps": 5}),
     "accuracy": Page("accuracy", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
-    "runtime": Page("runtime", measurement=True, smoke={"batches": "2", "sizes": "28", "batch": 2, "repeats": 1}),
+    "runtime": Page("runtime", measurement="runtime", smoke={"batches": "2", "sizes": "28", "batch": 2, "repeats": 1}),
 }
 
 
@@ -254,7 +255,8 @@ def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
         siblings = seeds_of(parameters["run"], parameters.get("seeds", SEEDS), **_changes(parameters, without="seed"))
         configurations += [record.config for record in records.recorded(siblings) if record.config != configurations[0]]
     paths = [records.record_path(config) for config in configurations]
-    return paths + ([records.measurement_path(parameters)] if PAGES[page].measurement else [])
+    measurement = PAGES[page].measurement
+    return paths + ([records.measurement_path(parameters, measurement)] if measurement else [])
 
 
 def reject_unfinished(path: Path) -> None:
@@ -332,9 +334,10 @@ def _require_records() -> None:
         if record is None or record.config != config:
             missing = "is missing" if record is None else "is of another configuration"
             raise BookError(f"{records.record_path(config)} {missing}. Train it with: {command_for(config)}")
-    path = records.measurement_path(page_parameters("runtime"))
-    if not path.is_file():
-        raise BookError(f"{path} is missing. Measure it, on a quiet machine, with: dcn run runtime")
+    for name in MEASUREMENTS:
+        path = records.measurement_path({}, name)
+        if not path.is_file():
+            raise BookError(f"{path} is missing. Measure it, on a quiet machine, with: dcn run {name}")
 
 
 def command_for(config: RunConfig) -> str:
@@ -346,13 +349,13 @@ def command_for(config: RunConfig) -> str:
     return f"dcn run {page}" + (f" -p seed={config.seed}" if config.seed else "")
 
 
-def runtime_standing() -> str:
-    """Returns "fresh", "stale" or "missing" for the comparison of runtimes. Times cannot be confirmed by a replay."""
-    path = records.measurement_path(page_parameters("runtime"))
+def measurement_standing(name: str) -> str:
+    """Returns "fresh", "stale" or "missing" for a measurement that the book shows; none is confirmed by a replay."""
+    path = records.measurement_path({}, name)
     if not path.is_file():
         return "missing"
-    measured = json.loads(path.read_text(encoding="utf-8"))
-    return "fresh" if measured["code_sha256"] == records.code_sha256(records.MEASURES) else "stale"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return "fresh" if content["code_sha256"] == records.code_sha256(records.MEASURED_BY[name]) else "stale"
 
 
 def _render(root: Path, staging: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dcn._version import __version__
 from dcn.study import records
-from dcn.study.config import ConfigurationError, RunConfig, record_name
+from dcn.study.config import MEASUREMENTS, ConfigurationError, RunConfig, record_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,7 +128,7 @@ def _print_standings() -> list[str]:
     from dcn.study import book
 
     standings = {record_name(config): records.standing(config, records.read(config)) for config in book.needed()}
-    standings["runtime"] = book.runtime_standing()
+    standings |= {name: book.measurement_standing(name) for name in MEASUREMENTS}
     for name, standing in standings.items():
         print(f"{name:<28} {standing}")
     return list(standings.values())

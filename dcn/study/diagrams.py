@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from dcn.study.figures import ACCENT, REGULAR
 
-__all__ = ["deformable_convolution", "residual_blocks", "sampling_grids"]
+__all__ = ["deformable_convolution", "offset_pairing", "residual_blocks", "sampling_grids"]
 
 GRID = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], indexing="ij"), axis=2).reshape(9, 2)  # (dy, dx)
 
@@ -123,6 +124,47 @@ def residual_blocks(ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.4, 11.4), ylim=(8.3, -1.3))
     ax.axis("off")
     return ax
+
+
+def offset_pairing(sources: np.ndarray, channel: int = 0, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draws from which pixel of the offsets' tensor the values of one channel take their dy, and from which channel.
+
+    Args:
+        sources: (H, W, C, 2, 3), as `audit.pairing_sources` returns them.
+        channel: of the feature map.
+        axes: three axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
+    height, width = sources.shape[:2]
+    taken, pixel = sources[:, :, channel], np.moveaxis(np.indices((height, width)), 0, 2)
+    ax = axes[0]
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
+    ax.grid(False)
+    parts = ((0.15, 0.2), (0.3, 0.85), (0.43, 0.47), (0.65, 0.12), (0.8, 0.86))
+    for number, (down, right) in enumerate(parts):
+        y, x = int(down * height), int(right * width)
+        colour = sns.color_palette("colorblind")[(0, 1, 2, 3, 4)[number]]
+        for start in taken[y, x, :, :2]:
+            ax.add_patch(Rectangle((start[1] - 0.5, start[0] - 0.5), 1, 1, facecolor=colour, edgecolor="white", lw=0.5))
+        dy = taken[y, x, 0, :2]
+        style = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 5, "lw": 1.2}
+        ax.annotate("", (x, y), (dy[1], dy[0]), arrowprops=style)
+        ax.scatter(x, y, s=55, facecolor="white", edgecolor=colour, linewidth=2, zorder=5)
+    ax.set_title("five values and their offsets")
+    for ax, values, title in (
+        (axes[1], taken[..., 0, 2], "offset channel of dy"),
+        (axes[2], np.hypot(*np.moveaxis(taken[..., 0, :2] - pixel, 2, 0)), "distance to its source (pixels)"),
+    ):
+        image = ax.imshow(values, cmap="viridis")
+        ax.set(title=title, xticks=[], yticks=[])
+        ax.grid(False)
+        ticks = np.unique(values) if len(np.unique(values)) <= 3 else None
+        ax.figure.colorbar(image, ax=ax, shrink=0.7, ticks=ticks)
+    return axes
 
 
 def _pixel_grid(ax: Axes, reach: int) -> None:

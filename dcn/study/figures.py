@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ __all__ = [
     "accuracies",
     "cost_by_size",
     "digits",
+    "offset_traces",
     "receptive_fields",
     "runtime_ratios",
     "training_curve",
@@ -222,6 +224,34 @@ def receptive_fields(
             if number == 0:
                 ax.set_title(f"one output of {layer}")
         row[0].set_ylabel(NAMES[model].replace(" with ", "\nwith ").replace("true deformable ", "true deformable\n"))
+    return axes
+
+
+def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | None = None) -> np.ndarray:
+    """Draws the largest gradient and the largest weight of every offset kernel, step by step.
+
+    Args:
+        traces: as `audit.trace_offsets` returns them.
+        axes: (2, traces) axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if axes is None:
+        size = (3.1 * len(traces), 5)
+        _, axes = plt.subplots(2, len(traces), figsize=size, sharex=True, sharey="row", layout="constrained")
+    for column, (name, trace) in zip(axes.T, traces.items(), strict=True):
+        for ax, quantity in zip(column, ("gradient", "kernel"), strict=True):
+            for number, (layer, values) in enumerate(trace["layers"].items()):
+                steps = np.arange(1, len(values[quantity]) + 1)
+                ax.plot(steps, values[quantity], color=_PALETTE[(2, 4, 9)[number % 3]], linewidth=1.2, label=layer)
+            ax.set_yscale("symlog", linthresh=1e-6)
+            ax.set_ylim(bottom=-2e-7)
+        column[0].set_title(name)
+        column[1].set_xlabel("training step")
+    axes[0, 0].set_ylabel("largest |gradient|")
+    axes[1, 0].set_ylabel("largest |offset kernel|")
+    axes[0, -1].legend(fontsize="small")
     return axes
 
 

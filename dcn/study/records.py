@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dcn.study.config import RUNTIME, RunConfig, is_published, record_name
+from dcn.study.config import MEASUREMENTS, RunConfig, is_published, record_name
 
 __all__ = [
     "Record",
@@ -38,6 +38,7 @@ COMPUTES = (
 )
 
 MEASURES = (*COMPUTES[:4], "layers.py", "models.py", "study/runtime.py")
+MEASURED_BY = {"runtime": MEASURES, "offsets": (*COMPUTES, "study/audit.py")}
 
 
 class RecordError(ValueError):
@@ -95,13 +96,18 @@ def weights_path(config: RunConfig) -> Path:
     return folder(config) / f"{record_name(config)}.weights.h5"
 
 
-def measurement_path(changes: Mapping[str, Any]) -> Path:
-    """Returns where a comparison of runtimes is kept: in `book/records` as the book shows it, else in `runs`."""
-    parameters = {name: changes.get(name, value) for name, value in RUNTIME.items()}
-    if parameters == RUNTIME:
-        return project_root() / "book" / "records" / "runtime.json"
+def measurement_path(changes: Mapping[str, Any], name: str = "runtime") -> Path:
+    """Returns where a measurement is kept: in `book/records` as the book shows it, with other parameters in `runs`.
+
+    Args:
+        changes: its parameters, as far as they may differ from the book's.
+        name: a key of `config.MEASUREMENTS`.
+    """
+    parameters = {key: changes.get(key, value) for key, value in MEASUREMENTS[name].items()}
+    if parameters == MEASUREMENTS[name]:
+        return project_root() / "book" / "records" / f"{name}.json"
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
-    return project_root() / "runs" / f"runtime-{digest}.json"
+    return project_root() / "runs" / f"{name}-{digest}.json"
 
 
 def read(config: RunConfig) -> Record | None:

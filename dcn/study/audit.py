@@ -1,0 +1,145 @@
+"""Measurements behind the audit: whether offsets learn, whether trained layers deform, which offsets are paired."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from dcn import models
+from dcn.layers import ConvOffset2D
+from dcn.study import records, training
+from dcn.study.config import ConfigurationError, RunConfig, run_config
+from dcn.study.data import splits
+from dcn.study.records import Record
+
+__all__ = ["compare_with_identity", "pairing_sources", "trace_offsets"]
+
+
+REPAIRS = {
+    "as published": {},
+    "corners repaired": {"corners": "bilinear"},
+    "corners and pairing repaired": {"corners": "bilinear", "pairing": "per_pixel"},
+}
+
+
+def trace_offsets(*, run: str, steps: int, seed: int, force: bool = False) -> dict[str, Any]:
+    """Returns how the offset layers fare in the first steps of a run; measures if there is no record, or if forced to.
+
+    Args:
+        run: a run whose model has `ConvOffset2D` layers.
+        steps: how many training steps, within the first epoch.
+        seed: of the run.
+        force: whether to measure although there is a record.
+
+    Returns:
+        "traces": for each of `REPAIRS` the "loss", and by offset layer the largest absolute value of "gradient", of the
+        loss with respect to its kernel, and of "kernel" after the step; one number a step. Further where it came from.
+
+    Raises:
+        ConfigurationError: if a parameter breaks its rule.
+    """
+    configurations = {name: run_config(run, seed=seed, **changes) for name, changes in REPAIRS.items()}
+    published = configurations["as published"]
+    most = published.train_size // published.batch_size
+    if not 1 <= steps <= most:
+        raise ConfigurationError(f"steps must be from 1 to {most}. Received: steps={steps}")
+    parameters = {"run": run, "steps": steps, "seed": seed}
+    path = records.measurement_path(parameters, "offsets")
+    if path.is_file() and not force:
+        return json.loads(path.read_text(encoding="utf-8"))
+    measured = {
+        "parameters": parameters,
+        "traces": {name: _trace(config, steps) for name, config in configurations.items()},
+        "started": records.now(),
+        "code_sha256": records.code_sha256(records.MEASURED_BY["offsets"]),
+        **records.environment(),
+    }
+    with records.replacing(path) as temporary:
+        temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    return measured
+
+
+def _trace(config: RunConfig, steps: int) -> dict[str, Any]:
+    data = splits(config)
+    model = training._initial_model(config, data)
+    kernels = {layer.name: layer.kernel for layer in model.layers if isinstance(layer, ConvOffset2D)}
+
+    @tf.function(autograph=False)
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            predicted = model(images, training=True)
+            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, predicted))
+        weights = model.trainable_variables
+        gradients = tape.gradient(loss, [weight.value for weight in weights])
+        model.optimizer.apply(gradients, weights)
+        by_path = {weight.path: gradient for weight, gradient in zip(weights, gradients, strict=True)}
+        return loss, [tf.reduce_max(tf.abs(by_path[kernel.path])) for kernel in kernels.values()]
+
+    images, labels = data.train(0)
+    losses: list[float] = []
+    traced: dict[str, dict[str, list[float]]] = {name: {"gradient": [], "kernel": []} for name in kernels}
+    for number in tqdm(range(steps), desc=f"corners {config.corners}, pairing {config.pairing}"):
+        part = slice(number * config.batch_size, (number + 1) * config.batch_size)
+        loss, largest = step(tf.constant(images[part]), tf.constant(labels[part]))
+        losses.append(float(loss))
+        for (name, kernel), gradient in zip(kernels.items(), largest, strict=True):
+            traced[name]["gradient"].append(float(gradient))
+            traced[name]["kernel"].append(float(np.abs(kernel).max()))
+    return {"loss": losses, "layers": traced}
+
+
+def compare_with_identity(record: Record, kind: str) -> dict[str, Any]:
+    """Returns how the logits of a trained deformable CNN change when its offset layers are left out.
+
+    Args:
+        record: of a run of the deformable CNN, with its weights.
+        kind: "plain" or "scaled" test images.
+
+    Returns:
+        "images", "logits" (how many were compared), "different" (how many differ in any bit), "largest_difference",
+        "largest_kernel" (absolute value in any offset kernel).
+    """
+    deformable = training.load_model(record)
+    images, _ = splits(record.config).test(kind)
+    plain = models.cnn(images.shape[1:])
+    named = {layer.name: layer for layer in deformable.layers}
+    for layer in plain.layers:
+        layer.set_weights(named[layer.name].get_weights())
+    first, second = (
+        keras.Model(model.input, model.get_layer("fc1").output).predict(
+            images, batch_size=training.EVALUATION_BATCH, verbose=0
+        )
+        for model in (deformable, plain)
+    )
+    kernels = [layer.kernel for layer in deformable.layers if isinstance(layer, ConvOffset2D)]
+    return {
+        "images": len(images),
+        "logits": first.size,
+        "different": int((first.view(np.int32) != second.view(np.int32)).sum()),
+        "largest_difference": float(np.abs(first - second).max()),
+        "largest_kernel": max(float(np.abs(kernel).max()) for kernel in kernels),
+    }
+
+
+def pairing_sources(height: int, width: int, channels: int) -> np.ndarray:
+    """Returns where the published layer takes the offsets of every value from.
+
+    Sends the places of a tensor of offsets, (height, width, 2·channels), through the published transposition and
+    reshaping instead of the offsets themselves.
+
+    Args:
+        height: of the feature map.
+        width: of the feature map.
+        channels: of the feature map.
+
+    Returns:
+        (height, width, channels, 2, 3): for each value, and for dy and dx, the (y, x, channel) of the offsets' tensor.
+    """
+    places = np.stack(np.meshgrid(*map(np.arange, (height, width, 2 * channels)), indexing="ij"), axis=3)
+    pairs = places.transpose(2, 0, 1, 3).reshape(channels, height, width, 2, 3)
+    return pairs.transpose(1, 2, 0, 3, 4)
