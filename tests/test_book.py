@@ -12,7 +12,7 @@ import pytest
 from test_records import make
 
 from dcn.study import book, cli, records
-from dcn.study.config import RUNS, SEEDS, SMOKE, run_config, seeds_of
+from dcn.study.config import MEASUREMENTS, RUNS, SEEDS, SMOKE, run_config, seeds_of
 from dcn.study.published import ACCURACY
 
 ROOT = Path(__file__).parents[1]
@@ -193,5 +193,6 @@ def test_the_committed_records_are_whole():
     for config in book.needed():
         assert (folder / f"{records.record_name(config)}.json").is_file()
         assert (folder / f"{records.record_name(config)}.weights.h5").is_file()
-    assert (folder / "runtime.json").is_file()
+    for name in MEASUREMENTS:
+        assert (folder / f"{name}.json").is_file()
     assert (folder / "bench.json").is_file()
