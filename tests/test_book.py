@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from test_records import make
 
-from dcn.study import book, cli, records
+from dcn.study import book, cli, pages, records
 from dcn.study.config import MEASUREMENTS, RUNS, SEEDS, SMOKE, run_config, seeds_of
 from dcn.study.published import ACCURACY
 
@@ -50,7 +50,7 @@ def inside(built, monkeypatch):
 
 def test_every_page_is_there_with_its_numbers(inside):
     html = inside / "_build" / "smoke"
-    for page in ("intro", "method", "references", *(f"executed/{page}" for page in book.PAGES)):
+    for page in ("intro", "method", "references", *(f"executed/{page}" for page in pages.PAGES)):
         text = (html / f"{page}.html").read_text(encoding="utf-8")
         assert "{glue" not in text, page
         assert "No key" not in text, page
@@ -70,12 +70,12 @@ def test_every_figure_has_an_alternative_text(inside):
 
 
 def test_every_figure_links_to_its_record_and_its_notebook(inside):
-    for page, content in book.PAGES.items():
+    for page, content in pages.PAGES.items():
         path = inside / "_build" / "smoke" / "executed" / f"{page}.html"
         text = path.read_text(encoding="utf-8")
         captions = re.findall(r"<figcaption>.*?</figcaption>", text, flags=re.DOTALL)
         assert captions
-        expected = {source.name for source in book.sources(page, book.page_parameters(page, "smoke"))}
+        expected = {source.name for source in pages.sources(page, pages.page_parameters(page, "smoke"))}
         for part in (*captions, text[text.index('id="sources"') :]):
             links = dict(re.findall(r'<a class="reference download[^>]*href="([^"]*/([^"/]*))"', part))
             assert set(links.values()) == expected | {f"{content.notebook}.ipynb"}
@@ -138,7 +138,7 @@ def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeyp
 def test_the_paper_profile_does_not_train_what_has_another_configuration(project, monkeypatch):
     copy_project_without_records(project)
     monkeypatch.setattr(book, "execute", None)
-    for config in book.needed():
+    for config in pages.needed():
         records.write(make(config))
     with pytest.raises(book.BookError, match=r"runtime.json is missing. Measure it, on a quiet machine, with: dcn run"):
         book.build("paper")
@@ -181,7 +181,7 @@ def test_unfinished_notebooks_are_rejected(tmp_path, cell, words):
 
 
 def test_the_book_shows_every_published_run():
-    needed = book.needed()
+    needed = pages.needed()
     assert {dataclasses.replace(config, seed=0) for config in needed} == set(RUNS.values())
     assert len(needed) == len(set(needed))
     for model in ACCURACY:
@@ -190,7 +190,7 @@ def test_the_book_shows_every_published_run():
 
 def test_the_committed_records_are_whole():
     folder = ROOT / "book" / "records"
-    for config in book.needed():
+    for config in pages.needed():
         assert (folder / f"{records.record_name(config)}.json").is_file()
         assert (folder / f"{records.record_name(config)}.weights.h5").is_file()
     for name in MEASUREMENTS:

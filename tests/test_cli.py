@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from test_records import make
 
-from dcn.study import book, cli, records
+from dcn.study import book, cli, pages, records
 from dcn.study.config import RUNS, run_config
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def stand(lines):
 def test_check_needs_every_record_to_stand(clone, capsys):
     assert cli.main(["check"]) == 1
     assert set(stand(capsys.readouterr().out).values()) == {"missing"}
-    for config in book.needed():
+    for config in pages.needed():
         records.write(make(config))
     assert cli.main(["check"]) == 1
     assert stand(capsys.readouterr().out)["runtime"] == "missing"
@@ -90,13 +90,13 @@ def test_check_needs_every_record_to_stand(clone, capsys):
 def test_list_shows_runs_pages_and_parameters(clone, capsys):
     records.write(make(RUNS["cnn"], seconds=600))
     assert cli.main(["list"]) == 0
-    runs, pages = capsys.readouterr().out.split("\n\n")
-    lines = {line.split()[0]: line for line in runs.splitlines()}
+    first, second = capsys.readouterr().out.split("\n\n")
+    lines = {line.split()[0]: line for line in first.splitlines()}
     assert "fresh" in lines["cnn"]
     assert "10 min" in lines["cnn"]
     assert "missing" in lines["mini_resnet-seed1"]
-    lines = {line.split()[0]: line for line in pages.splitlines()}
-    assert set(lines) == {"page", *book.PAGES}
+    lines = {line.split()[0]: line for line in second.splitlines()}
+    assert set(lines) == {"page", *pages.PAGES}
     assert "epochs" in lines["cnn"]
 
 
@@ -130,11 +130,11 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
 def test_a_changed_run_never_has_the_path_of_the_published_record(clone):
     published = records.record_path(RUNS["cnn"])
     for profile, changes in (("paper", {"epochs": 1}), ("smoke", {}), ("smoke", {"epochs": 10})):
-        for config in book.runs_of("accuracy", book.page_parameters("accuracy", profile, {"seeds": 3, **changes})):
+        for config in pages.runs_of("accuracy", pages.page_parameters("accuracy", profile, {"seeds": 3, **changes})):
             assert records.record_path(config).parent.name == "runs"
-        (config,) = book.runs_of("cnn", book.page_parameters("cnn", profile, changes))
+        (config,) = pages.runs_of("cnn", pages.page_parameters("cnn", profile, changes))
         assert records.record_path(config) != published
-    assert [records.record_path(config) for config in book.runs_of("cnn", book.page_parameters("cnn"))] == [published]
+    assert [records.record_path(config) for config in pages.runs_of("cnn", pages.page_parameters("cnn"))] == [published]
 
 
 def test_an_interruption_exits_130(clone, monkeypatch, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dcn.study import book, records
+from dcn.study import book, pages, records
 from dcn.study.config import run_config
 
 ROOT = Path(__file__).parents[1]
@@ -30,12 +30,12 @@ def test_form(path):
         if figure:
             assert figure["caption"]
             assert cell.metadata["mystnb"]["image"]["alt"]
-    for parameter in book.notebook_parameters(path.stem).values():
+    for parameter in pages.notebook_parameters(path.stem).values():
         assert parameter.meaning, parameter.name
 
 
 def test_every_template_is_a_page():
-    assert {path.stem for path in TEMPLATES} == {page.notebook for page in book.PAGES.values()}
+    assert {path.stem for path in TEMPLATES} == {page.notebook for page in pages.PAGES.values()}
 
 
 def run_papermill(project, notebook, *parameters):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from dcn._version import __version__
-from dcn.study import records
+from dcn.study import pages, records
 from dcn.study.config import MEASUREMENTS, ConfigurationError, RunConfig, record_name
 
 
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="pages and runs, their parameters, standing and duration")
+    command = commands.add_parser("list", help="runs, their standing and duration; pages and their parameters")
     command.set_defaults(call=_list)
 
     command = commands.add_parser("run", help="execute one page's notebook, with other parameters if you like")
@@ -76,31 +76,29 @@ def _add_profile(command: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from dcn.study import book
-
     print(f"{'run':<28} {'standing':<10} {'duration':>9}")
-    for config in book.needed():
+    for config in pages.needed():
         record = records.read(config)
         duration = f"{record.provenance['seconds'] / 60:.0f} min" if record else ""
         print(f"{record_name(config):<28} {records.standing(config, record):<10} {duration:>9}")
     print(f"\n{'page':<28} parameters")
-    for page in book.PAGES:
-        print(f"{page:<28} {', '.join(book.notebook_parameters(book.PAGES[page].notebook))}")
+    for page in pages.PAGES:
+        print(f"{page:<28} {', '.join(pages.notebook_parameters(pages.PAGES[page].notebook))}")
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
     from dcn.study import book
 
-    if options.page not in book.PAGES:
-        raise ConfigurationError(f"NAME must be one of {', '.join(book.PAGES)}. Received: {options.page}")
-    notebook = book.PAGES[options.page].notebook
-    changes = book.parse_parameters(notebook, options.changes)
-    parameters = book.page_parameters(options.page, options.profile, changes)
-    configurations = book.runs_of(options.page, parameters)
+    if options.page not in pages.PAGES:
+        raise ConfigurationError(f"NAME must be one of {', '.join(pages.PAGES)}. Received: {options.page}")
+    notebook = pages.PAGES[options.page].notebook
+    changes = pages.parse_parameters(notebook, options.changes)
+    parameters = pages.page_parameters(options.page, options.profile, changes)
+    configurations = pages.runs_of(options.page, parameters)
     output = book.variant(options.page, parameters)
     if options.force:
-        if "force" not in book.notebook_parameters(notebook):
+        if "force" not in pages.notebook_parameters(notebook):
             raise ConfigurationError(f"--force is for pages that train or measure. Received: {options.page}")
         parameters["force"] = True
     book.execute(options.page, parameters, output)
@@ -125,10 +123,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _print_standings() -> list[str]:
-    from dcn.study import book
-
-    standings = {record_name(config): records.standing(config, records.read(config)) for config in book.needed()}
-    standings |= {name: book.measurement_standing(name) for name in MEASUREMENTS}
+    standings = {record_name(config): records.standing(config, records.read(config)) for config in pages.needed()}
+    standings |= {name: pages.measurement_standing(name) for name in MEASUREMENTS}
     for name, standing in standings.items():
         print(f"{name:<28} {standing}")
     return list(standings.values())
@@ -150,9 +146,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _confirm(options: argparse.Namespace) -> int:
-    from dcn.study import book
-
-    configurations = {record_name(config): config for config in book.needed()}
+    configurations = {record_name(config): config for config in pages.needed()}
     if options.run is not None and options.run not in configurations:
         raise ConfigurationError(f"NAME must be one of {', '.join(configurations)}. Received: {options.run}")
     chosen = [configurations[options.run]] if options.run else list(configurations.values())
