@@ -6,7 +6,7 @@ import pytest
 from test_records import make
 
 from dcn.study import book, cli, pages, records
-from dcn.study.config import RUNS, run_config
+from dcn.study.config import RUNS, SEEDS, run_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,8 +120,8 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
     page, parameters, output = calls[0]
     assert page == "cnn"
     assert parameters == {
-        "run": "cnn", "epochs": 1, "train_size": 1000, "test_size": 500, "learning_rate": 1e-4, "train_on": "scaled",
-        "force": True,
+        "run": "cnn", "seeds": SEEDS, "epochs": 1, "train_size": 1000, "test_size": 500, "learning_rate": 1e-4,
+        "train_on": "scaled", "force": True,
     }  # fmt: skip
     assert output.parent == clone / "runs"
     assert str(output) in capsys.readouterr().out

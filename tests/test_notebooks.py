@@ -1,5 +1,6 @@
 """The templates: their form, and that plain papermill runs them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ def test_form(path):
             assert cell.metadata["mystnb"]["image"]["alt"]
     for parameter in pages.notebook_parameters(path.stem).values():
         assert parameter.meaning, parameter.name
+        used = [cell for cell in code if re.search(rf"\b{parameter.name}\b", cell.source)]
+        assert len(used) > 1, f"{parameter.name} is declared and not used"
 
 
 def test_every_template_is_a_page():

@@ -58,7 +58,7 @@ class Page:
 
 
 def _training(run: str, title: str, lead: str) -> Page:
-    return Page("training", title, lead, runs=(run,), parameters={"run": run}, smoke=SMOKE)
+    return Page("training", title, lead, runs=(run,), parameters={"run": run, "seeds": SEEDS}, smoke=SMOKE)
 
 
 PAGES: dict[str, Page] = {
@@ -200,7 +200,7 @@ def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
     """Returns the records that a page with these parameters shows, whether they are there already or yet to be made."""
     configurations = runs_of(page, parameters)
     if "run" in parameters:  # it draws other seeds beside its own, where they are recorded
-        siblings = seeds_of(parameters["run"], parameters.get("seeds", SEEDS), **_changes(parameters, without="seed"))
+        siblings = seeds_of(parameters["run"], parameters["seeds"], **_changes(parameters, without="seed"))
         configurations += [record.config for record in records.recorded(siblings) if record.config != configurations[0]]
     paths = [records.record_path(config) for config in configurations]
     measurement = PAGES[page].measurement
