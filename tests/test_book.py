@@ -132,7 +132,7 @@ def test_a_warning_of_the_rendering_is_an_error(inside, monkeypatch):
 def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeypatch):
     copy_project_without_records(project)
     monkeypatch.setattr(book, "execute", None)
-    with pytest.raises(book.BookError, match=r"cnn.json is missing. Train it with: dcn run cnn"):
+    with pytest.raises(book.BookError, match=r"cnn.json is missing. Train it with: dcn train cnn"):
         book.build("paper")
 
 
@@ -143,12 +143,12 @@ def test_the_paper_profile_does_not_train_what_has_another_configuration(project
         records.write(make(config))
     with pytest.raises(book.BookError, match=r"runtime.json is missing. Measure it, on a quiet machine, with: dcn run"):
         book.build("paper")
-    path = records.record_path(run_config("cnn_batch_norm", seed=2))
+    path = records.record_path(run_config("cnn_batch_norm", seed=1))
     content = json.loads(path.read_text())
     content["configuration"]["epochs"] += 1
     path.write_text(json.dumps(content))
-    command = "dcn run cnn -p run=cnn_batch_norm -p seed=2"
-    with pytest.raises(book.BookError, match=f"seed2.json is of another configuration. Train it with: {command}"):
+    message = "seed1.json is of another configuration. Train it with: dcn train cnn_batch_norm-seed1"
+    with pytest.raises(book.BookError, match=message):
         book.build("paper")
 
 

@@ -44,6 +44,7 @@ def no_kernel(monkeypatch):
         (["run", "accuracy", "-p", "seeds=0"], ["seeds must be at least 1. Received: seeds=0"]),
         (["run", "data", "--force"], ["--force is for pages that train or measure. Received: data"]),
         (["confirm", "dnn"], ["NAME must be one of"]),
+        (["train", "cnn", "dnn"], ["NAME must be one of cnn, ", "Received: dnn"]),
     ],
 )
 def test_wrong_calls_exit_2_before_a_kernel_starts(clone, no_kernel, capsys, arguments, words):
@@ -98,6 +99,21 @@ def test_list_shows_runs_pages_and_parameters(clone, capsys):
     lines = {line.split()[0]: line for line in second.splitlines()}
     assert set(lines) == {"page", *pages.PAGES}
     assert "epochs" in lines["cnn"]
+
+
+def test_train_trains_what_is_missing_in_order(clone, monkeypatch, capsys):
+    from dcn.study import training
+
+    trained = []
+    monkeypatch.setattr(training, "train", lambda config: trained.append(records.record_name(config)) or make(config))
+    assert cli.main(["train", "cnn_batch_norm-seed1", "cnn-seed1"]) == 0
+    assert trained == ["cnn-seed1", "cnn_batch_norm-seed1"]
+    assert "plain 80.00 %" in capsys.readouterr().out
+    trained.clear()
+    assert cli.main(["train"]) == 0
+    assert trained == [records.record_name(config) for config in pages.needed()]
+    for run, seed in (("deformable_cnn", ""), ("cnn_batch_norm", "-seed1")):
+        assert trained.index(f"cnn{seed}") < trained.index(f"{run}{seed}")  # it starts from those weights
 
 
 def test_confirm_without_a_record_fails(clone, capsys):

@@ -15,8 +15,8 @@ from typing import Any
 import nbformat
 
 from dcn.study import records
-from dcn.study.config import MEASUREMENTS
-from dcn.study.pages import PAGES, command_for, needed, page_parameters, sources
+from dcn.study.config import MEASUREMENTS, record_name
+from dcn.study.pages import PAGES, needed, page_parameters, sources
 
 __all__ = ["BookError", "build", "execute", "reject_unfinished", "variant"]
 
@@ -151,7 +151,7 @@ def _require_records() -> None:
         record = records.read(config)
         if record is None or record.config != config:
             missing = "is missing" if record is None else "is of another configuration"
-            raise BookError(f"{records.record_path(config)} {missing}. Train it with: {command_for(config)}")
+            raise BookError(f"{records.record_path(config)} {missing}. Train it with: dcn train {record_name(config)}")
     for name in MEASUREMENTS:
         path = records.measurement_path({}, name)
         if not path.is_file():

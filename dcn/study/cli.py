@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="train again although there is a record")
     command.set_defaults(call=_run)
 
+    command = commands.add_parser("train", help="train the book's runs that have no record, one after the other")
+    command.add_argument("run", nargs="*", metavar="NAME", help="a run, see: dcn list; all by default")
+    command.set_defaults(call=_train)
+
     command = commands.add_parser("build", help="execute all pages and render the book")
     _add_profile(command)
     command.set_defaults(call=_build)
@@ -56,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_check)
 
     command = commands.add_parser("confirm", help="replay the start of stale runs and evaluate their weights again")
-    command.add_argument("run", nargs="?", metavar="NAME", help="a run; all stale ones by default")
+    command.add_argument("run", nargs="*", metavar="NAME", help="a run, see: dcn list; all by default")
     command.set_defaults(call=_confirm)
 
     command = commands.add_parser("bench", help="time the operators beside their peers, on a quiet machine")
@@ -108,6 +112,25 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _train(options: argparse.Namespace) -> int:
+    for config in _chosen(options.run):
+        from dcn.study import training
+
+        record = training.train(config)
+        accuracies = ", ".join(f"{kind} {100 * each['accuracy']:.2f} %" for kind, each in record.evaluations.items())
+        print(f"{record.name:<28} {accuracies}", flush=True)
+    return 0
+
+
+def _chosen(names: Sequence[str]) -> list[RunConfig]:
+    """Returns the configurations of the named runs of the book, or of all, in the order in which they can train."""
+    configurations = {record_name(config): config for config in pages.needed()}
+    for name in names:
+        if name not in configurations:
+            raise ConfigurationError(f"NAME must be one of {', '.join(configurations)}. Received: {name}")
+    return [config for name, config in configurations.items() if not names or name in names]
+
+
 def _build(options: argparse.Namespace) -> int:
     from dcn.study import book
 
@@ -146,11 +169,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _confirm(options: argparse.Namespace) -> int:
-    configurations = {record_name(config): config for config in pages.needed()}
-    if options.run is not None and options.run not in configurations:
-        raise ConfigurationError(f"NAME must be one of {', '.join(configurations)}. Received: {options.run}")
-    chosen = [configurations[options.run]] if options.run else list(configurations.values())
-    results = [_confirm_one(config) for config in chosen]
+    results = [_confirm_one(config) for config in _chosen(options.run)]
     return 0 if all(results) else 1
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dcn.study import records
-from dcn.study.config import RUNS, SEEDS, SMOKE, ConfigurationError, RunConfig, run_config, seeds_of
+from dcn.study.config import SEEDS, SMOKE, ConfigurationError, RunConfig, run_config, seeds_of
 from dcn.study.published import ACCURACY
 
 __all__ = [
     "PAGES",
     "Page",
     "PageError",
-    "command_for",
     "measurement_standing",
     "needed",
     "notebook_parameters",
@@ -210,15 +209,6 @@ def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
 def needed() -> list[RunConfig]:
     """Returns the configurations of all runs that the book shows."""
     return list(dict.fromkeys(config for page in PAGES for config in runs_of(page, page_parameters(page))))
-
-
-def command_for(config: RunConfig) -> str:
-    """Returns the command that trains a published run, of whatever seed."""
-    run = next(
-        name for name, published in RUNS.items() if dataclasses.replace(config, seed=published.seed) == published
-    )
-    page = run if run in PAGES else f"cnn -p run={run}"
-    return f"dcn run {page}" + (f" -p seed={config.seed}" if config.seed else "")
 
 
 def measurement_standing(name: str) -> str:
