@@ -246,9 +246,11 @@ def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | No
                 steps = np.arange(1, len(values[quantity]) + 1)
                 ax.plot(steps, values[quantity], color=_PALETTE[(2, 4, 9)[number % 3]], linewidth=1.2, label=layer)
             ax.set_yscale("symlog", linthresh=1e-6)
-            ax.set_ylim(bottom=-2e-7)
         column[0].set_title(name)
         column[1].set_xlabel("training step")
+    for row in axes:  # shared within a row; a line of zeros would lie on the frame
+        top = max(float(np.max(line.get_ydata())) for ax in row for line in ax.get_lines())
+        row[0].set_ylim(-2e-7, max(3 * top, 1e-5))
     axes[0, 0].set_ylabel("largest |gradient|")
     axes[1, 0].set_ylabel("largest |offset kernel|")
     axes[0, -1].legend(fontsize="small")
