@@ -181,9 +181,9 @@ def test_unfinished_notebooks_are_rejected(tmp_path, cell, words):
             book.reject_unfinished(path)
 
 
-def test_the_book_shows_every_published_run():
+def test_the_book_shows_all_of_the_paper():
     needed = pages.needed()
-    assert {dataclasses.replace(config, seed=0) for config in needed} == set(RUNS.values())
+    assert {dataclasses.replace(config, seed=0) for config in needed} <= set(RUNS.values())
     assert len(needed) == len(set(needed))
     for model in ACCURACY:
         assert set(seeds_of(model, SEEDS)) <= set(needed)

@@ -72,6 +72,19 @@ def test_the_published_protocol_of_the_residual_networks():
     assert (RUNS["mini_resnet"].trainable, RUNS["deformable_mini_resnet"].trainable) == (True, False)
 
 
+def test_every_run_has_a_name_of_its_own():
+    assert {record_name(config) for config in RUNS.values()} == set(RUNS)
+    assert len(set(RUNS.values())) == len(RUNS)
+
+
+def test_controls_keep_the_protocol():
+    for name, control in RUNS.items():
+        if control.initial_run:
+            assert (control.optimizer, control.train_on, control.batch_size) == ("adam", "scaled", 32), name
+        if "resnet" in name:
+            assert (control.optimizer, control.learning_rate, control.epochs) == ("sgd", 1e-3, 10), name
+
+
 def test_a_stand_in_differs_in_the_model_alone():
     for run, stand_in in STAND_INS.items():
         assert dataclasses.replace(RUNS[stand_in], model=RUNS[run].model) == RUNS[run]

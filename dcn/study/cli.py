@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dcn._version import __version__
 from dcn.study import pages, records
-from dcn.study.config import MEASUREMENTS, ConfigurationError, RunConfig, record_name
+from dcn.study.config import MEASUREMENTS, RUNS, ConfigurationError, RunConfig, record_name, seeds_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,12 +123,15 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _chosen(names: Sequence[str]) -> list[RunConfig]:
-    """Returns the configurations of the named runs of the book, or of all, in the order in which they can train."""
-    configurations = {record_name(config): config for config in pages.needed()}
+    """Returns the configurations of the named runs, or of all that the book shows, each after the one it starts from."""
+    configurations = pages.needed()
+    if names:
+        configurations += [config for run in RUNS for config in seeds_of(run, 3) if config not in configurations]
+    by_name = {record_name(config): config for config in configurations}
     for name in names:
-        if name not in configurations:
-            raise ConfigurationError(f"NAME must be one of {', '.join(configurations)}. Received: {name}")
-    return [config for name, config in configurations.items() if not names or name in names]
+        if name not in by_name:
+            raise ConfigurationError(f"NAME must be one of {', '.join(by_name)}. Received: {name}")
+    return [config for name, config in by_name.items() if not names or name in names]
 
 
 def _build(options: argparse.Namespace) -> int:
