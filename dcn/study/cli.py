@@ -123,7 +123,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _chosen(names: Sequence[str]) -> list[RunConfig]:
-    """Returns the configurations of the named runs, or of all that the book shows, each after the one it starts from."""
+    """Returns the configurations of the named runs, or of all in the book, each after the one it starts from."""
     configurations = pages.needed()
     if names:
         configurations += [config for run in RUNS for config in seeds_of(run, 3) if config not in configurations]
