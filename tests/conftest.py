@@ -1,4 +1,5 @@
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -31,3 +32,13 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "_config.yml").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def any_order():
+    """Undoes what training switches on for its whole process, so that no test depends on those before it."""
+    yield
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework import config  # there is no public way back
+
+        config.disable_op_determinism()
