@@ -149,11 +149,11 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             rows[NAMES[model], kind] = {
                 "published": theirs,
                 "mean": ours.mean(),
-                "s": ours.std(ddof=1) if len(ours) > 1 else math.nan,
-                **{f"seed {record.config.seed}": value for record, value in zip(found, ours, strict=True)},
                 "difference": difference,
                 "tolerance": tolerance,
                 "verdict": "agrees" if abs(difference) <= tolerance + 1e-9 else "differs",
+                "s": ours.std(ddof=1) if len(ours) > 1 else math.nan,
+                **{f"seed {record.config.seed}": value for record, value in zip(found, ours, strict=True)},
             }
     frame = pd.DataFrame.from_dict(rows, orient="index").round(2)
     frame.index = pd.MultiIndex.from_tuples(rows, names=["model", "images"])
