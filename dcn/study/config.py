@@ -146,7 +146,7 @@ RUNS |= {
     # offsets that learn: with scrambled pairs, with its own pairs, in a true deformable convolution
     "scrambled_cnn": dataclasses.replace(_DEFORMABLE, corners="bilinear", epochs=6),
     "repaired_cnn": dataclasses.replace(_DEFORMABLE, **_REPAIRED, epochs=6),
-    "deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", epochs=2),
+    "deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", epochs=1),
     # validated on images that are neither trained nor tested on
     "cnn_validation": dataclasses.replace(RUNS["cnn"], **_HELD_OUT),
     "cnn_batch_norm_validation": dataclasses.replace(
