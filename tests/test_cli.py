@@ -143,6 +143,12 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
     assert str(output) in capsys.readouterr().out
 
 
+def test_a_page_that_measures_a_run_names_its_sources(clone):
+    names = [path.name for path in pages.sources("offsets", {"run": "deformable_mini_resnet", "steps": 5})]
+    assert names[0] == "deformable_mini_resnet.json"
+    assert names[1].startswith("offsets-")
+
+
 def test_a_changed_run_never_has_the_path_of_the_published_record(clone):
     published = records.record_path(RUNS["cnn"])
     for profile, changes in (("paper", {"epochs": 1}), ("smoke", {}), ("smoke", {"epochs": 10})):

@@ -198,7 +198,7 @@ def _changes(parameters: Mapping[str, Any], without: str = "") -> dict[str, Any]
 def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
     """Returns the records that a page with these parameters shows, whether they are there already or yet to be made."""
     configurations = runs_of(page, parameters)
-    if "run" in parameters:  # it draws other seeds beside its own, where they are recorded
+    if "run" in parameters and "seeds" in parameters:  # it draws other seeds beside its own, where they are recorded
         siblings = seeds_of(parameters["run"], parameters["seeds"], **_changes(parameters, without="seed"))
         configurations += [record.config for record in records.recorded(siblings) if record.config != configurations[0]]
     paths = [records.record_path(config) for config in configurations]
