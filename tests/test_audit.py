@@ -36,6 +36,13 @@ def test_other_kernels_do_not(trained, random):
     assert compared["largest_kernel"] == pytest.approx(float(np.abs(kernel).max()))
 
 
+def test_the_mini_resnet_is_compared_with_its_own_regular_form(monkeypatch):
+    model = models.deformable_mini_resnet(chained=True)
+    monkeypatch.setattr(training, "load_model", lambda record: model)
+    compared = audit.compare_with_identity(make(run_config("chained_deformable_mini_resnet", test_size=3)), "plain")
+    assert (compared["logits"], compared["different"]) == (30, 0)
+
+
 def test_the_pairs_are_those_that_the_layer_takes(random):
     offsets = random.normal(size=(1, 5, 4, 6)).astype("float32")
     sources = audit.pairing_sources(5, 4, 3)
@@ -63,7 +70,7 @@ def test_the_first_steps_are_followed_once_and_kept(project, monkeypatch):
             for quantity in ("gradient", "kernel"):
                 assert len(values[quantity]) == 2
                 assert all((value == 0) == (name == "as published") for value in values[quantity])
-    assert figures.offset_traces(measured["traces"]).shape == (2, 3)
+    assert figures.offset_traces(measured["traces"]).shape == (2, 4)
     monkeypatch.setattr(audit, "_trace", None)
     assert audit.trace_offsets(**small) == measured
 

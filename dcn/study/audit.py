@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from typing import Any
 
 import keras
@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from dcn import models
 from dcn.layers import ConvOffset2D
 from dcn.study import records, training
 from dcn.study.config import ConfigurationError, RunConfig, run_config
@@ -20,11 +19,13 @@ from dcn.study.records import Record
 __all__ = ["compare_with_identity", "pairing_sources", "trace_offsets"]
 
 
-REPAIRS = {
+TRACED: dict[str, dict[str, str]] = {
     "as published": {},
+    "random start": {},
     "corners repaired": {"corners": "bilinear"},
     "corners and pairing repaired": {"corners": "bilinear", "pairing": "per_pixel"},
 }
+RANDOM_START = 0.01  # standard deviation of the offset kernels: a default of the paper's listing, which it does not use
 
 
 def trace_offsets(*, run: str, steps: int, seed: int, force: bool = False) -> dict[str, Any]:
@@ -37,37 +38,31 @@ def trace_offsets(*, run: str, steps: int, seed: int, force: bool = False) -> di
         force: whether to measure although there is a record.
 
     Returns:
-        "traces": for each of `REPAIRS` the "loss", and by offset layer the largest absolute value of "gradient", of the
+        "traces": for each of `TRACED` the "loss", and by offset layer the largest absolute value of "gradient", of the
         loss with respect to its kernel, and of "kernel" after the step; one number a step. Further where it came from.
 
     Raises:
         ConfigurationError: if a parameter breaks its rule.
     """
-    configurations = {name: run_config(run, seed=seed, **changes) for name, changes in REPAIRS.items()}
+    configurations = {name: run_config(run, seed=seed, **changes) for name, changes in TRACED.items()}
     published = configurations["as published"]
     most = published.train_size // published.batch_size
     if not 1 <= steps <= most:
         raise ConfigurationError(f"steps must be from 1 to {most}. Received: steps={steps}")
-    parameters = {"run": run, "steps": steps, "seed": seed}
-    path = records.measurement_path(parameters, "offsets")
-    if path.is_file() and not force:
-        return json.loads(path.read_text(encoding="utf-8"))
-    measured = {
-        "parameters": parameters,
-        "traces": {name: _trace(config, steps) for name, config in configurations.items()},
-        "started": records.now(),
-        "code_sha256": records.code_sha256(records.MEASURED_BY["offsets"]),
-        **records.environment(),
-    }
-    with records.replacing(path) as temporary:
-        temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    return measured
+
+    def measure() -> dict[str, Any]:
+        return {"traces": {name: _trace(config, steps, name) for name, config in configurations.items()}}
+
+    return records.measurement("offsets", {"run": run, "steps": steps, "seed": seed}, measure, force=force)
 
 
-def _trace(config: RunConfig, steps: int) -> dict[str, Any]:
+def _trace(config: RunConfig, steps: int, name: str) -> dict[str, Any]:
     data = splits(config)
     model = training._initial_model(config, data)
     kernels = {layer.name: layer.kernel for layer in model.layers if isinstance(layer, ConvOffset2D)}
+    if name == "random start":
+        for number, kernel in enumerate(kernels.values()):
+            kernel.assign(keras.random.normal(kernel.shape, stddev=RANDOM_START, seed=number))
 
     @tf.function(autograph=False)
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -82,22 +77,22 @@ def _trace(config: RunConfig, steps: int) -> dict[str, Any]:
 
     images, labels = data.train(0)
     losses: list[float] = []
-    traced: dict[str, dict[str, list[float]]] = {name: {"gradient": [], "kernel": []} for name in kernels}
-    for number in tqdm(range(steps), desc=f"corners {config.corners}, pairing {config.pairing}"):
+    traced: dict[str, dict[str, list[float]]] = {layer: {"gradient": [], "kernel": []} for layer in kernels}
+    for number in tqdm(range(steps), desc=name):
         part = slice(number * config.batch_size, (number + 1) * config.batch_size)
         loss, largest = step(tf.constant(images[part]), tf.constant(labels[part]))
         losses.append(float(loss))
-        for (name, kernel), gradient in zip(kernels.items(), largest, strict=True):
-            traced[name]["gradient"].append(float(gradient))
-            traced[name]["kernel"].append(float(np.abs(kernel).max()))
+        for (layer, kernel), gradient in zip(kernels.items(), largest, strict=True):
+            traced[layer]["gradient"].append(float(gradient))
+            traced[layer]["kernel"].append(float(np.abs(kernel).max()))
     return {"loss": losses, "layers": traced}
 
 
 def compare_with_identity(record: Record, kind: str) -> dict[str, Any]:
-    """Returns how the logits of a trained deformable CNN change when its offset layers are left out.
+    """Returns how the logits of a trained network change when its `ConvOffset2D` layers are left out.
 
     Args:
-        record: of a run of the deformable CNN, with its weights.
+        record: of a run of a model with these layers.
         kind: "plain" or "scaled" test images.
 
     Returns:
@@ -106,7 +101,10 @@ def compare_with_identity(record: Record, kind: str) -> dict[str, Any]:
     """
     deformable = training.load_model(record)
     images, _ = splits(record.config).test(kind)
-    plain = models.cnn(images.shape[1:])
+    regular = record.config.model.removeprefix("deformable_")
+    plain = training.build_model(
+        dataclasses.replace(record.config, model=regular, corners="published", pairing="published"), images.shape[1:3]
+    )
     named = {layer.name: layer for layer in deformable.layers}
     for layer in plain.layers:
         layer.set_weights(named[layer.name].get_weights())

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "RecordError",
     "code_sha256",
     "environment",
+    "measurement",
     "project_root",
     "read",
     "recorded",
@@ -38,7 +39,11 @@ COMPUTES = (
 )
 
 MEASURES = (*COMPUTES[:4], "layers.py", "models.py", "study/runtime.py")
-MEASURED_BY = {"runtime": MEASURES, "offsets": (*COMPUTES, "study/audit.py")}
+MEASURED_BY = {
+    "runtime": MEASURES,
+    "offsets": (*COMPUTES, "study/audit.py"),
+    "sensitivity": (*COMPUTES, "study/sensitivity.py"),
+}
 
 
 class RecordError(ValueError):
@@ -108,6 +113,30 @@ def measurement_path(changes: Mapping[str, Any], name: str = "runtime") -> Path:
         return project_root() / "book" / "records" / f"{name}.json"
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     return project_root() / "runs" / f"{name}-{digest}.json"
+
+
+def measurement(
+    name: str, parameters: Mapping[str, Any], measure: Callable[[], dict[str, Any]], *, force: bool = False
+) -> dict[str, Any]:
+    """Returns a measurement with these parameters; takes and keeps it if there is none yet, or if forced to.
+
+    Args:
+        name: a key of `config.MEASUREMENTS`.
+        parameters: all of its parameters.
+        measure: takes the measurement; its result is kept as JSON.
+        force: whether to measure although there is a record.
+
+    Returns:
+        What `measure` returned, with the parameters, the start, the code's fingerprint and the environment.
+    """
+    path = measurement_path(parameters, name)
+    if path.is_file() and not force:
+        return json.loads(path.read_text(encoding="utf-8"))
+    provenance = {"started": now(), "code_sha256": code_sha256(MEASURED_BY[name]), **environment()}
+    measured = {"parameters": dict(parameters), **measure(), **provenance}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    return measured
 
 
 def read(config: RunConfig) -> Record | None:
