@@ -1,0 +1,56 @@
+"""The residual block, layer by layer, as the paper's code has it and as the paper draws it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["disturb"]
+
+FILTERS, SIDE, IMAGES = 16, 28, 8
+
+
+def disturb(size: float, seed: int) -> dict[tuple[str, str], dict[str, Any]]:
+    """Returns what happens to the output of a residual block when one of its two kernels is disturbed.
+
+    The block's layers are applied one after the other, outside any model, to normally distributed features.
+
+    Args:
+        size: standard deviation of what is added to every weight of the kernel.
+        seed: of the weights, the features and the disturbance.
+
+    Returns:
+        By form, "as coded" or "as drawn", and convolution, "first" or "second": "changed", the share of the outputs
+        that differ in any bit; "change", (H, W), the absolute change of the first channel for the first features;
+        "gradient", the largest absolute value in the gradient of the sum of squared outputs with respect to the
+        kernel, or `None` if TensorFlow finds no path from one to the other.
+    """
+    found = {}
+    for form in ("as coded", "as drawn"):
+        for number, name in enumerate(("first", "second")):
+            keras.utils.set_random_seed(seed)
+            normalise = [keras.layers.BatchNormalization() for _ in range(2)]
+            convolve = [keras.layers.Conv2D(FILTERS, 3, padding="same") for _ in range(2)]
+            x = tf.random.normal((IMAGES, SIDE, SIDE, FILTERS))
+            before = _block(x, normalise, convolve, form)
+            kernel = convolve[number].kernel
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(_block(x, normalise, convolve, form) ** 2)
+            gradient = tape.gradient(loss, kernel.value)
+            kernel.assign_add(size * tf.random.normal(kernel.shape))
+            change = np.abs(_block(x, normalise, convolve, form) - before)
+            found[form, name] = {
+                "changed": float((change > 0).mean()),
+                "change": change[0, :, :, 0],
+                "gradient": None if gradient is None else float(tf.reduce_max(tf.abs(gradient))),
+            }
+    return found
+
+
+def _block(x: tf.Tensor, normalise: list, convolve: list, form: str) -> tf.Tensor:
+    first = convolve[0](tf.nn.relu(normalise[0](x)))
+    second = convolve[1](tf.nn.relu(normalise[1](x if form == "as coded" else first)))
+    return x + second
