@@ -7,7 +7,7 @@ import tensorflow as tf
 from test_records import make
 
 from dcn import DeformableConv2D, models
-from dcn.study import tables
+from dcn.study import figures, tables
 from dcn.study.config import run_config
 
 
@@ -100,3 +100,19 @@ def test_memory():
     comparison = measured()
     comparison["memory"]["CNN"] = None
     assert tables.memory(comparison)["peak memory (MB)"].tolist() == ["not measured", "5", "5", "5"]
+
+
+def test_controls_are_compared_after_as_many_epochs():
+    found = {name: runs([accuracy], name)[name] for name, accuracy in {"cnn": 0.5, "deformable_cnn": 0.9}.items()}
+    found |= runs([0.7, 0.8], "cnn_scaled")
+    found["deformable_cnn"] += runs([0.0, 0.9], "deformable_cnn")["deformable_cnn"][1:]
+    for record, validation in zip(found["deformable_cnn"], (0.4, 0.6), strict=True):
+        record.history = [{"epoch": 1, "validation_accuracy": validation}, {"epoch": 2, "validation_accuracy": 0.9}]
+    table = tables.controls(found)
+    assert table.loc["CNN", "epochs"] == 0
+    assert math.isnan(table.loc["CNN", "as published"])
+    assert table.loc["CNN, all of it", ["epochs", "seeds", "scaled", "as published", "difference"]].tolist() == [
+        1, 2, 75, 50, 25
+    ]  # fmt: skip
+    assert table.loc["deformable CNN, as published", "difference"] == 0
+    assert figures.controls(table).get_xlim()[0] == 48

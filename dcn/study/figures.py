@@ -21,8 +21,11 @@ __all__ = [
     "COLOURS",
     "NAMES",
     "accuracies",
+    "block_changes",
+    "controls",
     "cost_by_size",
     "digits",
+    "draws",
     "offset_traces",
     "receptive_fields",
     "runtime_ratios",
@@ -193,6 +196,85 @@ def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draws the accuracies of the controls on plain and on scaled digits, from 50 to 100 percent or from the lowest.
+
+    Args:
+        table: as `tables.controls` returns it.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.2), layout="constrained")
+    heights = np.arange(len(table))
+    ax.hlines(heights, table["scaled"], table["plain"], color="0.8", linewidth=3, zorder=1)
+    ax.plot(table["plain"], heights, "o", color=REGULAR, markerfacecolor="white", markersize=8, label="plain")
+    ax.plot(table["scaled"], heights, "o", color=REGULAR, markersize=8, label="scaled and translated")
+    label = "scaled, published protocol after as many epochs"
+    ax.plot(table["as published"], heights, "|", color=ACCENT, markersize=20, markeredgewidth=2.5, label=label)
+    names = [f"{name} ({row.epochs} epochs)" if row.epochs else str(name) for name, row in table.iterrows()]
+    ax.set_yticks(heights, [name.replace("(1 epochs)", "(1 epoch)") for name in names])
+    ax.set(xlabel="test accuracy (%)", xlim=(min(50, table[["plain", "scaled"]].min().min() - 2), 101))
+    ax.invert_yaxis()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.3, -0.14), ncols=3, fontsize="small")
+    return ax
+
+
+def draws(
+    accuracies: Mapping[str, Mapping[str, Sequence[float]]],
+    generators: Mapping[str, str],
+    axes: Sequence[Axes] | None = None,
+) -> Sequence[Axes]:
+    """Draws the accuracy on each scaled test set, a panel for each model, with the published one as a diamond.
+
+    Args:
+        accuracies: model → generator → one accuracy a draw, as `sensitivity.sensitivity` returns them.
+        generators: what each is called.
+        axes: as many axes as models; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if axes is None:
+        size = (8, 1.6 * len(accuracies))
+        axes = np.ravel(plt.subplots(len(accuracies), 1, figsize=size, squeeze=False, layout="constrained")[1])
+    for ax, (model, by_generator) in zip(axes, accuracies.items(), strict=True):
+        for height, values in enumerate(by_generator.values()):
+            ax.plot(100 * np.asarray(values), [height] * len(values), "o", color=COLOURS[model], alpha=0.7)
+        theirs = 100 * published.ACCURACY[model]["scaled"]
+        ax.plot(theirs, len(by_generator), "D", color="black", markerfacecolor="none", markersize=8)
+        ax.set_yticks(range(len(by_generator) + 1), [*(generators[name] for name in by_generator), "published"])
+        ax.set(title=NAMES[model], ylim=(len(by_generator) + 0.5, -0.5))
+    axes[-1].set_xlabel("accuracy on scaled and translated test digits (%)")
+    return axes
+
+
+def block_changes(
+    found: Mapping[tuple[str, str], Mapping[str, Any]], axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Draws how much one channel of a residual block's output changes when one of its kernels is disturbed.
+
+    Args:
+        found: as `blocks.disturb` returns it.
+        axes: as many axes as cases; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if axes is None:
+        size = (2.3 * len(found), 2.7)
+        axes = np.ravel(plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")[1])
+    highest = max(effect["change"].max() for effect in found.values())
+    for ax, ((form, name), effect) in zip(axes, found.items(), strict=True):
+        drawn = ax.imshow(effect["change"], cmap="viridis", vmin=0, vmax=highest)
+        ax.set(title=f"{form},\n{name} convolution", xticks=[], yticks=[])
+        ax.grid(False)
+    axes[0].figure.colorbar(drawn, ax=list(axes), label="|change|")
+    return axes
+
+
 def receptive_fields(
     image: np.ndarray,
     points: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
@@ -238,7 +320,7 @@ def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | No
         The axes.
     """
     if axes is None:
-        size = (3.1 * len(traces), 5)
+        size = (2.6 * len(traces), 5)
         _, axes = plt.subplots(2, len(traces), figsize=size, sharex=True, sharey="row", layout="constrained")
     for column, (name, trace) in zip(axes.T, traces.items(), strict=True):
         for ax, quantity in zip(column, ("gradient", "kernel"), strict=True):
@@ -246,7 +328,7 @@ def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | No
                 steps = np.arange(1, len(values[quantity]) + 1)
                 ax.plot(steps, values[quantity], color=_PALETTE[(2, 4, 9)[number % 3]], linewidth=1.2, label=layer)
             ax.set_yscale("symlog", linthresh=1e-6)
-        column[0].set_title(name)
+        column[0].set_title(name.replace(" and ", "\nand "))
         column[1].set_xlabel("training step")
     for row in axes:  # shared within a row; a line of zeros would lie on the frame
         top = max(float(np.max(line.get_ydata())) for ax in row for line in ax.get_lines())

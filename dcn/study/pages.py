@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dcn.study import records
-from dcn.study.config import SEEDS, SMOKE, ConfigurationError, RunConfig, run_config, seeds_of
+from dcn.study.config import CONTROLS, SEEDS, SMOKE, ConfigurationError, RunConfig, run_config, seeds_of
 from dcn.study.published import ACCURACY
 
 __all__ = [
@@ -92,6 +92,11 @@ PAGES: dict[str, Page] = {
         "{numref}`deformable_mini_resnet-curve` corresponds to Fig. 8 of the paper.",
     ),
     "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke={**SMOKE, "steps": 5}),
+    "gain": Page("gain", runs=tuple(CONTROLS), parameters={"seeds": 1}, smoke=SMOKE),
+    "residual": Page("residual", runs=("mini_resnet", "deformable_mini_resnet"), smoke=SMOKE),
+    "sensitivity": Page(
+        "sensitivity", runs=tuple(ACCURACY), measurement="sensitivity", smoke={"draws": 1, "images": 500}
+    ),
     "accuracy": Page("accuracy", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
     "runtime": Page("runtime", measurement="runtime", smoke={"batches": "2", "sizes": "28", "batch": 2, "repeats": 1}),
 }
@@ -212,9 +217,22 @@ def needed() -> list[RunConfig]:
 
 
 def measurement_standing(name: str) -> str:
-    """Returns "fresh", "stale" or "missing" for a measurement that the book shows; none is confirmed by a replay."""
+    """Returns "fresh", "stale" or "missing" for a measurement that the book shows; none is confirmed by a replay.
+
+    It is stale too if the weights that it was taken with are no longer those of the run.
+    """
     path = records.measurement_path({}, name)
     if not path.is_file():
         return "missing"
     content = json.loads(path.read_text(encoding="utf-8"))
-    return "fresh" if content["code_sha256"] == records.code_sha256(records.MEASURED_BY[name]) else "stale"
+    other_weights = any(_weights_of(run) != digest for run, digest in content.get("weights_sha256", {}).items())
+    return (
+        "stale"
+        if other_weights or content["code_sha256"] != records.code_sha256(records.MEASURED_BY[name])
+        else "fresh"
+    )
+
+
+def _weights_of(run: str) -> str:
+    record = records.read(run_config(run))
+    return record.provenance["weights_sha256"] if record else ""

@@ -13,13 +13,15 @@ from scipy import stats
 
 from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn.study import published
-from dcn.study.config import TRAIN_IMAGES
+from dcn.study.config import CONTROLS, TRAIN_IMAGES
 from dcn.study.figures import NAMES
 from dcn.study.records import Record
 
 __all__ = [
     "accuracy",
     "agreement",
+    "controls",
+    "draws",
     "layers",
     "memory",
     "models",
@@ -157,6 +159,68 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             }
     frame = pd.DataFrame.from_dict(rows, orient="index").round(2)
     frame.index = pd.MultiIndex.from_tuples(rows, names=["model", "images"])
+    return frame
+
+
+def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Returns what each control reaches beside the published protocol after as many epochs.
+
+    Args:
+        runs: by name, a key of `config.CONTROLS`, the records of its seeds in their order; "deformable_cnn" among them.
+
+    Returns:
+        One row a run: what changes in training, the epochs on scaled digits, the mean accuracies on plain and scaled
+        digits in percent, that on scaled digits of the run "deformable_cnn" after as many epochs and with as many
+        seeds, and the difference of both in percentage points.
+    """
+    rows = {}
+    for name, found in runs.items():
+        label, changes = CONTROLS[name]
+        epochs = 0 if name == "cnn" else len(found[0].history)
+        plain, scaled = (
+            100 * np.mean([record.evaluations[kind]["accuracy"] for record in found]) for kind in ("plain", "scaled")
+        )
+        histories = [record.history for record in runs["deformable_cnn"][: len(found)]]
+        published_protocol = (
+            100 * np.mean([history[epochs - 1]["validation_accuracy"] for history in histories])
+            if 0 < epochs <= min(map(len, histories))
+            else math.nan
+        )
+        rows[label] = {
+            "what changes": changes,
+            "epochs": epochs,
+            "seeds": len(found),
+            "plain": plain,
+            "scaled": scaled,
+            "as published": published_protocol,
+            "difference": scaled - published_protocol,
+        }
+    return _with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2), "run")
+
+
+def draws(accuracies: Mapping[str, Mapping[str, Sequence[float]]], generators: Mapping[str, str]) -> pd.DataFrame:
+    """Returns mean and standard deviation of the accuracies on several scaled test sets, in percent.
+
+    Args:
+        accuracies: model → generator → one accuracy a draw, as `sensitivity.sensitivity` returns them.
+        generators: what each is called.
+
+    Returns:
+        One row a model and generator, with the lowest and the highest of the draws.
+    """
+    rows = {
+        (NAMES[model], generators[generator]): {
+            "mean": 100 * np.mean(values),
+            "s": 100 * np.std(values, ddof=1) if len(values) > 1 else math.nan,
+            "lowest": 100 * min(values),
+            "highest": 100 * max(values),
+            "draws": len(values),
+        }
+        for model, by_generator in accuracies.items()
+        for generator, values in by_generator.items()
+    }
+    frame = pd.DataFrame.from_dict(rows, orient="index").round(2)
+    frame.index = pd.MultiIndex.from_tuples(rows, names=["model", "test sets"])
     return frame
 
 

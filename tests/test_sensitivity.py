@@ -1,0 +1,76 @@
+import json
+
+import numpy as np
+import pytest
+from keras.src.legacy.preprocessing import image
+from test_records import make
+
+from dcn import models
+from dcn.study import figures, pages, records, sensitivity, tables, training
+from dcn.study.config import ConfigurationError, run_config
+from dcn.study.data import apply_transforms, draw_transforms, load_digits
+from dcn.study.published import ACCURACY
+
+pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
+
+
+def test_the_former_centre_is_that_of_keras_before_its_repair(random, monkeypatch):
+    digits = random.random((4, 28, 28)).astype("float32")
+    transforms = draw_transforms(4, 3)
+    centred = image.transform_matrix_offset_center
+    monkeypatch.setattr(image, "transform_matrix_offset_center", lambda matrix, x, y: centred(matrix, x + 2, y + 2))
+    moved = apply_transforms(digits, sensitivity.about_former_centre(transforms))
+    generator = image.ImageDataGenerator(fill_mode="nearest", interpolation_order=1)
+    for digit, ours, zoom, shift in zip(digits, moved, transforms.zoom, transforms.shift, strict=True):
+        parameters = {"zy": zoom[0], "zx": zoom[1], "ty": shift[0], "tx": shift[1]}  # x is the column axis here
+        np.testing.assert_allclose(ours, generator.apply_transform(digit[..., None], parameters)[..., 0], atol=1e-5)
+
+
+def test_test_sets_have_one_form():
+    digits = load_digits()
+    test_sets = list(sensitivity._test_sets(2, 30))
+    assert len(test_sets) == 6
+    for generator, images, labels in test_sets:
+        assert generator in sensitivity.GENERATORS
+        assert images.shape == (30, 28, 28, 1)
+        assert 0.0 <= images.min() < images.max() <= 1.0
+        np.testing.assert_array_equal(labels, digits.y_test[:30])
+        assert np.abs(images[..., 0] - digits.x_test[:30] / 255).mean() > 0.05
+
+
+def test_models_are_evaluated_once_and_the_result_goes_stale_with_their_weights(project, monkeypatch):
+    for model in ACCURACY:
+        records.write(make(run_config(model), weights_sha256=f"of {model}"))
+    monkeypatch.setattr(training, "load_model", lambda record: models.mini_resnet())
+    measured = sensitivity.sensitivity(draws=2, images=20)
+    assert set(measured["accuracies"]) == set(ACCURACY)
+    for by_generator in measured["accuracies"].values():
+        assert set(by_generator) == set(sensitivity.GENERATORS)
+        assert all(len(values) == 2 and 0 <= min(values) <= max(values) <= 1 for values in by_generator.values())
+    monkeypatch.setattr(sensitivity, "_test_sets", None)
+    assert sensitivity.sensitivity(draws=2, images=20) == measured
+
+    table = tables.draws(measured["accuracies"], sensitivity.GENERATORS)
+    assert len(table) == len(ACCURACY) * len(sensitivity.GENERATORS)
+    values = measured["accuracies"]["cnn"]["keras"]
+    assert table.loc[("CNN", "Keras' generator"), "mean"] == pytest.approx(100 * np.mean(values), abs=0.01)
+    assert len(figures.draws(measured["accuracies"], sensitivity.GENERATORS)) == len(ACCURACY)
+
+    path = records.measurement_path({}, "sensitivity")
+    path.write_text(json.dumps(measured))
+    assert pages.measurement_standing("sensitivity") == "fresh"
+    records.write(make(run_config("cnn"), weights_sha256="trained again"))
+    assert pages.measurement_standing("sensitivity") == "stale"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"draws": 0}, "draws must be at least 1. Received: draws=0"),
+        ({"images": 10_001}, "images must be from 1 to 10000. Received: images=10001"),
+        ({}, "cnn has no record of its configuration. Train it with: dcn train cnn"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(project, changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        sensitivity.sensitivity(**{"draws": 1, "images": 10, **changes})
