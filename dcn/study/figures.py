@@ -225,8 +225,8 @@ def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def draws(
     accuracies: Mapping[str, Mapping[str, Sequence[float]]],
     generators: Mapping[str, str],
-    axes: Sequence[Axes] | None = None,
-) -> Sequence[Axes]:
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
     """Draws the accuracy on each scaled test set, a panel for each model, with the published one as a diamond.
 
     Args:
@@ -239,7 +239,7 @@ def draws(
     """
     if axes is None:
         size = (8, 1.6 * len(accuracies))
-        axes = np.ravel(plt.subplots(len(accuracies), 1, figsize=size, squeeze=False, layout="constrained")[1])
+        axes = plt.subplots(len(accuracies), 1, figsize=size, squeeze=False, layout="constrained")[1].ravel()
     for ax, (model, by_generator) in zip(axes, accuracies.items(), strict=True):
         for height, values in enumerate(by_generator.values()):
             ax.plot(100 * np.asarray(values), [height] * len(values), "o", color=COLOURS[model], alpha=0.7)
@@ -251,9 +251,7 @@ def draws(
     return axes
 
 
-def block_changes(
-    found: Mapping[tuple[str, str], Mapping[str, Any]], axes: Sequence[Axes] | None = None
-) -> Sequence[Axes]:
+def block_changes(found: Mapping[tuple[str, str], Mapping[str, Any]], axes: np.ndarray | None = None) -> np.ndarray:
     """Draws how much one channel of a residual block's output changes when one of its kernels is disturbed.
 
     Args:
@@ -265,7 +263,7 @@ def block_changes(
     """
     if axes is None:
         size = (2.3 * len(found), 2.7)
-        axes = np.ravel(plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")[1])
+        axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")[1].ravel()
     highest = max(effect["change"].max() for effect in found.values())
     for ax, ((form, name), effect) in zip(axes, found.items(), strict=True):
         drawn = ax.imshow(effect["change"], cmap="viridis", vmin=0, vmax=highest)
