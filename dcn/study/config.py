@@ -165,8 +165,6 @@ CONTROLS: dict[str, tuple[str, str]] = {
     "cnn": ("CNN", "nothing"),
     "cnn_statistics": ("CNN, statistics only", "running statistics of batch normalisation"),
     "deformable_cnn": ("deformable CNN, as published", "batch normalisation, offset layers"),
-    "scrambled_cnn": ("deformable CNN, corners repaired", "batch normalisation, offset layers"),
-    "repaired_cnn": ("deformable CNN, corners and pairing repaired", "batch normalisation, offset layers"),
     "deform_conv_cnn": ("CNN with true deformable convolutions", "batch normalisation, offsets"),
     "cnn_scaled": ("CNN, all of it", "everything"),
 }
@@ -188,7 +186,7 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
         "device": "/CPU:0",
     },
     "offsets": {"run": "deformable_cnn", "steps": 300, "seed": 0},
-    "sensitivity": {"draws": 5, "images": TEST_IMAGES},
+    "sensitivity": {"draws": 5, "images": 5000},
 }
 
 # What the profile "smoke" changes in every run: enough to see that all of it works, in a minute.
