@@ -207,18 +207,17 @@ def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         The axes.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(8, 0.5 * len(table) + 1.2), layout="constrained")
+        _, ax = plt.subplots(figsize=(8, 0.6 * len(table) + 1.2), layout="constrained")
     heights = np.arange(len(table))
     ax.hlines(heights, table["scaled"], table["plain"], color="0.8", linewidth=3, zorder=1)
     ax.plot(table["plain"], heights, "o", color=REGULAR, markerfacecolor="white", markersize=8, label="plain")
     ax.plot(table["scaled"], heights, "o", color=REGULAR, markersize=8, label="scaled and translated")
     label = "scaled, published protocol after as many epochs"
     ax.plot(table["as published"], heights, "|", color=ACCENT, markersize=20, markeredgewidth=2.5, label=label)
-    names = [f"{name} ({row.epochs} epochs)" if row.epochs else str(name) for name, row in table.iterrows()]
-    ax.set_yticks(heights, [name.replace("(1 epochs)", "(1 epoch)") for name in names])
+    ax.set_yticks(heights, [f"{name}\nepochs: {row.epochs}" for name, row in table.iterrows()])
     ax.set(xlabel="test accuracy (%)", xlim=(min(50, table[["plain", "scaled"]].min().min() - 2), 101))
-    ax.invert_yaxis()
-    ax.legend(loc="upper center", bbox_to_anchor=(0.3, -0.14), ncols=3, fontsize="small")
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return ax
 
 
@@ -238,7 +237,7 @@ def draws(
         The axes.
     """
     if axes is None:
-        size = (8, 1.6 * len(accuracies))
+        size = (8, 1.75 * len(accuracies))
         axes = plt.subplots(len(accuracies), 1, figsize=size, squeeze=False, layout="constrained")[1].ravel()
     for ax, (model, by_generator) in zip(axes, accuracies.items(), strict=True):
         for height, values in enumerate(by_generator.values()):

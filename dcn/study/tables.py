@@ -189,7 +189,6 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
         rows[label] = {
             "what changes": changes,
             "epochs": epochs,
-            "seeds": len(found),
             "plain": plain,
             "scaled": scaled,
             "as published": published_protocol,
