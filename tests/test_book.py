@@ -50,7 +50,15 @@ def inside(built, monkeypatch):
 
 def test_every_page_is_there_with_its_numbers(inside):
     html = inside / "_build" / "smoke"
-    for page in ("intro", "method", "references", *(f"executed/{page}" for page in pages.PAGES)):
+    for page in (
+        "intro",
+        "verdict",
+        "summary",
+        "method",
+        "api",
+        "references",
+        *(f"executed/{page}" for page in pages.PAGES),
+    ):
         text = (html / f"{page}.html").read_text(encoding="utf-8")
         assert "{glue" not in text, page
         assert "No key" not in text, page
@@ -64,7 +72,6 @@ def test_every_page_is_there_with_its_numbers(inside):
 def test_every_figure_has_an_alternative_text(inside):
     for page in (inside / "_build" / "smoke").glob("executed/*.html"):
         images = re.findall(r"<img[^>]*>", page.read_text(encoding="utf-8"))
-        assert images
         for image in images:
             assert re.search(r'alt="[^"]{20,}"', image), f"{page.name}: {image}"
 
@@ -74,7 +81,7 @@ def test_every_figure_links_to_its_record_and_its_notebook(inside):
         path = inside / "_build" / "smoke" / "executed" / f"{page}.html"
         text = path.read_text(encoding="utf-8")
         captions = re.findall(r"<figcaption>.*?</figcaption>", text, flags=re.DOTALL)
-        assert captions
+        assert captions or page in ("guide", "again", "status")
         configurations = pages.runs_of(page, pages.page_parameters(page, "smoke"))
         expected = {records.record_path(config).name for config in configurations} | {f"{content.notebook}.ipynb"}
         for part in (*captions, text[text.index('id="sources"') :]):

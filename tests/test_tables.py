@@ -7,7 +7,7 @@ import tensorflow as tf
 from test_records import make
 
 from dcn import DeformableConv2D, models
-from dcn.study import figures, tables
+from dcn.study import figures, pages, tables
 from dcn.study.config import run_config
 
 
@@ -115,3 +115,19 @@ def test_controls_are_compared_after_as_many_epochs():
     assert table.loc["CNN, all of it", columns].tolist() == [1, 75, 50, 25]
     assert table.loc["deformable CNN, as published", "difference"] == 0
     assert figures.controls(table).get_xlim()[0] == 48
+
+
+def test_status_has_a_row_for_every_run():
+    record = make(
+        run_config("cnn"), seconds=90.0, finished="2026-01-02T03:04:05", processor="one", threads=2, tensorflow="2"
+    )
+    record.confirmations = [{"date": "2026-02-03T00:00:00"}, {"date": "2026-01-09T00:00:00"}]
+    table = tables.status({"cnn": ("confirmed", record), "mini_resnet": ("missing", None)})
+    assert table.loc["cnn"].tolist() == ["confirmed", "1", "2", "2026-01-02", "2026-02-03", "one, threads: 2", "2"]
+    assert table.loc["mini_resnet"].tolist() == ["missing", "", "", "", "", "", ""]
+
+
+def test_parameters_are_those_of_the_notebook():
+    table = tables.parameters(pages.notebook_parameters("training"), "training.ipynb")
+    assert table.loc["seed"].tolist() == ["int", "0", "of weights, order and transformations"]
+    assert table.loc["epochs", "type"] == "int or None"

@@ -17,6 +17,7 @@ __all__ = [
     "PAGES",
     "Page",
     "PageError",
+    "Parameter",
     "measurement_standing",
     "needed",
     "notebook_parameters",
@@ -98,6 +99,9 @@ PAGES: dict[str, Page] = {
         "sensitivity", runs=tuple(ACCURACY), measurement="sensitivity", smoke={"draws": 1, "images": 500}
     ),
     "accuracy": Page("accuracy", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
+    "guide": Page("guide", smoke={"train_size": 200}),
+    "again": Page("again"),
+    "status": Page("status"),
     "runtime": Page("runtime", measurement="runtime", smoke={"batches": "2", "sizes": "28", "batch": 2, "repeats": 1}),
 }
 

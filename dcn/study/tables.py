@@ -15,6 +15,7 @@ from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn.study import published
 from dcn.study.config import CONTROLS, TRAIN_IMAGES
 from dcn.study.figures import NAMES
+from dcn.study.pages import Parameter
 from dcn.study.records import Record
 
 __all__ = [
@@ -26,8 +27,10 @@ __all__ = [
     "memory",
     "models",
     "multiply_adds",
+    "parameters",
     "provenance",
     "runtime",
+    "status",
     "training_cost",
 ]
 
@@ -285,6 +288,24 @@ def training_cost(measured: Mapping[str, Any]) -> pd.DataFrame:
     return _with_corner(pd.DataFrame.from_dict(rows, orient="index"), "model")
 
 
+def parameters(declared: Mapping[str, Parameter], corner: str) -> pd.DataFrame:
+    """Returns one row a parameter of a notebook: type, default and meaning.
+
+    Args:
+        declared: as `pages.notebook_parameters` returns them.
+        corner: what stands above the names.
+    """
+    rows = {
+        name: {
+            "type": f"{parameter.type} or None" if parameter.optional else parameter.type,
+            "default": parameter.default,
+            "meaning": parameter.meaning,
+        }
+        for name, parameter in declared.items()
+    }
+    return _with_corner(pd.DataFrame.from_dict(rows, orient="index"), corner)
+
+
 def provenance(record: Record, standing: str) -> pd.DataFrame:
     """Returns where a record came from: configuration, environment, duration and digests, one row each."""
     origin = record.provenance
@@ -307,6 +328,29 @@ def provenance(record: Record, standing: str) -> pd.DataFrame:
             f"losses {confirmation['largest_witness_difference']:.1e}"
         )
     return _with_corner(pd.DataFrame({"": rows}), "what")
+
+
+def status(found: Mapping[str, tuple[str, Record | None]]) -> pd.DataFrame:
+    """Returns one row a run: its standing, its epochs, how long they took, and when, where and with what it was made.
+
+    Args:
+        found: by the record's name, its standing and the record, `None` if it is missing.
+    """
+    rows = {}
+    for name, (standing, record) in found.items():
+        rows[name] = {"standing": standing}
+        if record is None:
+            continue
+        origin = record.provenance
+        rows[name] |= {
+            "epochs": f"{len(record.history)}",
+            "minutes": f"{origin['seconds'] / 60:.0f}",
+            "finished": origin["finished"][:10],
+            "confirmed": max((confirmation["date"][:10] for confirmation in record.confirmations), default=""),
+            "processor": f"{origin['processor']}, threads: {origin['threads']}",
+            "TensorFlow": origin["tensorflow"],
+        }
+    return _with_corner(pd.DataFrame.from_dict(rows, orient="index").fillna(""), "run")
 
 
 def _with_corner(frame: pd.DataFrame, corner: str) -> pd.DataFrame:
