@@ -131,3 +131,19 @@ def test_parameters_are_those_of_the_notebook():
     table = tables.parameters(pages.notebook_parameters("training"), "training.ipynb")
     assert table.loc["seed"].tolist() == ["int", "0", "of weights, order and transformations"]
     assert table.loc["epochs", "type"] == "int or None"
+
+
+def test_selection_shows_last_and_best_epoch():
+    found = runs([0.5, 0.6])
+    found["cnn"][1].history = [{"validation_accuracy": value} for value in (0.2, 0.9, 0.6)]
+    table = tables.selection(found)
+    assert table.loc[("CNN", "published")].tolist() == [99.01, 99.36, 0.35, "7 of 10"]
+    assert table.loc[("CNN", "seed 1")].tolist() == [60, 90, 30, "2 of 3"]
+    assert len(figures.selection(table).get_yticklabels()) == 3
+
+
+def test_seen_counts_the_run_that_another_starts_from():
+    found = {"cnn": [make(run_config("cnn"))], "deformable_cnn": [make(run_config("deformable_cnn", train_size=50))]}
+    table = tables.seen(found)
+    assert table.loc["CNN"].tolist() == ["60,000", "0", "plain test images"]
+    assert table.loc["deformable CNN"].tolist() == ["60,000", "50", "scaled and translated test images"]

@@ -29,6 +29,7 @@ __all__ = [
     "offset_traces",
     "receptive_fields",
     "runtime_ratios",
+    "selection",
     "training_curve",
     "transform_distribution",
     "use_style",
@@ -248,6 +249,33 @@ def draws(
         ax.set(title=NAMES[model], ylim=(len(by_generator) + 0.5, -0.5))
     axes[-1].set_xlabel("accuracy on scaled and translated test digits (%)")
     return axes
+
+
+def selection(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draws the accuracy after the last and after the best epoch of every run, joined by a line.
+
+    Args:
+        table: as `tables.selection` returns it.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.3 * len(table) + 1), layout="constrained")
+    colours = {NAMES[model]: colour for model, colour in COLOURS.items()}
+    for height, ((model, _), row) in enumerate(table.iterrows()):
+        ax.plot([row["last"], row["best"]], [height] * 2, color=colours[model], linewidth=3, alpha=0.4)
+        ax.plot(row["last"], height, "o", color=colours[model], markersize=7)
+        ax.plot(row["best"], height, "^", color=colours[model], markerfacecolor="white", markersize=7)
+    ax.set_yticks(range(len(table)), [f"{model}, {run}" for model, run in table.index])
+    ax.set(xlabel="validation accuracy (%)", xlim=(0, 102), ylim=(len(table) - 0.5, -0.5))
+    handles = [
+        Line2D([], [], marker="o", color="0.4", linestyle="", label="last epoch"),
+        Line2D([], [], marker="^", color="0.4", markerfacecolor="white", linestyle="", label="best epoch"),
+    ]
+    ax.legend(handles=handles, loc="lower left")
+    return ax
 
 
 def block_changes(found: Mapping[tuple[str, str], Mapping[str, Any]], axes: np.ndarray | None = None) -> np.ndarray:

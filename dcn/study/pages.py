@@ -94,6 +94,7 @@ PAGES: dict[str, Page] = {
     ),
     "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke={**SMOKE, "steps": 5}),
     "gain": Page("gain", runs=tuple(CONTROLS), parameters={"seeds": 1}, smoke=SMOKE),
+    "validation": Page("validation", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
     "residual": Page("residual", runs=("mini_resnet", "deformable_mini_resnet"), smoke=SMOKE),
     "sensitivity": Page(
         "sensitivity", runs=tuple(ACCURACY), measurement="sensitivity", smoke={"draws": 1, "images": 500}

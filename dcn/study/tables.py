@@ -30,6 +30,8 @@ __all__ = [
     "parameters",
     "provenance",
     "runtime",
+    "seen",
+    "selection",
     "status",
     "training_cost",
 ]
@@ -328,6 +330,51 @@ def provenance(record: Record, standing: str) -> pd.DataFrame:
             f"losses {confirmation['largest_witness_difference']:.1e}"
         )
     return _with_corner(pd.DataFrame({"": rows}), "what")
+
+
+def seen(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Returns one row a model: how many plain and how many scaled images it was trained on, its first run included.
+
+    Args:
+        runs: by model, the records of its seeds in their order; "cnn", from which others start, among them.
+    """
+    rows = {}
+    for model, found in runs.items():
+        counts = {"plain": 0, "scaled": 0}
+        first = found[0].config
+        for record in (found[0], *(runs[first.initial_run][:1] if first.initial_run else ())):
+            counts[record.config.train_on] += len(record.history) * record.config.train_size
+        rows[NAMES[model]] = {
+            **{f"{KINDS[kind]} images in training": f"{count:,}" for kind, count in counts.items()},
+            "validated on": f"{KINDS[first.train_on]} test images",
+        }
+    return _with_corner(pd.DataFrame.from_dict(rows, orient="index"), "model")
+
+
+def selection(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Returns, for the published and for every run of ours, the last and the best validation accuracy, in percent.
+
+    Args:
+        runs: by model, the records of its seeds.
+
+    Returns:
+        One row a run: "last" and "best" accuracy, their "difference" in percentage points, and the epoch of the best.
+    """
+    rows = {}
+    for model, found in runs.items():
+        curves = {"published": published.curve(model)["validation_accuracy"]}
+        for record in found:
+            curves[f"seed {record.config.seed}"] = [epoch["validation_accuracy"] for epoch in record.history]
+        for name, values in curves.items():
+            rows[NAMES[model], name] = {
+                "last": 100 * values[-1],
+                "best": 100 * max(values),
+                "difference": 100 * (max(values) - values[-1]),
+                "best at": f"{1 + int(np.argmax(values))} of {len(values)}",
+            }
+    frame = pd.DataFrame.from_dict(rows, orient="index").round(2)
+    frame.index = pd.MultiIndex.from_tuples(rows, names=["model", "run"])
+    return frame
 
 
 def status(found: Mapping[str, tuple[str, Record | None]]) -> pd.DataFrame:
