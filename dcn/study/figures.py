@@ -274,7 +274,7 @@ def selection(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         Line2D([], [], marker="o", color="0.4", linestyle="", label="last epoch"),
         Line2D([], [], marker="^", color="0.4", markerfacecolor="white", linestyle="", label="best epoch"),
     ]
-    ax.legend(handles=handles, loc="lower left")
+    ax.figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return ax
 
 
