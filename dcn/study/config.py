@@ -174,8 +174,8 @@ STAND_INS = {"deformable_cnn": "cnn_batch_norm"}
 
 SEEDS = 3  # of every model in the book's table of accuracies
 
-# The parameters of the measurements that the book shows: see `runtime.compare`, `audit.trace_offsets` and
-# `sensitivity.sensitivity`.
+# The parameters of the measurements that the book shows: see `runtime.compare`, `audit.trace_offsets`,
+# `sensitivity.sensitivity` and `robustness.robustness`.
 MEASUREMENTS: dict[str, dict[str, Any]] = {
     "runtime": {
         "batches": "1,32,128",
@@ -187,6 +187,7 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
     },
     "offsets": {"run": "deformable_cnn", "steps": 300, "seed": 0},
     "sensitivity": {"draws": 5, "images": 5000},
+    "robustness": {"zooms": 7, "shifts": 9, "images": 500},
 }
 
 # What the profile "smoke" changes in every run: enough to see that all of it works, in a minute.

@@ -28,6 +28,7 @@ __all__ = [
     "draws",
     "offset_traces",
     "receptive_fields",
+    "robustness",
     "runtime_ratios",
     "selection",
     "training_curve",
@@ -276,6 +277,35 @@ def selection(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ]
     ax.figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return ax
+
+
+def robustness(measured: Mapping[str, Any], axes: np.ndarray | None = None) -> np.ndarray:
+    """Draws a map of accuracy for each model: zoom downwards, shift to the right.
+
+    Args:
+        measured: as `robustness.robustness` returns it.
+        axes: as many axes as models; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    accuracies = measured["accuracies"]
+    if axes is None:
+        rows = (len(accuracies) + 1) // 2
+        size = (8, 3.2 * rows)
+        axes = plt.subplots(rows, 2, figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained")[
+            1
+        ].ravel()
+    for ax, (model, values) in zip(axes, accuracies.items(), strict=True):
+        drawn = ax.imshow(100 * np.asarray(values), cmap="viridis", vmin=0, vmax=100, aspect="auto")
+        ax.set_xticks(range(len(measured["shifts"])), [f"{shift:.1f}" for shift in measured["shifts"]])
+        ax.set_yticks(range(len(measured["zooms"])), [f"{zoom:.2f}" for zoom in measured["zooms"]])
+        ax.grid(False)
+        ax.set_title(NAMES[model])
+    axes[0].figure.supxlabel("shift (pixels)", fontsize="medium")
+    axes[0].figure.supylabel("zoom factor", fontsize="medium")
+    axes[0].figure.colorbar(drawn, ax=list(axes), label="test accuracy (%)")
+    return axes
 
 
 def block_changes(found: Mapping[tuple[str, str], Mapping[str, Any]], axes: np.ndarray | None = None) -> np.ndarray:

@@ -100,6 +100,12 @@ PAGES: dict[str, Page] = {
         "sensitivity", runs=tuple(ACCURACY), measurement="sensitivity", smoke={"draws": 1, "images": 500}
     ),
     "accuracy": Page("accuracy", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
+    "robustness": Page(
+        "robustness",
+        runs=tuple(ACCURACY),
+        measurement="robustness",
+        smoke={"zooms": 2, "shifts": 2, "images": 50},
+    ),
     "guide": Page("guide", smoke={"train_size": 200}),
     "again": Page("again"),
     "status": Page("status"),

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dcn.study.config import MEASUREMENTS, RunConfig, is_published, record_name
+from dcn.study.config import MEASUREMENTS, ConfigurationError, RunConfig, is_published, record_name, run_config
 
 __all__ = [
     "Record",
@@ -28,6 +28,7 @@ __all__ = [
     "read",
     "recorded",
     "standing",
+    "trained",
     "write",
 ]
 
@@ -43,6 +44,7 @@ MEASURED_BY = {
     "runtime": MEASURES,
     "offsets": (*COMPUTES, "study/audit.py"),
     "sensitivity": (*COMPUTES, "study/sensitivity.py"),
+    "robustness": (*COMPUTES, "study/robustness.py"),
 }
 
 
@@ -167,6 +169,22 @@ def recorded(configurations: Iterable[RunConfig]) -> list[Record]:
     """
     found = [(config, read(config)) for config in configurations]
     return [record for config, record in found if record is not None and record.config == config]
+
+
+def trained(names: Iterable[str]) -> dict[str, Record]:
+    """Returns the records of named runs, as the book shows them, seed 0.
+
+    Raises:
+        ConfigurationError: if a run has no record of its configuration.
+        RecordError: as `read`.
+    """
+    found = {}
+    for name in names:
+        record = read(run_config(name))
+        if record is None or record.config != run_config(name):
+            raise ConfigurationError(f"{name} has no record of its configuration. Train it with: dcn train {name}")
+        found[name] = record
+    return found
 
 
 def write(record: Record) -> Path:

@@ -10,7 +10,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from tqdm import tqdm
 
 from dcn.study import records, training
-from dcn.study.config import TEST_IMAGES, ConfigurationError, run_config
+from dcn.study.config import TEST_IMAGES, ConfigurationError
 from dcn.study.data import SHIFT, ZOOM, Transforms, apply_transforms, draw_transforms, load_digits
 from dcn.study.published import ACCURACY
 
@@ -43,21 +43,14 @@ def sensitivity(*, draws: int, images: int, force: bool = False) -> dict[str, An
         raise ConfigurationError(f"draws must be at least 1. Received: draws={draws}")
     if not 1 <= images <= TEST_IMAGES:
         raise ConfigurationError(f"images must be from 1 to {TEST_IMAGES}. Received: images={images}")
-    runs = {}
-    for model in ACCURACY:
-        record = records.read(run_config(model))
-        if record is None or record.config != run_config(model):
-            raise ConfigurationError(
-                f"the run {model} has no record of its configuration. Train it with: dcn train {model}"
-            )
-        runs[model] = record
+    runs = records.trained(ACCURACY)
 
     def measure() -> dict[str, Any]:
-        trained = {model: training.load_model(record) for model, record in runs.items()}
-        accuracies: dict[str, dict[str, list[float]]] = {model: {} for model in trained}
+        models = {model: training.load_model(record) for model, record in runs.items()}
+        accuracies: dict[str, dict[str, list[float]]] = {model: {} for model in models}
         bar = tqdm(total=len(GENERATORS) * draws, desc="test sets", unit="set")
         for generator, moved, labels in _test_sets(draws, images):
-            for model, network in trained.items():
+            for model, network in models.items():
                 predicted = network.predict(moved, batch_size=training.EVALUATION_BATCH, verbose=0).argmax(axis=1)
                 accuracies[model].setdefault(generator, []).append(float((predicted == labels).mean()))
             bar.update()

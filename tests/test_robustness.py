@@ -1,0 +1,56 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from test_records import make
+
+from dcn import models
+from dcn.study import figures, records, robustness, training
+from dcn.study.config import ConfigurationError, run_config
+from dcn.study.data import load_digits
+from dcn.study.published import ACCURACY
+
+
+@pytest.fixture
+def measured(project, monkeypatch):
+    for model in ACCURACY:
+        records.write(make(run_config(model), weights_sha256=f"of {model}"))
+    monkeypatch.setattr(training, "load_model", lambda record: models.mini_resnet())
+    return robustness.robustness(zooms=2, shifts=3, images=10)
+
+
+def test_the_grid_covers_the_range_of_training(measured, monkeypatch):
+    assert measured["zooms"] == [1.0, 2.5]
+    assert measured["shifts"] == [-5.6, 0.0, 5.6]
+    for rows in measured["accuracies"].values():
+        assert np.shape(rows) == (2, 3)
+        assert 0 <= np.min(rows) <= np.max(rows) <= 1
+    monkeypatch.setattr(robustness, "_moved", None)
+    assert robustness.robustness(zooms=2, shifts=3, images=10) == measured
+    assert len(figures.robustness(measured)) == len(ACCURACY)
+
+
+def test_the_map_holds_all_that_it_shows(measured):
+    html = robustness.interactive_map(measured, digit=3)
+    assert not re.search(r"https?://|src=", html)
+    data = json.loads(re.search(r"const data = (.*);", html)[1])
+    assert data["accuracies"] == measured["accuracies"]
+    assert set(data["names"]) == set(ACCURACY)
+    plain = load_digits().x_test[3]
+    assert data["digits"][0][1] == robustness._encoded(plain)
+    assert len({digit for row in data["digits"] for digit in row}) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"zooms": 0}, "zooms must be from 1 to 100. Received: zooms=0"),
+        ({"shifts": 101}, "shifts must be from 1 to 100"),
+        ({"images": 10_001}, "images must be from 1 to 10000"),
+        ({}, "cnn has no record of its configuration"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(project, changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        robustness.robustness(**{"zooms": 1, "shifts": 1, "images": 1, **changes})
