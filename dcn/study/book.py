@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +124,7 @@ def build(profile: str = "paper", *, progress: bool = True) -> Path:
     shutil.copytree(root / "book", staging / "book", ignore=shutil.ignore_patterns("records"))
     shutil.copytree(root / "notebooks", staging / "book" / "notebooks")
     (staging / "book" / "records").mkdir()
-    for page in PAGES:
-        _say(f"executing {page}", progress)
-        execute(
-            page,
-            page_parameters(page, profile),
-            staging / "book" / "executed" / f"{page}.ipynb",
-            progress=progress,
-        )
-        for path in sources(page, page_parameters(page, profile)):
-            shutil.copy(path, staging / "book" / "records")
+    _execute_all(profile, staging / "book", progress)
     _say("rendering", progress)
     _render(root, staging)
     finished = root / "_build" / ("html" if profile == "paper" else profile)
@@ -144,6 +136,29 @@ def build(profile: str = "paper", *, progress: bool = True) -> Path:
     shutil.rmtree(former, ignore_errors=True)
     shutil.rmtree(staging)
     return finished / "index.html"
+
+
+def _execute_all(profile: str, book: Path, progress: bool) -> None:
+    """Executes all pages and copies their records beside them; two at a time where none of them trains."""
+
+    def execute_one(page: str) -> None:
+        parameters = page_parameters(page, profile)
+        execute(page, parameters, book / "executed" / f"{page}.ipynb", progress=progress and profile == "smoke")
+        for path in sources(page, parameters):
+            shutil.copy(path, book / "records")
+        _say(f"executed {page}", progress)
+
+    if profile == "smoke":  # its pages train, and share runs
+        for page in PAGES:
+            execute_one(page)
+        return
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(execute_one, page) for page in PAGES]
+        try:
+            for done in running:
+                done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _require_records() -> None:
