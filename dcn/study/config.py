@@ -165,6 +165,8 @@ CONTROLS: dict[str, tuple[str, str]] = {
     "cnn": ("CNN", "nothing"),
     "cnn_statistics": ("CNN, statistics only", "running statistics of batch normalisation"),
     "deformable_cnn": ("deformable CNN, as published", "batch normalisation, offset layers"),
+    "scrambled_cnn": ("deformable CNN, corners repaired", "batch normalisation, offset layers"),
+    "repaired_cnn": ("deformable CNN, corners and pairing repaired", "batch normalisation, offset layers"),
     "deform_conv_cnn": ("CNN with true deformable convolutions", "batch normalisation, offsets"),
     "cnn_scaled": ("CNN, all of it", "everything"),
 }
