@@ -7,7 +7,7 @@ from test_records import make
 
 from dcn import models
 from dcn.study import figures, records, robustness, training
-from dcn.study.config import ConfigurationError, run_config
+from dcn.study.config import ConfigurationError, seeds_of
 from dcn.study.data import load_digits
 from dcn.study.published import ACCURACY
 
@@ -15,7 +15,7 @@ from dcn.study.published import ACCURACY
 @pytest.fixture
 def measured(project, monkeypatch):
     for model in ACCURACY:
-        records.write(make(run_config(model), weights_sha256=f"of {model}"))
+        records.write(make(seeds_of(model, 1)[0], weights_sha256=f"of {model}"))
     monkeypatch.setattr(training, "load_model", lambda record: models.mini_resnet())
     return robustness.robustness(zooms=2, shifts=3, images=10)
 
@@ -48,7 +48,7 @@ def test_the_map_holds_all_that_it_shows(measured):
         ({"zooms": 0}, "zooms must be from 1 to 100. Received: zooms=0"),
         ({"shifts": 101}, "shifts must be from 1 to 100"),
         ({"images": 10_001}, "images must be from 1 to 10000"),
-        ({}, "cnn has no record of its configuration"),
+        ({}, "cnn.json is missing"),
     ],
 )
 def test_what_is_wrong_is_said_before_any_work(project, changes, message):

@@ -103,17 +103,17 @@ def test_memory():
 
 
 def test_controls_are_compared_after_as_many_epochs():
-    found = {name: runs([accuracy], name)[name] for name, accuracy in {"cnn": 0.5, "deformable_cnn": 0.9}.items()}
+    found = {name: runs([accuracy], name)[name] for name, accuracy in {"cnn": 0.5, "cnn_batch_norm": 0.9}.items()}
     found |= runs([0.7, 0.8], "cnn_scaled")
-    found["deformable_cnn"] += runs([0.0, 0.9], "deformable_cnn")["deformable_cnn"][1:]
-    for record, validation in zip(found["deformable_cnn"], (0.4, 0.6), strict=True):
+    found["cnn_batch_norm"] += runs([0.0, 0.9], "cnn_batch_norm")["cnn_batch_norm"][1:]
+    for record, validation in zip(found["cnn_batch_norm"], (0.4, 0.6), strict=True):
         record.history = [{"epoch": 1, "validation_accuracy": validation}, {"epoch": 2, "validation_accuracy": 0.9}]
     table = tables.controls(found)
     assert table.loc["CNN", "epochs"] == 0
     assert math.isnan(table.loc["CNN", "as published"])
     columns = ["epochs", "scaled", "as published", "difference"]
     assert table.loc["CNN, all of it", columns].tolist() == [1, 75, 50, 25]
-    assert table.loc["deformable CNN, as published", "difference"] == 0
+    assert table.loc["CNN, batch normalisation only", "difference"] == 0
     assert figures.controls(table).get_xlim()[0] == 48
 
 

@@ -117,12 +117,12 @@ class RunConfig:
         return dataclasses.asdict(self)
 
 
-# The paper's runs, at the published protocol.
+# The paper's runs, at the published protocol but for the epochs where a comment says so.
 RUNS: dict[str, RunConfig] = {
     "cnn": RunConfig(model="cnn", epochs=10, optimizer="adam", learning_rate=1e-3),
     "deformable_cnn": RunConfig(
         model="deformable_cnn",
-        epochs=20,
+        epochs=8,  # published: 20, as its stand-in has
         optimizer="adam",
         learning_rate=5e-4,
         train_on="scaled",
@@ -141,7 +141,7 @@ _REPAIRED: dict[str, Any] = {"corners": "bilinear", "pairing": "per_pixel"}
 _HELD_OUT: dict[str, Any] = {"train_size": TRAIN_IMAGES - TEST_IMAGES, "validation_size": TEST_IMAGES}
 RUNS |= {
     # in place of deformable_cnn: the plain network, of which batch normalisation, its running statistics, or all train
-    "cnn_batch_norm": dataclasses.replace(_DEFORMABLE, model="cnn"),
+    "cnn_batch_norm": dataclasses.replace(_DEFORMABLE, model="cnn", epochs=20),
     "cnn_statistics": dataclasses.replace(_DEFORMABLE, model="cnn", learning_rate=0.0, epochs=2),
     "cnn_scaled": dataclasses.replace(_DEFORMABLE, model="cnn", trainable=True, epochs=1),
     # offsets that learn: with scrambled pairs, with its own pairs, in a true deformable convolution
@@ -151,7 +151,7 @@ RUNS |= {
     # validated on images that are neither trained nor tested on
     "cnn_validation": dataclasses.replace(RUNS["cnn"], **_HELD_OUT),
     "cnn_batch_norm_validation": dataclasses.replace(
-        _DEFORMABLE, model="cnn", initial_run="cnn_validation", **_HELD_OUT
+        _DEFORMABLE, model="cnn", initial_run="cnn_validation", epochs=20, **_HELD_OUT
     ),
     # the residual networks, one change after the other
     "chained_mini_resnet": dataclasses.replace(RUNS["mini_resnet"], chained=True),
@@ -164,6 +164,7 @@ RUNS |= {
 CONTROLS: dict[str, tuple[str, str]] = {
     "cnn": ("CNN", "nothing"),
     "cnn_statistics": ("CNN, statistics only", "running statistics of batch normalisation"),
+    "cnn_batch_norm": ("CNN, batch normalisation only", "batch normalisation"),
     "deformable_cnn": ("deformable CNN, as published", "batch normalisation, offset layers"),
     "scrambled_cnn": ("deformable CNN, corners repaired", "batch normalisation, offset layers"),
     "repaired_cnn": ("deformable CNN, corners and pairing repaired", "batch normalisation, offset layers"),
@@ -171,7 +172,8 @@ CONTROLS: dict[str, tuple[str, str]] = {
     "cnn_scaled": ("CNN, all of it", "everything"),
 }
 
-# From seed 1 on, a cheaper run that computes the same numbers stands in for this one: a test compares them bit by bit.
+# A cheaper run that computes the same numbers stands in for this one: from seed 1 on, and for seed 0 while it is not
+# trained as far. A test compares both bit by bit.
 STAND_INS = {"deformable_cnn": "cnn_batch_norm"}
 
 SEEDS = 3  # of every model in the book's table of accuracies
@@ -228,7 +230,8 @@ def seeds_of(run: str, seeds: int, **changes: Any) -> list[RunConfig]:
     """
     if seeds < 1:
         raise ConfigurationError(f"seeds must be at least 1. Received: seeds={seeds!r}")
-    first, later = run, STAND_INS.get(run, run)
+    later = STAND_INS.get(run, run)
+    first = run if run_config(run, **changes).epochs >= run_config(later, **changes).epochs else later
     return [run_config(later if seed else first, seed=seed, **changes) for seed in range(seeds)]
 
 

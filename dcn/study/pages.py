@@ -93,7 +93,7 @@ PAGES: dict[str, Page] = {
         "{numref}`deformable_mini_resnet-curve` corresponds to Fig. 8 of the paper.",
     ),
     "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke={**SMOKE, "steps": 5}),
-    "gain": Page("gain", runs=tuple(CONTROLS), parameters={"seeds": 1}, smoke=SMOKE),
+    "gain": Page("gain", runs=tuple(CONTROLS), parameters={"seed": 0}, smoke=SMOKE),
     "validation": Page("validation", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
     "residual": Page("residual", runs=("mini_resnet", "deformable_mini_resnet"), smoke=SMOKE),
     "sensitivity": Page(
@@ -216,7 +216,8 @@ def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
     configurations = runs_of(page, parameters)
     if "run" in parameters and "seeds" in parameters:  # it draws other seeds beside its own, where they are recorded
         siblings = seeds_of(parameters["run"], parameters["seeds"], **_changes(parameters, without="seed"))
-        configurations += [record.config for record in records.recorded(siblings) if record.config != configurations[0]]
+        own = configurations[0].seed
+        configurations += [record.config for record in records.recorded(siblings) if record.config.seed != own]
     paths = [records.record_path(config) for config in configurations]
     measurement = PAGES[page].measurement
     return paths + ([records.measurement_path(parameters, measurement)] if measurement else [])

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dcn.study.config import MEASUREMENTS, ConfigurationError, RunConfig, is_published, record_name, run_config
+from dcn.study.config import MEASUREMENTS, ConfigurationError, RunConfig, is_published, record_name, seeds_of
 
 __all__ = [
     "Record",
@@ -172,7 +172,7 @@ def recorded(configurations: Iterable[RunConfig]) -> list[Record]:
 
 
 def trained(names: Iterable[str]) -> dict[str, Record]:
-    """Returns the records of named runs, as the book shows them, seed 0.
+    """Returns the records of named runs, as the book shows them, seed 0, or of what stands in for them.
 
     Raises:
         ConfigurationError: if a run has no record of its configuration.
@@ -180,9 +180,12 @@ def trained(names: Iterable[str]) -> dict[str, Record]:
     """
     found = {}
     for name in names:
-        record = read(run_config(name))
-        if record is None or record.config != run_config(name):
-            raise ConfigurationError(f"{name} has no record of its configuration. Train it with: dcn train {name}")
+        config = seeds_of(name, 1)[0]
+        record = read(config)
+        if record is None or record.config != config:
+            raise ConfigurationError(
+                f"{record_path(config)} is missing. Train it with: dcn train {record_name(config)}"
+            )
         found[name] = record
     return found
 

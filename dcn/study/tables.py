@@ -171,12 +171,13 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     """Returns what each control reaches beside the published protocol after as many epochs.
 
     Args:
-        runs: by name, a key of `config.CONTROLS`, the records of its seeds in their order; "deformable_cnn" among them.
+        runs: by name, a key of `config.CONTROLS`, the records of its seeds in their order; "cnn_batch_norm" among them,
+            which stands in for the published protocol.
 
     Returns:
         One row a run: what changes in training, the epochs on scaled digits, the mean accuracies on plain and scaled
-        digits in percent, that on scaled digits of the run "deformable_cnn" after as many epochs and with as many
-        seeds, and the difference of both in percentage points.
+        digits in percent, that on scaled digits of the published protocol after as many epochs and with as many seeds,
+        and the difference of both in percentage points.
     """
     rows = {}
     for name, found in runs.items():
@@ -185,7 +186,7 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
         plain, scaled = (
             100 * np.mean([record.evaluations[kind]["accuracy"] for record in found]) for kind in ("plain", "scaled")
         )
-        histories = [record.history for record in runs["deformable_cnn"][: len(found)]]
+        histories = [record.history for record in runs["cnn_batch_norm"][: len(found)]]
         published_protocol = (
             100 * np.mean([history[epochs - 1]["validation_accuracy"] for history in histories])
             if 0 < epochs <= min(map(len, histories))
