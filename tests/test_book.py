@@ -159,6 +159,27 @@ def test_the_paper_profile_does_not_train_what_has_another_configuration(project
         book.build("paper")
 
 
+def test_a_page_that_fails_beside_others_leaves_no_book(project, monkeypatch):
+    copy_project_without_records(project)
+    for config in pages.needed():
+        records.write(make(config))
+    for name in MEASUREMENTS:
+        records.measurement_path({}, name).write_text("{}")
+    executed = []
+
+    def execute(page, parameters, output, *, progress):
+        if page == "sampling":
+            raise book.BookError("page sampling: no")
+        executed.append(page)
+
+    monkeypatch.setattr(book, "execute", execute)
+    monkeypatch.setattr(book, "_render", None)
+    with pytest.raises(book.BookError, match="page sampling: no"):
+        book.build("paper", progress=False)
+    assert {"data", "models"} <= set(executed)
+    assert not (project / "_build" / "html").exists()
+
+
 def copy_project_without_records(target):
     for name in SOURCES:
         if name != "_config.yml":

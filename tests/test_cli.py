@@ -6,7 +6,7 @@ import pytest
 from test_records import make
 
 from dcn.study import book, cli, pages, records
-from dcn.study.config import RUNS, SEEDS, run_config
+from dcn.study.config import MEASUREMENTS, RUNS, SEEDS, run_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,15 +75,20 @@ def test_check_needs_every_record_to_stand(clone, capsys):
     assert stand(capsys.readouterr().out)["runtime"] == "missing"
     path = clone / "book/records/runtime.json"
     for name, files in records.MEASURED_BY.items():
-        path.with_name(f"{name}.json").write_text(json.dumps({"code_sha256": records.code_sha256(files)}))
+        content = {"code_sha256": records.code_sha256(files), "parameters": MEASUREMENTS[name]}
+        path.with_name(f"{name}.json").write_text(json.dumps(content))
     assert cli.main(["check"]) == 0
+    path.write_text(json.dumps({**json.loads(path.read_text()), "parameters": {"repeats": 1}}))
+    capsys.readouterr()
+    assert cli.main(["check"]) == 1
+    assert stand(capsys.readouterr().out)["runtime"] == "stale"
     stale = make(RUNS["cnn"])
     stale.provenance["code_sha256"] = "earlier"
     records.write(stale)
     assert cli.main(["check"]) == 1
     assert stand(capsys.readouterr().out)["cnn"] == "stale"
     records.write(make(RUNS["cnn"]))
-    path.write_text(json.dumps({"code_sha256": "earlier"}))
+    path.write_text(json.dumps({"code_sha256": "earlier", "parameters": MEASUREMENTS["runtime"]}))
     assert cli.main(["check"]) == 1
     assert stand(capsys.readouterr().out)["runtime"] == "stale"
 

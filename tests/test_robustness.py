@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 
@@ -40,6 +41,13 @@ def test_the_map_holds_all_that_it_shows(measured):
     plain = load_digits().x_test[3]
     assert data["digits"][0][1] == robustness._encoded(plain)
     assert len({digit for row in data["digits"] for digit in row}) == 6
+    # A positive shift moves the digit to the left, a zoom shrinks it.
+    digits = [
+        [np.frombuffer(base64.b64decode(digit), np.uint8).reshape(28, 28) for digit in row] for row in data["digits"]
+    ]
+    left, middle, right = ((digit.sum(axis=0) @ np.arange(28)) / digit.sum() for digit in reversed(digits[0]))
+    assert left < middle < right
+    assert digits[1][1].sum() < 0.5 * digits[0][1].sum()
 
 
 @pytest.mark.parametrize(

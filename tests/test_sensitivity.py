@@ -7,7 +7,7 @@ from test_records import make
 
 from dcn import models
 from dcn.study import figures, pages, records, sensitivity, tables, training
-from dcn.study.config import ConfigurationError, run_config, seeds_of
+from dcn.study.config import MEASUREMENTS, ConfigurationError, run_config, seeds_of
 from dcn.study.data import apply_transforms, draw_transforms, load_digits
 from dcn.study.published import ACCURACY
 
@@ -58,6 +58,8 @@ def test_models_are_evaluated_once_and_the_result_goes_stale_with_their_weights(
 
     path = records.measurement_path({}, "sensitivity")
     path.write_text(json.dumps(measured))
+    assert pages.measurement_standing("sensitivity") == "stale"  # it has other parameters
+    path.write_text(json.dumps({**measured, "parameters": MEASUREMENTS["sensitivity"]}))
     assert pages.measurement_standing("sensitivity") == "fresh"
     records.write(make(run_config("cnn"), weights_sha256="trained again"))
     assert pages.measurement_standing("sensitivity") == "stale"

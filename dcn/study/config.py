@@ -190,7 +190,7 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
         "device": "/CPU:0",
     },
     "offsets": {"run": "deformable_cnn", "steps": 300, "seed": 0},
-    "sensitivity": {"draws": 5, "images": 5000},
+    "sensitivity": {"draws": 5, "images": TEST_IMAGES},
     "robustness": {"zooms": 7, "shifts": 9, "images": 500},
 }
 

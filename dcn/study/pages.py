@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from dcn.study import records
-from dcn.study.config import CONTROLS, SEEDS, SMOKE, ConfigurationError, RunConfig, run_config, seeds_of
+from dcn.study.config import (
+    CONTROLS,
+    MEASUREMENTS,
+    SEEDS,
+    SMOKE,
+    ConfigurationError,
+    RunConfig,
+    run_config,
+    seeds_of,
+)
 from dcn.study.published import ACCURACY
 
 __all__ = [
@@ -231,18 +240,16 @@ def needed() -> list[RunConfig]:
 def measurement_standing(name: str) -> str:
     """Returns "fresh", "stale" or "missing" for a measurement that the book shows; none is confirmed by a replay.
 
-    It is stale too if the weights that it was taken with are no longer those of the run.
+    It is stale too if its parameters are not the book's, or its weights no longer those of the run.
     """
     path = records.measurement_path({}, name)
     if not path.is_file():
         return "missing"
     content = json.loads(path.read_text(encoding="utf-8"))
-    other_weights = any(_weights_of(run) != digest for run, digest in content.get("weights_sha256", {}).items())
-    return (
-        "stale"
-        if other_weights or content["code_sha256"] != records.code_sha256(records.MEASURED_BY[name])
-        else "fresh"
-    )
+    same_parameters = content["parameters"] == MEASUREMENTS[name]
+    same_weights = all(_weights_of(run) == digest for run, digest in content.get("weights_sha256", {}).items())
+    same_code = content["code_sha256"] == records.code_sha256(records.MEASURED_BY[name])
+    return "fresh" if same_parameters and same_weights and same_code else "stale"
 
 
 def _weights_of(run: str) -> str:

@@ -133,7 +133,9 @@ def measurement(
     """
     path = measurement_path(parameters, name)
     if path.is_file() and not force:
-        return json.loads(path.read_text(encoding="utf-8"))
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["parameters"] == parameters:
+            return kept
     provenance = {"started": now(), "code_sha256": code_sha256(MEASURED_BY[name]), **environment()}
     measured = {"parameters": dict(parameters), **measure(), **provenance}
     with replacing(path) as temporary:

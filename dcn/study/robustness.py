@@ -62,8 +62,7 @@ def robustness(*, zooms: int, shifts: int, images: int, force: bool = False) -> 
             for shift in grid["shifts"]:
                 moved = _moved(plain, zoom, shift)[..., None]
                 for model, network in models.items():
-                    predicted = network.predict(moved, batch_size=training.EVALUATION_BATCH, verbose=0).argmax(axis=1)
-                    accuracies[model][-1].append(float((predicted == labels).mean()))
+                    accuracies[model][-1].append(training._evaluate(network, moved, labels)["accuracy"])
         digests = {record.name: record.provenance["weights_sha256"] for record in runs.values()}
         return {**grid, "accuracies": accuracies, "weights_sha256": digests}
 

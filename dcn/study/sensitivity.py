@@ -51,8 +51,8 @@ def sensitivity(*, draws: int, images: int, force: bool = False) -> dict[str, An
         bar = tqdm(total=len(GENERATORS) * draws, desc="test sets", unit="set")
         for generator, moved, labels in _test_sets(draws, images):
             for model, network in models.items():
-                predicted = network.predict(moved, batch_size=training.EVALUATION_BATCH, verbose=0).argmax(axis=1)
-                accuracies[model].setdefault(generator, []).append(float((predicted == labels).mean()))
+                accuracy = training._evaluate(network, moved, labels)["accuracy"]
+                accuracies[model].setdefault(generator, []).append(accuracy)
             bar.update()
         bar.close()
         digests = {record.name: record.provenance["weights_sha256"] for record in runs.values()}
