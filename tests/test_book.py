@@ -217,6 +217,17 @@ def test_the_book_shows_all_of_the_paper():
         assert set(seeds_of(model, SEEDS)) <= set(needed)
 
 
+def test_a_page_names_the_runs_that_it_reads():
+    def names(page):
+        return [records.record_name(config) for config in pages.runs_of(page, pages.page_parameters(page))]
+
+    assert names("offsets") == ["deformable_cnn"]
+    assert "deformable_cnn" in names("sampling")
+    shown = records.record_name(seeds_of("deformable_cnn", 1)[0])
+    assert shown in names("accuracy")
+    assert names("sensitivity") == names("robustness") == ["cnn", shown, "mini_resnet", "deformable_mini_resnet"]
+
+
 def test_the_committed_records_are_whole():
     folder = ROOT / "book" / "records"
     for config in pages.needed():
