@@ -1,5 +1,7 @@
 import os
+import shutil
 import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -32,6 +34,29 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "_config.yml").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A copy of the project in which the smoke book was built once."""
+    from dcn.study import book, cli
+
+    root, here = tmp_path_factory.mktemp("clone"), Path(__file__).parents[1]
+    for name in ("notebooks", "book"):
+        shutil.copytree(here / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copy(here / "_config.yml", root)
+    try:
+        book.find_browser()
+        printing = ["--pdf"]
+    except book.BookError:
+        printing = []
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        assert cli.main(["build", "--profile", "smoke", *printing]) == 0
+    finally:
+        os.chdir(before)
+    return root
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,35 +10,11 @@ import nbformat
 import pytest
 from test_records import make
 
-from dcn.study import book, cli, pages, records
+from dcn.study import book, pages, records
 from dcn.study.config import MEASUREMENTS, RUNS, SEEDS, SMOKE, run_config, seeds_of
 from dcn.study.published import ACCURACY
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("notebooks", "book", "_config.yml")
-
-
-def copy_project(target):
-    for name in SOURCES:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-        else:
-            shutil.copy(source, target / name)
-    return target
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A copy of the project in which the smoke book was built once."""
-    root = copy_project(tmp_path_factory.mktemp("clone"))
-    before = os.getcwd()
-    os.chdir(root)
-    try:
-        assert cli.main(["build", "--profile", "smoke"]) == 0
-    finally:
-        os.chdir(before)
-    return root
 
 
 @pytest.fixture
@@ -136,6 +111,14 @@ def test_a_warning_of_the_rendering_is_an_error(inside, monkeypatch):
     assert index.read_bytes() == before
 
 
+def test_without_a_browser_no_pdf_is_begun(project, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("BROWSER_PATH", "/no/such/browser")
+    with pytest.raises(book.BookError, match="none of chromium, .* is installed"):
+        book.build("smoke", pdf=True)
+    assert not (project / "_build").exists()
+
+
 def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeypatch):
     copy_project_without_records(project)
     monkeypatch.setattr(book, "execute", None)
@@ -181,9 +164,8 @@ def test_a_page_that_fails_beside_others_leaves_no_book(project, monkeypatch):
 
 
 def copy_project_without_records(target):
-    for name in SOURCES:
-        if name != "_config.yml":
-            shutil.copytree(ROOT / name, target / name, dirs_exist_ok=True)
+    for name in ("notebooks", "book"):
+        shutil.copytree(ROOT / name, target / name, dirs_exist_ok=True)
     shutil.rmtree(target / "book" / "records")
 
 

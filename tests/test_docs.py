@@ -2,10 +2,13 @@
 
 import doctest
 import importlib
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+import dcn
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,3 +25,11 @@ def test_readme():
     assert blocks
     for block in blocks:
         exec(block, {})
+
+
+def test_all_metadata_names_one_version_and_one_title():
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {dcn.__version__}\n" in citation
+    assert f'\ntitle: "{zenodo["title"]}"\n' in citation
+    assert zenodo["version"] == dcn.__version__

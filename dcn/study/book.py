@@ -19,7 +19,10 @@ from dcn.study import records
 from dcn.study.config import MEASUREMENTS, record_name
 from dcn.study.pages import PAGES, needed, page_parameters, sources
 
-__all__ = ["BookError", "build", "execute", "reject_unfinished", "variant"]
+__all__ = ["BookError", "build", "execute", "find_browser", "reject_unfinished", "variant"]
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class BookError(RuntimeError):
@@ -80,6 +83,9 @@ def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbform
             figure["caption"] += f" Sources: {', '.join(links)}."
     text = f"## Sources\n\nThe records and the notebook behind this page's figures and tables: {', '.join(links)}."
     notebook.cells.append(nbformat.v4.new_markdown_cell(text, id="sources"))
+    if sources(page, parameters):
+        code = f"from dcn.study import pages, tables\n\ntables.origins(pages.origins({page!r}, {dict(parameters)!r}))"
+        notebook.cells.append(nbformat.v4.new_code_cell(code, id="origins", metadata={"tags": ["hide-input"]}))
     return notebook
 
 
@@ -102,18 +108,37 @@ def reject_unfinished(path: Path) -> None:
                 raise BookError(f"{path}: cell {number} holds the error {output.ename}: {output.evalue}")
 
 
-def build(profile: str = "paper", *, progress: bool = True) -> Path:
+def find_browser() -> str:
+    """Returns the path of a Chromium or Chrome, which prints the book: `BROWSER_PATH`, or else the first one installed.
+
+    Raises:
+        BookError: if there is none.
+    """
+    candidates = (os.environ.get("BROWSER_PATH", ""), *BROWSERS)
+    found = next(filter(None, map(shutil.which, candidates)), None)
+    if found is None:
+        raise BookError(f"none of {', '.join(BROWSERS)} is installed, and BROWSER_PATH names none")
+    return found
+
+
+def build(profile: str = "paper", *, pdf: bool = False, progress: bool = True) -> Path:
     """Executes all pages and renders the book; puts it in the place of the last one only if all went well.
 
     With the profile "paper" nothing is trained: the pages show the committed records. With "smoke" small runs are
     trained, and the book made of them lies apart.
 
+    Args:
+        profile: "paper" or "smoke".
+        pdf: whether to print the whole book as well, into `report.pdf` beside its first page.
+        progress: whether to say what is done.
+
     Returns:
         The path of the book's first page.
 
     Raises:
-        BookError: if a record is missing, a notebook fails, or the rendering gives a warning.
+        BookError: if a record is missing, a notebook fails, the rendering gives a warning, or no browser can print.
     """
+    browser = find_browser() if pdf else ""
     root = records.project_root()
     if not (root / "book" / "_toc.yml").is_file():
         raise BookError(f"{root} is not a clone of the project: book/_toc.yml is missing")
@@ -126,7 +151,11 @@ def build(profile: str = "paper", *, progress: bool = True) -> Path:
     (staging / "book" / "records").mkdir()
     _execute_all(profile, staging / "book", progress)
     _say("rendering", progress)
-    _render(root, staging)
+    _render(root, staging, "html")
+    if pdf:
+        _say("printing", progress)
+        _render(root, staging, "singlehtml")
+        _print(browser, staging / "_build" / "singlehtml" / "intro.html", staging / "_build" / "html" / "report.pdf")
     finished = root / "_build" / ("html" if profile == "paper" else profile)
     former = finished.with_name(f"{finished.name}.former")
     shutil.rmtree(former, ignore_errors=True)
@@ -173,7 +202,7 @@ def _require_records() -> None:
             raise BookError(f"{path} is missing. Measure it, on a quiet machine, with: dcn run {name}")
 
 
-def _render(root: Path, staging: Path) -> None:
+def _render(root: Path, staging: Path, builder: str) -> None:
     command = [
         sys.executable,
         "-c",
@@ -182,12 +211,24 @@ def _render(root: Path, staging: Path) -> None:
         str(staging / "book"),
     ]
     command += ["--path-output", str(staging), "--config", str(root / "_config.yml")]
-    command += ["--toc", str(staging / "book" / "_toc.yml"), "-n", "-W", "--keep-going", "--all", "-q"]
+    command += ["--toc", str(staging / "book" / "_toc.yml"), "--builder", builder]
+    command += ["-n", "-W", "--keep-going", "--all", "-q"]
     log = staging / "rendering.log"
     with log.open("w", encoding="utf-8") as file:
         status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ, check=False).returncode
     if status != 0:
         raise BookError(f"jupyter-book ended with exit code {status}:\n{_indent(log.read_text(encoding='utf-8'))}")
+
+
+def _print(browser: str, page: Path, target: Path) -> None:
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command += ["--virtual-time-budget=60000", f"--print-to-pdf={target}", page.as_uri()]
+    try:
+        printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    except subprocess.TimeoutExpired:
+        raise BookError(f"{browser} did not print {page} within five minutes") from None
+    if printed.returncode != 0 or not target.is_file():
+        raise BookError(f"{browser} could not print {page}:\n{_indent(printed.stderr)}")
 
 
 def variant(page: str, parameters: Mapping[str, Any]) -> Path:

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("build", help="execute all pages and render the book")
     _add_profile(command)
+    command.add_argument("--pdf", action="store_true", help="print it into report.pdf too; wants Chromium or Chrome")
     command.set_defaults(call=_build)
 
     command = commands.add_parser("check", help="exit 1 if a record that the book needs is stale or missing")
@@ -139,7 +140,7 @@ def _build(options: argparse.Namespace) -> int:
 
     if options.profile == "paper":
         _print_standings()
-    print(f"book: {book.build(options.profile)}")
+    print(f"book: {book.build(options.profile, pdf=options.pdf)}")
     return 0
 
 

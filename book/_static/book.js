@@ -1,0 +1,49 @@
+// Beside every figure and under every table, a link to its data: the file of the picture, or the cells as CSV.
+document.addEventListener("DOMContentLoaded", () => {
+  const page = location.pathname.split("/").pop().replace(/\.html$/, "") || "index";
+  const link = (text, href, name) =>
+    Object.assign(document.createElement("a"), { textContent: text, href, download: name, className: "download-data" });
+
+  document.querySelectorAll("article figure").forEach((figure, number) => {
+    const image = figure.querySelector("img"), caption = figure.querySelector("figcaption p:last-of-type");
+    if (!image || !caption) return;
+    const ending = image.src.split(".").pop();
+    caption.append(" ", link(`Figure as ${ending.toUpperCase()}`, image.src, `${page}-figure-${number + 1}.${ending}`), ".");
+  });
+
+  // The corners that pandas leaves empty head nothing: without this a screen reader announces them as headers.
+  for (const header of document.querySelectorAll("article table.dataframe th")) {
+    if (header.textContent.trim()) continue;
+    const cell = document.createElement("td");
+    for (const { name, value } of header.attributes) cell.setAttribute(name, value);
+    header.replaceWith(cell);
+  }
+
+  // The roles of the list of references are those of a former standard.
+  for (const entry of document.querySelectorAll(".citation-list > *")) entry.setAttribute("role", "listitem");
+
+  // A cell that spans rows or columns stands in each of them.
+  const cells = table => {
+    const rows = [...table.rows].map(() => []);
+    [...table.rows].forEach((row, y) => {
+      let x = 0;
+      for (const cell of row.cells) {
+        while (rows[y][x] !== undefined) x++;
+        const text = cell.textContent.trim().replace(/\s+/g, " ");
+        for (let down = 0; down < cell.rowSpan; down++)
+          for (let right = 0; right < cell.colSpan; right++) rows[y + down][x + right] = text;
+        x += cell.colSpan;
+      }
+    });
+    return rows;
+  };
+  const quoted = text => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  document.querySelectorAll("article table.dataframe, article .pst-scrollable-table-container > table").forEach((table, number) => {
+    const csv = cells(table).map(row => row.map(quoted).join(",") + "\r\n").join("");
+    const paragraph = document.createElement("p");
+    paragraph.className = "download-table";
+    const name = `${page}-table-${number + 1}.csv`;
+    paragraph.append(link("Table as CSV", `data:text/csv;charset=utf-8,${encodeURIComponent(csv)}`, name));
+    (table.closest(".cell_output, .pst-scrollable-table-container") ?? table).after(paragraph);
+  });
+});

@@ -1,0 +1,183 @@
+"""The book as its readers meet it: in a browser, with and without a pointer, wide and narrow, light and dark."""
+
+import csv
+import functools
+import io
+import os
+import re
+import threading
+import urllib.parse
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+
+from dcn.study import book
+
+try:
+    BROWSER = book.find_browser()
+except book.BookError as error:
+    if "BROWSER_PATH" in os.environ:
+        raise
+    pytest.skip(str(error), allow_module_level=True)
+
+# Of axe-core's rules, "region" alone is left out: the theme puts the book's title outside any landmark.
+RULES = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
+    "rules": {"region": {"enabled": False}},
+    "preload": False,  # it would load style sheets again, some from addresses that do not exist
+}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def html(built):
+    return built / "_build" / "smoke"
+
+
+@pytest.fixture(scope="module")
+def address(html):
+    """The book on a server of its own, as any static host serves it."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=html)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page()
+    yield page
+    page.close()
+
+
+def pages_of(html):
+    """Returns all pages but the one that leads on to the first."""
+    pages = [path for path in html.rglob("*.html") if not {"_static", "_downloads"} & set(path.parts)]
+    return sorted(path for path in pages if path.name != "index.html")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
+def test_every_page_is_whole_and_accessible(browser, html, address, width, scheme):
+    problems = []
+    with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme) as context:
+        for path in pages_of(html):
+            name = path.relative_to(html).as_posix()
+            page = context.new_page()
+            found = []
+            page.on("console", lambda message, found=found: found.append(message.text) if is_bad(message) else None)
+            page.on("pageerror", lambda error, found=found: found.append(str(error)))
+            page.on("response", lambda response, found=found: found.append(response.url) if not response.ok else None)
+            page.on("requestfailed", lambda request, found=found: found.append(f"failed: {request.url}"))
+            page.on("request", lambda request, found=found: found.append(request.url) if is_outside(request) else None)
+            page.goto(f"{address}/{name}", wait_until="networkidle")
+            too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            if too_wide > 0:
+                found.append(f"{too_wide} pixels too wide")
+            found += page.evaluate(
+                "[...document.querySelectorAll('article img')].filter(image => !image.alt || !image.naturalWidth)"
+                ".map(image => 'image without text or size: ' + image.outerHTML.slice(0, 200))"
+            )
+            for broken in Axe().run(page, options=RULES).response["violations"]:
+                found.append(f"{broken['id']}: {broken['nodes'][0]['html'][:200]} and {len(broken['nodes']) - 1} more")
+            problems += [f"{name}: {problem}" for problem in found]
+            page.close()
+    assert not problems, "\n".join(problems)
+
+
+def is_bad(message):
+    return message.type in ("error", "warning")
+
+
+def is_outside(request):
+    url = urllib.parse.urlsplit(request.url)
+    return url.scheme not in ("data", "blob") and url.hostname != "127.0.0.1"
+
+
+def test_no_internal_link_is_broken(html):
+    texts = {path: path.read_text(encoding="utf-8") for path in pages_of(html)}
+    anchors = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in texts.items()}
+    broken = []
+    for path, text in texts.items():
+        for link in re.findall(r'<a\b[^>]*\bhref="([^"]*)"', text):
+            url = urllib.parse.urlsplit(link.replace("&amp;", "&"))
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / urllib.parse.unquote(url.path)).resolve() if url.path else path
+            anchor = urllib.parse.unquote(url.fragment)
+            if not target.is_file() or (anchor and target in anchors and anchor not in anchors[target]):
+                broken.append(f"{path.name}: {link}")
+    assert not broken
+
+
+def test_the_map_answers_to_pointer_keyboard_and_choice(page, address):
+    page.goto(f"{address}/executed/robustness.html")
+    told, fields = page.locator(".robustness-map .chosen p"), page.locator(".robustness-map td")
+    fields.first.hover()
+    first = told.inner_text()
+    assert first.startswith("CNN, zoom 1.00, shift")
+    page.keyboard.press("Tab")
+    fields.last.focus()
+    expect(told).not_to_have_text(first)
+    before = fields.all_inner_texts()
+    page.locator(".robustness-map select").select_option("deformable_mini_resnet")
+    expect(told).to_contain_text("deformable mini-ResNet")
+    assert fields.all_inner_texts() != before
+
+
+def test_search_finds_a_term_without_a_server(page, html):
+    page.goto(f"{(html / 'search.html').as_uri()}?q=identity")
+    expect(page.locator("#search-results li a").first).to_be_visible(timeout=20_000)
+    assert any("offsets.html" in link.get_attribute("href") for link in page.locator("#search-results li a").all())
+
+
+def test_tables_and_figures_can_be_had_as_files(page, address):
+    page.goto(f"{address}/executed/accuracy.html")
+    link = page.get_by_role("link", name="Table as CSV").first
+    content = urllib.parse.unquote(link.get_attribute("href").partition(",")[2])
+    rows = list(csv.reader(io.StringIO(content)))
+    table = page.locator("table.dataframe").first
+    assert len(rows) == table.locator("tr").count() > 8
+    assert len({len(row) for row in rows}) == 1
+    assert rows[-1][:2] == ["deformable mini-ResNet", "scaled"]  # of which the page shows the first in the row above
+    picture = page.get_by_role("link", name="Figure as SVG").first
+    with page.expect_download() as download:
+        picture.click()
+    assert download.value.suggested_filename == "accuracy-figure-1.svg"
+    assert "<svg" in download.value.path().read_text(encoding="utf-8")
+
+
+def test_it_can_be_read_by_keyboard(page, address):
+    page.goto(f"{address}/verdict.html")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#main-content"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_the_whole_book_is_printed(html):
+    content = (html / "report.pdf").read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert content.count(b"/Type /Page\n") > len(pages_of(html))
+
+
+def test_print_shows_the_text_alone(page, address):
+    page.goto(f"{address}/verdict.html")
+    expect(page.locator(".bd-sidebar-primary")).to_be_visible()
+    page.emulate_media(media="print")
+    expect(page.locator(".bd-sidebar-primary")).to_be_hidden()
+    assert page.locator("h1:visible").inner_text().startswith("The verdict")
