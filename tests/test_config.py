@@ -4,6 +4,8 @@ import math
 import pytest
 
 from dcn.study.config import (
+    RATES,
+    RESIDUAL,
     RUNS,
     STAND_INS,
     ConfigurationError,
@@ -82,7 +84,21 @@ def test_controls_keep_the_protocol():
         if control.initial_run:
             assert (control.optimizer, control.train_on, control.batch_size) == ("adam", "scaled", 32), name
         if "resnet" in name:
-            assert (control.optimizer, control.learning_rate, control.epochs) == ("sgd", 1e-3, 10), name
+            assert (control.optimizer, control.learning_rate) == ("sgd", 1e-3), name
+
+
+def test_the_residual_networks_change_one_thing_at_a_time():
+    published, unfrozen, repaired, chained = (RUNS[name] for name in RESIDUAL if "deformable" in name)
+    assert dataclasses.replace(published, trainable=True, epochs=unfrozen.epochs) == unfrozen
+    assert dataclasses.replace(unfrozen, corners="bilinear", pairing="per_pixel") == repaired
+    assert dataclasses.replace(repaired, chained=True) == chained
+    assert dataclasses.replace(RUNS["mini_resnet"], chained=True) == RUNS["chained_mini_resnet"]
+
+
+def test_the_rates_differ_in_nothing_else():
+    rates = [RUNS[name].learning_rate for name in RATES]
+    assert rates == sorted(rates)
+    assert len({dataclasses.replace(RUNS[name], learning_rate=1.0, epochs=1) for name in RATES}) == 1
 
 
 def test_a_stand_in_differs_in_the_model_alone():

@@ -133,8 +133,8 @@ def test_provenance_table(record):
         "started": "then", "finished": "now", "seconds": 120, "data_sha256": "d" * 64, "weights_sha256": "w" * 64,
     }  # fmt: skip
     table = tables.provenance(record, "fresh")
-    assert table.loc["record", ""] == "cnn (fresh)"
-    assert "2.0 minutes" in table.loc["trained", ""]
+    assert table.loc["record", "value"] == "cnn (fresh)"
+    assert "2.0 minutes" in table.loc["trained", "value"]
     record.confirmations = [
         {
             "date": "2026-11-22T10:00",
@@ -143,4 +143,4 @@ def test_provenance_table(record):
             "largest_witness_difference": 1e-6,
         }
     ]
-    assert "1.0e-06" in tables.provenance(record, "confirmed").loc["confirmed 2026-11-22", ""]
+    assert "1.0e-06" in tables.provenance(record, "confirmed").loc["confirmed 2026-11-22", "value"]

@@ -117,6 +117,25 @@ def test_controls_are_compared_after_as_many_epochs():
     assert figures.controls(table).get_xlim()[0] == 48
 
 
+def test_side_by_side_compares_after_the_epochs_that_all_have():
+    first, second = (runs([accuracy])["cnn"][0] for accuracy in (0.5, 0.6))
+    first.history = [{"epoch": n, "validation_accuracy": n / 10} for n in (1, 2, 3)]
+    second.history = [{"epoch": n, "validation_accuracy": n / 20} for n in (1, 2)]
+    table = tables.side_by_side({"one": first, "other": second})
+    assert table.loc["one"].tolist() == [3, 20, 50, 50]
+    assert table.loc["other", "after 2"] == 10
+    lines = figures.validation_curves({"one": first, "other": second}).get_lines()
+    assert [line.get_label() for line in lines] == ["one", "other"]
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+
+
+def test_split_chooses_by_the_images_held_out():
+    record = runs([0.5])["cnn"][0]
+    pairs = ((0.7, 0.6), (0.9, 0.7), (0.8, 0.75), (0.8, 0.65))
+    record.history = [{"validation_accuracy": held_out, "test_accuracy": test} for held_out, test in pairs]
+    assert tables.split({"one": record}).loc["one"].tolist() == [65, 70, 75, 5, 90, "2 of 4"]
+
+
 def test_status_has_a_row_for_every_run():
     record = make(
         run_config("cnn"), seconds=90.0, finished="2026-01-02T03:04:05", processor="one", threads=2, tensorflow="2"
@@ -125,6 +144,22 @@ def test_status_has_a_row_for_every_run():
     table = tables.status({"cnn": ("confirmed", record), "mini_resnet": ("missing", None)})
     assert table.loc["cnn"].tolist() == ["confirmed", "1", "2", "2026-01-02", "2026-02-03", "one, threads: 2", "2"]
     assert table.loc["mini_resnet"].tolist() == ["missing", "", "", "", "", "", ""]
+
+
+def test_origins_has_a_row_for_every_record():
+    found = {
+        "cnn": {
+            "standing": "fresh",
+            "seed": 0,
+            "finished": "2026-01-02T03:04:05",
+            "seconds": 90.0,
+            "code_sha256": "ab",
+        },
+        "offsets": {"standing": "stale", "started": "2026-02-03T00:00:00", "tensorflow": "2", "processor": "one"},
+    }
+    table = tables.origins(found)
+    assert table.loc["cnn"].tolist() == ["fresh", "0", "2026-01-02", "2", "ab", "", ""]
+    assert table.loc["offsets"].tolist() == ["stale", "", "2026-02-03", "", "", "2", "one"]
 
 
 def test_parameters_are_those_of_the_notebook():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +13,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from dcn.study import published
+from dcn.study.config import CONTROLS
 from dcn.study.data import SHIFT, ZOOM, Transforms
 from dcn.study.records import Record
 
@@ -21,11 +26,13 @@ __all__ = [
     "COLOURS",
     "NAMES",
     "accuracies",
+    "as_image",
     "block_changes",
     "controls",
     "cost_by_size",
     "digits",
     "draws",
+    "finding",
     "offset_traces",
     "receptive_fields",
     "robustness",
@@ -34,6 +41,7 @@ __all__ = [
     "training_curve",
     "transform_distribution",
     "use_style",
+    "validation_curves",
 ]
 
 _PALETTE = sns.color_palette("colorblind")
@@ -157,6 +165,32 @@ def training_curve(record: Record, others: Sequence[Record] = (), ax: Axes | Non
     return ax
 
 
+def validation_curves(runs: Mapping[str, Record], ax: Axes | None = None) -> Axes:
+    """Draws the validation accuracy of several runs by epoch, each model in its colour.
+
+    Args:
+        runs: by what each is called.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+    of_model: dict[str, int] = {}
+    for label, record in runs.items():
+        model = record.config.model
+        number = of_model[model] = of_model.get(model, -1) + 1
+        line, marker = ("-", "--", "-.", ":")[number % 4], "os^D"[number % 4]
+        epochs, values = _history(record, "validation_accuracy")
+        ax.plot(epochs, values, color=COLOURS[model], linestyle=line, marker=marker, label=label)
+    ax.set(xlabel="epoch", ylabel="validation accuracy")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return ax
+
+
 def _history(record: Record, key: str) -> tuple[list[float], list[float]]:
     return [epoch["epoch"] for epoch in record.history], [epoch[key] for epoch in record.history]
 
@@ -214,13 +248,72 @@ def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.hlines(heights, table["scaled"], table["plain"], color="0.8", linewidth=3, zorder=1)
     ax.plot(table["plain"], heights, "o", color=REGULAR, markerfacecolor="white", markersize=8, label="plain")
     ax.plot(table["scaled"], heights, "o", color=REGULAR, markersize=8, label="scaled and translated")
-    label = "scaled, published protocol after as many epochs"
+    for number, seed in enumerate(name for name in table if name.startswith("seed ")):
+        label = "each seed" if number == 0 else None
+        ax.plot(table[seed], heights + 0.25, ".", color=REGULAR, markersize=5, label=label)
+    label = "published protocol after as many epochs"
     ax.plot(table["as published"], heights, "|", color=ACCENT, markersize=20, markeredgewidth=2.5, label=label)
-    ax.set_yticks(heights, [f"{name}\nepochs: {row.epochs}" for name, row in table.iterrows()])
+    ax.set_yticks(heights, [f"{name}\nepochs: {row.epochs:.0f}" for name, row in table.iterrows()])
     ax.set(xlabel="test accuracy (%)", xlim=(min(50, table[["plain", "scaled"]].min().min() - 2), 101))
     ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    ax.figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     return ax
+
+
+def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray) -> Figure:
+    """Draws the report's finding in one picture: digits, and how well scaled ones are read with and without the layer.
+
+    Args:
+        table: as `tables.controls` returns it.
+        plain: (N, H, W), values from 0 to 1.
+        moved: (N, H, W), the same images scaled and translated.
+
+    Returns:
+        The figure.
+    """
+    shown = {
+        "cnn": "CNN, trained on\nplain digits",
+        "deformable_cnn": "with the new layer,\ntrained on scaled digits",
+        "cnn_batch_norm": "without it, trained\nin the same way",
+        "cnn_scaled": "without it,\nall weights trained",
+    }
+    figure = plt.figure(figsize=(6.8, 2.7), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2.4))[0]
+    axes = left.subplots(2, len(plain))
+    for row, (images, name) in enumerate(((plain, "plain"), (moved, "scaled"))):
+        for ax, image in zip(axes[row], images, strict=True):
+            ax.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+        axes[row, 0].set_ylabel(name)
+    ax = right.subplots()
+    values = [table.loc[CONTROLS[run], "scaled"] for run in shown]
+    colours = [COLOURS["deformable_cnn" if run == "deformable_cnn" else "cnn"] for run in shown]
+    ax.barh(range(len(shown)), values, color=colours, height=0.65)
+    for height, value in enumerate(values):
+        letters = "black" if colours[height] == COLOURS["deformable_cnn"] else "white"
+        ax.text(3, height, f"{value:.1f} %", color=letters, verticalalignment="center")
+    for height, run in enumerate(run for run in shown if run in published.ACCURACY):
+        theirs = 100 * published.ACCURACY[run]["scaled"]
+        ax.plot(theirs, height, "D", color="black", markerfacecolor="white", markersize=7, clip_on=False)
+    ax.set_yticks(range(len(shown)), shown.values())
+    ax.set(xlabel="scaled digits read (%)", xlim=(0, 112), ylim=(len(shown) - 0.5, -0.5), xticks=range(0, 101, 20))
+    ax.annotate("published", (published.ACCURACY["cnn"]["scaled"] * 100 + 5, 0), fontsize="small", va="center")
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+def as_image(figure: Figure, alternative: str) -> str:
+    """Returns HTML that shows a figure, vector graphics in a single tag, where a page cannot show the figure itself.
+
+    Args:
+        figure: any figure; it is closed.
+        alternative: what it shows, in words.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img class="finding" alt="{html.escape(alternative)}" src="data:image/svg+xml;base64,{content}">'
 
 
 def draws(

@@ -12,7 +12,10 @@ from typing import Any
 from dcn.study import records
 from dcn.study.config import (
     CONTROLS,
+    HELD_OUT,
     MEASUREMENTS,
+    RATES,
+    RESIDUAL,
     SEEDS,
     SMOKE,
     ConfigurationError,
@@ -31,9 +34,11 @@ __all__ = [
     "measurement_standing",
     "needed",
     "notebook_parameters",
+    "origins",
     "page_parameters",
     "parse_parameters",
     "runs_of",
+    "shown",
     "sources",
 ]
 
@@ -55,6 +60,7 @@ class Page:
         title: the page's heading, in place of the template's.
         lead: what this page shows, in place of the template's first paragraph.
         runs: names of the runs that it shows; with as many seeds as its parameter `seeds` says, if it has one.
+        single_runs: names of the runs of which it shows one seed, whatever that parameter says.
         measurement: name of the measurement that it shows, a key of `config.MEASUREMENTS`.
         parameters: what it is executed with.
         smoke: what the profile "smoke" changes.
@@ -64,6 +70,7 @@ class Page:
     title: str = ""
     lead: str = ""
     runs: tuple[str, ...] = ()
+    single_runs: tuple[str, ...] = ()
     measurement: str = ""
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     smoke: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -105,10 +112,18 @@ PAGES: dict[str, Page] = {
         "{numref}`deformable_mini_resnet-curve` corresponds to Fig. 8 of the paper.",
     ),
     "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke={**SMOKE, "steps": 5}),
-    "gain": Page("gain", runs=tuple(CONTROLS), parameters={"seed": 0}, smoke=SMOKE),
-    "validation": Page("validation", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
-    "residual": Page("residual", runs=("mini_resnet", "deformable_mini_resnet"), smoke=SMOKE),
-    "sensitivity": Page("sensitivity", runs=TRAINED, measurement="sensitivity", smoke={"draws": 1, "images": 500}),
+    "gain": Page("gain", runs=tuple(CONTROLS), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 1}),
+    "validation": Page(
+        "validation",
+        runs=tuple(ACCURACY),
+        single_runs=tuple(HELD_OUT),
+        parameters={"seeds": SEEDS},
+        smoke={**SMOKE, "seeds": 2},
+    ),
+    "residual": Page("residual", runs=tuple(RESIDUAL), smoke=SMOKE),
+    "sensitivity": Page(
+        "sensitivity", runs=(*TRAINED, *RATES), measurement="sensitivity", smoke={"draws": 1, "images": 500}
+    ),
     "accuracy": Page("accuracy", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
     "robustness": Page(
         "robustness",
@@ -211,8 +226,10 @@ def runs_of(page: str, parameters: Mapping[str, Any]) -> list[RunConfig]:
     names = (parameters["run"],) if "run" in parameters else PAGES[page].runs
     changes = _changes(parameters)
     if "run" in parameters or "seeds" not in parameters:
-        return [run_config(name, **changes) for name in names]
-    return [config for name in names for config in seeds_of(name, parameters["seeds"], **changes)]
+        found = [run_config(name, **changes) for name in names]
+    else:
+        found = [config for name in names for config in seeds_of(name, parameters["seeds"], **changes)]
+    return found + [run_config(name, **changes) for name in PAGES[page].single_runs]
 
 
 def _changes(parameters: Mapping[str, Any], without: str = "") -> dict[str, Any]:
@@ -221,16 +238,42 @@ def _changes(parameters: Mapping[str, Any], without: str = "") -> dict[str, Any]
     return {name: value for name, value in parameters.items() if name in fields}
 
 
-def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
-    """Returns the records that a page with these parameters shows, whether they are there already or yet to be made."""
+def shown(page: str, parameters: Mapping[str, Any]) -> list[RunConfig]:
+    """Returns the configurations of the runs that a page with these parameters shows, trained already or not."""
     configurations = runs_of(page, parameters)
     if "run" in parameters and "seeds" in parameters:  # it draws other seeds beside its own, where they are recorded
         siblings = seeds_of(parameters["run"], parameters["seeds"], **_changes(parameters, without="seed"))
         own = configurations[0].seed
         configurations += [record.config for record in records.recorded(siblings) if record.config.seed != own]
-    paths = [records.record_path(config) for config in configurations]
+    return configurations
+
+
+def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
+    """Returns the records that a page with these parameters shows, whether they are there already or yet to be made."""
+    paths = [records.record_path(config) for config in shown(page, parameters)]
     measurement = PAGES[page].measurement
     return paths + ([records.measurement_path(parameters, measurement)] if measurement else [])
+
+
+def origins(page: str, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns how the records of a page were made: name → "standing", "seed" of a run, and what it says of itself.
+
+    Raises:
+        OSError: if a measurement has not been made.
+        RecordError: if a record cannot be read.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for config in shown(page, parameters):
+        record = records.read(config)
+        made = record.provenance if record else {}
+        found[record_name(config)] = {"standing": records.standing(config, record), "seed": config.seed, **made}
+    measurement = PAGES[page].measurement
+    if measurement:
+        path = records.measurement_path(parameters, measurement)
+        own = path == records.measurement_path({}, measurement)
+        standing = {"standing": measurement_standing(measurement)} if own else {}
+        found[path.stem] = {**standing, **json.loads(path.read_text(encoding="utf-8"))}
+    return found
 
 
 def needed() -> list[RunConfig]:
@@ -241,14 +284,15 @@ def needed() -> list[RunConfig]:
 def measurement_standing(name: str) -> str:
     """Returns "fresh", "stale" or "missing" for a measurement that the book shows; none is confirmed by a replay.
 
-    It is stale too if its parameters are not the book's, or its weights no longer those of the run.
+    It is stale too if its parameters are not the book's, or its weights no longer those of the trained models.
     """
     path = records.measurement_path({}, name)
     if not path.is_file():
         return "missing"
     content = json.loads(path.read_text(encoding="utf-8"))
     same_parameters = content["parameters"] == MEASUREMENTS[name]
-    same_weights = all(_weights_of(run) == digest for run, digest in content.get("weights_sha256", {}).items())
+    weights = content.get("weights_sha256")
+    same_weights = weights is None or weights == {run: _weights_of(run) for run in TRAINED}
     same_code = content["code_sha256"] == records.code_sha256(records.MEASURED_BY[name])
     return "fresh" if same_parameters and same_weights and same_code else "stale"
 

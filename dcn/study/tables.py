@@ -27,11 +27,14 @@ __all__ = [
     "memory",
     "models",
     "multiply_adds",
+    "origins",
     "parameters",
     "provenance",
     "runtime",
     "seen",
     "selection",
+    "side_by_side",
+    "split",
     "status",
     "training_cost",
 ]
@@ -175,16 +178,15 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             which stands in for the published protocol.
 
     Returns:
-        One row a run: what changes in training, the epochs on scaled digits, the mean accuracies on plain and scaled
-        digits in percent, that on scaled digits of the published protocol after as many epochs and with as many seeds,
-        and the difference of both in percentage points.
+        One row a run: the epochs on scaled digits; the mean accuracies on plain and scaled digits, in percent; the
+        latter of each seed; that of the published protocol after as many epochs and with as many seeds; and the
+        difference of both in percentage points.
     """
     rows = {}
     for name, found in runs.items():
-        label, changes = CONTROLS[name]
         epochs = 0 if name == "cnn" else len(found[0].history)
         plain, scaled = (
-            100 * np.mean([record.evaluations[kind]["accuracy"] for record in found]) for kind in ("plain", "scaled")
+            100 * np.array([record.evaluations[kind]["accuracy"] for record in found]) for kind in ("plain", "scaled")
         )
         histories = [record.history for record in runs["cnn_batch_norm"][: len(found)]]
         published_protocol = (
@@ -192,15 +194,36 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             if 0 < epochs <= min(map(len, histories))
             else math.nan
         )
-        rows[label] = {
-            "what changes": changes,
+        rows[CONTROLS[name]] = {
             "epochs": epochs,
-            "plain": plain,
-            "scaled": scaled,
+            "plain": plain.mean(),
+            "scaled": scaled.mean(),
+            **{f"seed {record.config.seed}": value for record, value in zip(found, scaled, strict=True)},
             "as published": published_protocol,
-            "difference": scaled - published_protocol,
+            "difference": scaled.mean() - published_protocol,
         }
     return _with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2), "run")
+
+
+def side_by_side(runs: Mapping[str, Record]) -> pd.DataFrame:
+    """Returns what several runs reach: after as many epochs as all of them have, and at their ends, in percent.
+
+    Args:
+        runs: by what each is called. All validate on images of one kind.
+
+    Returns:
+        One row a run: its epochs, its validation accuracy after those that all have, and its test accuracies.
+    """
+    common = min(len(record.history) for record in runs.values())
+    rows = {
+        label: {
+            "epochs": len(record.history),
+            f"after {common}": 100 * record.history[common - 1]["validation_accuracy"],
+            **{f"{KINDS[kind]}, at the end": 100 * record.evaluations[kind]["accuracy"] for kind in KINDS},
+        }
+        for label, record in runs.items()
+    }
+    return _with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2).astype({"epochs": int}), "run")
 
 
 def draws(accuracies: Mapping[str, Mapping[str, Sequence[float]]], generators: Mapping[str, str]) -> pd.DataFrame:
@@ -330,7 +353,7 @@ def provenance(record: Record, standing: str) -> pd.DataFrame:
             f"code {confirmation['code_sha256'][:16]}, {confirmation['processor']}, largest difference of the first "
             f"losses {confirmation['largest_witness_difference']:.1e}"
         )
-    return _with_corner(pd.DataFrame({"": rows}), "what")
+    return _with_corner(pd.DataFrame({"value": rows}), "what")
 
 
 def seen(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -376,6 +399,54 @@ def selection(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     frame = pd.DataFrame.from_dict(rows, orient="index").round(2)
     frame.index = pd.MultiIndex.from_tuples(rows, names=["model", "run"])
     return frame
+
+
+def split(runs: Mapping[str, Record]) -> pd.DataFrame:
+    """Returns what choosing the best epoch on the test images adds, where there are others to choose by, in percent.
+
+    Args:
+        runs: by what each is called; each with images held out to validate on.
+
+    Returns:
+        One row a run: the test accuracy after the last epoch, after the one that is best on the held-out images, and
+        after the one that is best on the test images; and the difference of the last two in percentage points.
+    """
+    rows = {}
+    for label, record in runs.items():
+        held_out, test = (
+            100 * np.array([epoch[key] for epoch in record.history]) for key in ("validation_accuracy", "test_accuracy")
+        )
+        chosen = int(held_out.argmax())
+        rows[label] = {
+            "last epoch": test[-1],
+            "chosen on held-out images": test[chosen],
+            "chosen on test images": test.max(),
+            "difference": test.max() - test[chosen],
+            "held-out accuracy of the chosen epoch": held_out[chosen],
+            "chosen epoch": f"{chosen + 1} of {len(test)}",
+        }
+    return _with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2), "test accuracy (%)")
+
+
+def origins(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Returns one row a record: its standing, its seed, when, where and with what it was made, and how long that took.
+
+    Args:
+        found: as `pages.origins` returns it.
+    """
+    rows = {
+        name: {
+            "standing": made.get("standing", ""),
+            "seed": f"{made['seed']}" if "seed" in made else "",
+            "made": made.get("finished", made.get("started", ""))[:10],
+            "minutes": f"{made['seconds'] / 60:.0f}" if "seconds" in made else "",
+            "code (SHA-256)": made.get("code_sha256", "")[:12],
+            "TensorFlow": made.get("tensorflow", ""),
+            "processor": made.get("processor", ""),
+        }
+        for name, made in found.items()
+    }
+    return _with_corner(pd.DataFrame.from_dict(rows, orient="index"), "record")
 
 
 def status(found: Mapping[str, tuple[str, Record | None]]) -> pd.DataFrame:
