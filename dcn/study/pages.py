@@ -112,7 +112,7 @@ PAGES: dict[str, Page] = {
         "{numref}`deformable_mini_resnet-curve` corresponds to Fig. 8 of the paper.",
     ),
     "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke={**SMOKE, "steps": 5}),
-    "gain": Page("gain", runs=tuple(CONTROLS), parameters={"seeds": 2}, smoke={**SMOKE, "seeds": 1}),
+    "gain": Page("gain", runs=tuple(CONTROLS), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 1}),
     "validation": Page(
         "validation",
         runs=tuple(ACCURACY),
