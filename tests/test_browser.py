@@ -138,6 +138,16 @@ def test_the_map_answers_to_pointer_keyboard_and_choice(page, address):
     assert fields.all_inner_texts() != before
 
 
+def test_the_explorer_answers_to_choice(page, address):
+    page.goto(f"{address}/executed/sampling.html")
+    canvas, told = page.locator(".explorer canvas").first, page.locator(".explorer .views p").first
+    for name in ("digit", "model", "layer"):
+        before = canvas.evaluate("canvas => canvas.toDataURL()")
+        page.locator(f".explorer [name={name}]").select_option(index=1 if name == "digit" else 0)
+        assert canvas.evaluate("canvas => canvas.toDataURL()") != before, name
+    expect(told).to_contain_text("plain: one output of conv12 reads 25 points")  # 3x3 of 3x3, which overlap
+
+
 def test_search_finds_a_term_without_a_server(page, html):
     page.goto(f"{(html / 'search.html').as_uri()}?q=identity")
     expect(page.locator("#search-results li a").first).to_be_visible(timeout=20_000)

@@ -8,7 +8,7 @@ from test_records import make
 
 from dcn import models
 from dcn.study import figures, records, robustness, training
-from dcn.study.config import ConfigurationError, seeds_of
+from dcn.study.config import ConfigurationError, run_config
 from dcn.study.data import load_digits
 from dcn.study.published import ACCURACY
 
@@ -16,7 +16,7 @@ from dcn.study.published import ACCURACY
 @pytest.fixture
 def measured(project, monkeypatch):
     for model in ACCURACY:
-        records.write(make(seeds_of(model, 1)[0], weights_sha256=f"of {model}"))
+        records.write(make(run_config(model), weights_sha256=f"of {model}"))
     monkeypatch.setattr(training, "load_model", lambda record: models.mini_resnet())
     return robustness.robustness(zooms=2, shifts=3, images=10)
 

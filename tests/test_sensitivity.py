@@ -7,7 +7,7 @@ from test_records import make
 
 from dcn import models
 from dcn.study import figures, pages, records, sensitivity, tables, training
-from dcn.study.config import MEASUREMENTS, ConfigurationError, run_config, seeds_of
+from dcn.study.config import MEASUREMENTS, ConfigurationError, run_config
 from dcn.study.data import apply_transforms, draw_transforms, load_digits
 from dcn.study.published import ACCURACY
 
@@ -40,7 +40,7 @@ def test_test_sets_have_one_form():
 
 def test_models_are_evaluated_once_and_the_result_goes_stale_with_their_weights(project, monkeypatch):
     for model in ACCURACY:
-        records.write(make(seeds_of(model, 1)[0], weights_sha256=f"of {model}"))
+        records.write(make(run_config(model), weights_sha256=f"of {model}"))
     monkeypatch.setattr(training, "load_model", lambda record: models.mini_resnet())
     measured = sensitivity.sensitivity(draws=2, images=20)
     assert set(measured["accuracies"]) == set(ACCURACY)

@@ -292,9 +292,10 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray) -> Figure
     for height, value in enumerate(values):
         letters = "black" if colours[height] == COLOURS["deformable_cnn"] else "white"
         ax.text(3, height, f"{value:.1f} %", color=letters, verticalalignment="center")
-    for height, run in enumerate(run for run in shown if run in published.ACCURACY):
-        theirs = 100 * published.ACCURACY[run]["scaled"]
-        ax.plot(theirs, height, "D", color="black", markerfacecolor="white", markersize=7, clip_on=False)
+        run = list(shown)[height]
+        if run in published.ACCURACY:
+            theirs = 100 * published.ACCURACY[run]["scaled"]
+            ax.plot(theirs, height, "D", color="black", markerfacecolor="white", markersize=7)
     ax.set_yticks(range(len(shown)), shown.values())
     ax.set(xlabel="scaled digits read (%)", xlim=(0, 112), ylim=(len(shown) - 0.5, -0.5), xticks=range(0, 101, 20))
     ax.annotate("published", (published.ACCURACY["cnn"]["scaled"] * 100 + 5, 0), fontsize="small", va="center")

@@ -42,8 +42,6 @@ __all__ = [
     "sources",
 ]
 
-# The paper's models, seed 0, as `records.trained` finds them: a stand-in where the run itself is not trained as far.
-TRAINED = tuple(record_name(seeds_of(model, 1)[0]) for model in ACCURACY)
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
 
 
@@ -122,12 +120,12 @@ PAGES: dict[str, Page] = {
     ),
     "residual": Page("residual", runs=tuple(RESIDUAL), smoke=SMOKE),
     "sensitivity": Page(
-        "sensitivity", runs=(*TRAINED, *RATES), measurement="sensitivity", smoke={"draws": 1, "images": 500}
+        "sensitivity", runs=(*ACCURACY, *RATES), measurement="sensitivity", smoke={"draws": 1, "images": 500}
     ),
     "accuracy": Page("accuracy", runs=tuple(ACCURACY), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
     "robustness": Page(
         "robustness",
-        runs=TRAINED,
+        runs=tuple(ACCURACY),
         measurement="robustness",
         smoke={"zooms": 2, "shifts": 2, "images": 50},
     ),
@@ -245,7 +243,7 @@ def shown(page: str, parameters: Mapping[str, Any]) -> list[RunConfig]:
         siblings = seeds_of(parameters["run"], parameters["seeds"], **_changes(parameters, without="seed"))
         own = configurations[0].seed
         configurations += [record.config for record in records.recorded(siblings) if record.config.seed != own]
-    return configurations
+    return list(dict.fromkeys(configurations))
 
 
 def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
@@ -292,7 +290,7 @@ def measurement_standing(name: str) -> str:
     content = json.loads(path.read_text(encoding="utf-8"))
     same_parameters = content["parameters"] == MEASUREMENTS[name]
     weights = content.get("weights_sha256")
-    same_weights = weights is None or weights == {run: _weights_of(run) for run in TRAINED}
+    same_weights = weights is None or weights == {run: _weights_of(run) for run in ACCURACY}
     same_code = content["code_sha256"] == records.code_sha256(records.MEASURED_BY[name])
     return "fresh" if same_parameters and same_weights and same_code else "stale"
 

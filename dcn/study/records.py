@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dcn.study.config import MEASUREMENTS, ConfigurationError, RunConfig, is_published, record_name, seeds_of
+from dcn.study.config import MEASUREMENTS, ConfigurationError, RunConfig, is_published, record_name, run_config
 
 __all__ = [
     "Record",
@@ -174,7 +174,7 @@ def recorded(configurations: Iterable[RunConfig]) -> list[Record]:
 
 
 def trained(names: Iterable[str]) -> dict[str, Record]:
-    """Returns the records of named runs, as the book shows them, seed 0, or of what stands in for them.
+    """Returns the records of named runs, as the book shows them, seed 0.
 
     Raises:
         ConfigurationError: if a run has no record of its configuration.
@@ -182,7 +182,7 @@ def trained(names: Iterable[str]) -> dict[str, Record]:
     """
     found = {}
     for name in names:
-        config = seeds_of(name, 1)[0]
+        config = run_config(name)
         record = read(config)
         if record is None or record.config != config:
             raise ConfigurationError(
