@@ -1,5 +1,8 @@
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from test_records import make
 
@@ -20,6 +23,14 @@ def record():
     record = make(run_config("cnn"))
     record.history = [{"epoch": n, "accuracy": n / 10, "validation_accuracy": n / 20} for n in (1, 2, 3)]
     return record
+
+
+def test_tables_show_numbers_that_can_be_read():
+    frame = pd.DataFrame(
+        {"images": [10000], "accuracy": [94.3], "exactly": [0.0], "nearly": [1.23e-5], "none": [np.nan]}
+    )
+    html = figures.as_table(frame)
+    assert re.findall("<td>(.*?)</td>", html) == ["10,000", "94.30", "0", "1.2e-05", "–"]
 
 
 def test_training_curve_shows_both_runs(record):

@@ -156,26 +156,11 @@ def test_status_has_a_row_for_every_run():
     assert table.loc["mini_resnet"].tolist() == ["missing", "", "", "", "", "", ""]
 
 
-def test_origins_has_a_row_for_every_record():
-    found = {
-        "cnn": {
-            "standing": "fresh",
-            "seed": 0,
-            "finished": "2026-01-02T03:04:05",
-            "seconds": 90.0,
-            "code_sha256": "ab",
-        },
-        "offsets": {"standing": "stale", "started": "2026-02-03T00:00:00", "tensorflow": "2", "processor": "one"},
-    }
-    table = tables.origins(found)
-    assert table.loc["cnn"].tolist() == ["fresh", "0", "2026-01-02", "2", "ab", "", ""]
-    assert table.loc["offsets"].tolist() == ["stale", "", "2026-02-03", "", "", "2", "one"]
-
-
 def test_parameters_are_those_of_the_notebook():
-    table = tables.parameters(pages.notebook_parameters("training"), "training.ipynb")
-    assert table.loc["seed"].tolist() == ["int", "0", "of weights, order and transformations"]
-    assert table.loc["epochs", "type"] == "int or None"
+    table = tables.parameters({name: pages.notebook_parameters(name) for name in ("training", "again")})
+    assert table.loc[("training", "seed")].tolist() == ["int", "0", "of weights, order and transformations"]
+    assert table.loc[("training", "epochs"), "type"] == "int or None"
+    assert table.loc["again"].index.tolist() == ["template"]
 
 
 def test_selection_shows_last_and_best_epoch():

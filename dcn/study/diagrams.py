@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from dcn.study.figures import ACCENT, REGULAR
+from dcn.study.figures.style import ACCENT, REGULAR
 
 __all__ = ["deformable_convolution", "offset_pairing", "residual_blocks", "sampling_grids"]
 
