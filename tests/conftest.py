@@ -37,26 +37,53 @@ def project(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """A copy of the project in which the smoke book was built once."""
-    from dcn.study import book, cli
+def browser_path():
+    """Where Chromium or Chrome is; None if there is none, unless BROWSER_PATH demands one."""
+    from dcn.study import book
+
+    try:
+        return book.find_browser()
+    except book.BookError:
+        if "BROWSER_PATH" in os.environ:
+            raise
+        return None
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory, browser_path):
+    """A copy of the project in which the smoke book was built once, and printed if there is a browser."""
+    from dcn.study import cli
 
     root, here = tmp_path_factory.mktemp("clone"), Path(__file__).parents[1]
     for name in ("notebooks", "book"):
         shutil.copytree(here / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy(here / "_config.yml", root)
-    try:
-        book.find_browser()
-        printing = ["--pdf"]
-    except book.BookError:
-        printing = []
     before = Path.cwd()
     os.chdir(root)
     try:
-        assert cli.main(["build", "--profile", "smoke", *printing]) == 0
+        assert cli.main(["build", "--profile", "smoke", *(["--pdf"] if browser_path else [])]) == 0
     finally:
         os.chdir(before)
     return root
+
+
+@pytest.fixture(scope="module")
+def browser(browser_path):
+    if browser_path is None:
+        pytest.skip("no browser is installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page()
+    yield page
+    page.close()
 
 
 @pytest.fixture(autouse=True)

@@ -59,10 +59,22 @@ def test_every_figure_links_to_its_record_and_its_notebook(inside):
         assert captions or page in ("guide", "again", "status")
         configurations = pages.runs_of(page, pages.page_parameters(page, "smoke"))
         expected = {records.record_path(config).name for config in configurations} | {f"{content.notebook}.ipynb"}
-        for part in (*captions, text[text.index('id="sources"') :]):
+        section = text[text.index('id="sources"') :]
+        for part in (section, *(caption for caption in captions if f'href="#{page}-sources"' not in caption)):
             links = dict(re.findall(r'<a class="reference download[^>]*href="([^"]*/([^"/]*))"', part))
             assert set(links.values()) >= expected
             assert all((path.parent / link).is_file() for link in links)
+        for config in configurations:
+            made = records.read(config)
+            row = next(row for row in section.split("<tr") if records.record_path(config).name in row)
+            for told in ("fresh", made.provenance["code_sha256"][:12], made.provenance["processor"]):
+                assert told in row
+
+
+def test_what_is_published_names_no_folder_of_this_machine(inside):
+    for path in (inside / "_build" / "smoke").rglob("*"):
+        if path.suffix in (".html", ".ipynb", ".md", ".js", ".svg", ".json"):
+            assert str(inside) not in path.read_text(encoding="utf-8"), path
 
 
 def test_nothing_is_loaded_from_elsewhere(inside):

@@ -3,7 +3,6 @@
 import csv
 import functools
 import io
-import os
 import re
 import threading
 import urllib.parse
@@ -11,16 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
-
-from dcn.study import book
-
-try:
-    BROWSER = book.find_browser()
-except book.BookError as error:
-    if "BROWSER_PATH" in os.environ:
-        raise
-    pytest.skip(str(error), allow_module_level=True)
+from playwright.sync_api import expect
 
 # Of axe-core's rules, "region" alone is left out: the theme puts the book's title outside any landmark.
 RULES = {
@@ -47,21 +37,6 @@ def address(html):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page()
-    yield page
-    page.close()
 
 
 def pages_of(html):
@@ -170,6 +145,15 @@ def test_tables_and_figures_can_be_had_as_files(page, address):
     assert "<svg" in download.value.path().read_text(encoding="utf-8")
 
 
+def test_a_large_number_is_written_for_people_on_the_page_and_for_programs_in_the_file(page, address):
+    page.goto(f"{address}/executed/cnn.html")
+    cell = page.locator("table.dataframe").first.locator("tr").last.locator("td").last
+    assert cell.inner_text() == "25,515,776"
+    expect(cell).to_have_css("text-align", "right")
+    content = page.get_by_role("link", name="Table as CSV").first.get_attribute("href")
+    assert urllib.parse.unquote(content).rstrip().endswith(",25515776")
+
+
 def test_it_can_be_read_by_keyboard(page, address):
     page.goto(f"{address}/verdict.html")
     page.keyboard.press("Tab")
@@ -179,6 +163,7 @@ def test_it_can_be_read_by_keyboard(page, address):
     assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
 
 
+@pytest.mark.usefixtures("browser")  # which prints it
 def test_the_whole_book_is_printed(html):
     content = (html / "report.pdf").read_bytes()
     assert content.startswith(b"%PDF-")

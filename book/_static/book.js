@@ -2,13 +2,15 @@
 document.addEventListener("DOMContentLoaded", () => {
   const page = location.pathname.split("/").pop().replace(/\.html$/, "") || "index";
   const link = (text, href, name) =>
-    Object.assign(document.createElement("a"), { textContent: text, href, download: name, className: "download-data" });
+    Object.assign(document.createElement("a"), { textContent: text, href, download: name });
 
   document.querySelectorAll("article figure").forEach((figure, number) => {
     const image = figure.querySelector("img"), caption = figure.querySelector("figcaption p:last-of-type");
     if (!image || !caption) return;
     const ending = image.src.split(".").pop();
-    caption.append(" ", link(`Figure as ${ending.toUpperCase()}`, image.src, `${page}-figure-${number + 1}.${ending}`), ".");
+    const sentence = Object.assign(document.createElement("span"), { className: "download-figure" });
+    sentence.append(" ", link(`Figure as ${ending.toUpperCase()}`, image.src, `${page}-figure-${number + 1}.${ending}`), ".");
+    caption.append(sentence);
   });
 
   // The corners that pandas leaves empty head nothing: without this a screen reader announces them as headers.
@@ -22,28 +24,41 @@ document.addEventListener("DOMContentLoaded", () => {
   // The roles of the list of references are those of a former standard.
   for (const entry of document.querySelectorAll(".citation-list > *")) entry.setAttribute("role", "listitem");
 
-  // A cell that spans rows or columns stands in each of them.
-  const cells = table => {
+  // The cells of a table by row and column: one that spans rows or columns stands in each of them.
+  const grid = table => {
     const rows = [...table.rows].map(() => []);
     [...table.rows].forEach((row, y) => {
       let x = 0;
       for (const cell of row.cells) {
         while (rows[y][x] !== undefined) x++;
-        const text = cell.textContent.trim().replace(/\s+/g, " ");
         for (let down = 0; down < cell.rowSpan; down++)
-          for (let right = 0; right < cell.colSpan; right++) rows[y + down][x + right] = text;
+          for (let right = 0; right < cell.colSpan; right++) rows[y + down][x + right] = cell;
         x += cell.colSpan;
       }
     });
     return rows;
   };
+  const textOf = cell => cell.textContent.trim().replace(/\s+/g, " ");
+
+  // Numbers stand right, one under the other, and the name of their column above them.
+  for (const table of document.querySelectorAll("article table.dataframe")) {
+    const rows = grid(table), heads = table.tHead.rows.length;
+    rows[0].forEach((_, x) => {
+      const column = rows.slice(heads).map(row => row[x]).filter(cell => cell.tagName === "TD");
+      const numbers = column.filter(cell => /^([-−]?[\d.,]+(e[-+]\d+)?[x%]?|–)$/.test(textOf(cell)));
+      if (2 * numbers.length <= column.length) return;
+      for (const row of rows) if (row[x].tagName === "TD" || row[x].colSpan === 1) row[x].classList.add("number");
+    });
+  }
+
+  const plain = text => (/^[-−]?\d{1,3}(,\d{3})+(\.\d+)?$/.test(text) ? text.replaceAll(",", "") : text);
   const quoted = text => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   document.querySelectorAll("article table.dataframe, article .pst-scrollable-table-container > table").forEach((table, number) => {
-    const csv = cells(table).map(row => row.map(quoted).join(",") + "\r\n").join("");
+    const csv = grid(table).map(row => row.map(textOf).map(plain).map(quoted).join(",") + "\r\n").join("");
     const paragraph = document.createElement("p");
     paragraph.className = "download-table";
     const name = `${page}-table-${number + 1}.csv`;
     paragraph.append(link("Table as CSV", `data:text/csv;charset=utf-8,${encodeURIComponent(csv)}`, name));
-    (table.closest(".cell_output, .pst-scrollable-table-container") ?? table).after(paragraph);
+    (table.closest(".output, .pst-scrollable-table-container") ?? table).after(paragraph);
   });
 });

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +18,11 @@ import nbformat
 
 from dcn.study import records
 from dcn.study.config import MEASUREMENTS, record_name
-from dcn.study.pages import PAGES, needed, page_parameters, sources
+from dcn.study.pages import PAGES, needed, origins, page_parameters, sources
 
 __all__ = ["BookError", "build", "execute", "find_browser", "reject_unfinished", "variant"]
 
-
+FEW = 4  # as many records as a caption names one by one
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -44,11 +45,10 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
     import papermill
 
     root = records.project_root()
-    with (
-        records.replacing(output) as executed,
-        records.replacing(output.with_suffix(".template.ipynb")) as template,
-    ):
-        nbformat.write(_prepare(page, parameters, root / "notebooks" / f"{PAGES[page].notebook}.ipynb"), template)
+    original = root / "notebooks" / f"{PAGES[page].notebook}.ipynb"
+    with records.replacing(output) as executed, tempfile.TemporaryDirectory() as folder:
+        template = Path(folder) / original.name
+        nbformat.write(_prepare(page, parameters, original), template)
         try:
             papermill.execute_notebook(
                 str(template),
@@ -65,7 +65,11 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
                 f"{_indent(error.source)}"
             ) from error
         reject_unfinished(executed)
-    output.with_suffix(".template.ipynb").unlink()
+        notebook = nbformat.read(executed, as_version=4)
+        for path in ("input_path", "output_path"):  # of this machine, and of no use on any other
+            del notebook.metadata.papermill[path]
+        notebook.cells.append(nbformat.v4.new_markdown_cell(_sources(page, parameters, original), id="sources"))
+        nbformat.write(notebook, executed)
 
 
 def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbformat.NotebookNode:
@@ -74,19 +78,44 @@ def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbform
     first = notebook.cells[0]
     if PAGES[page].title:
         first.source = f"# {PAGES[page].title}\n\n{PAGES[page].lead}"
-    links = [f"{{download}}`{path.name} <../records/{path.name}>`" for path in sources(page, parameters)]
-    links.append(f"{{download}}`{template.name} <../notebooks/{template.name}>`")
+    paths = sources(page, parameters)
+    if len(paths) <= FEW:
+        named = ", ".join([*(_link("records", path) for path in paths), _link("notebooks", template)])
+    else:
+        named = f"{{ref}}`{len(paths)} records and the notebook <{page}-sources>`"
     for cell in notebook.cells:
         figure = cell.metadata.get("mystnb", {}).get("figure")
         if figure:
             figure["name"] = f"{page}-{figure['name']}"
-            figure["caption"] += f" Sources: {', '.join(links)}."
-    text = f"## Sources\n\nThe records and the notebook behind this page's figures and tables: {', '.join(links)}."
-    notebook.cells.append(nbformat.v4.new_markdown_cell(text, id="sources"))
-    if sources(page, parameters):
-        code = f"from dcn.study import pages, tables\n\ntables.origins(pages.origins({page!r}, {dict(parameters)!r}))"
-        notebook.cells.append(nbformat.v4.new_code_cell(code, id="origins", metadata={"tags": ["hide-input"]}))
+            figure["caption"] += f" Sources: {named}."
     return notebook
+
+
+def _sources(page: str, parameters: Mapping[str, Any], template: Path) -> str:
+    """Returns the section that names what is behind a page: its notebook, and how each of its records was made."""
+    text = f"({page}-sources)=\n## Sources\n\nThe notebook behind this page: {_link('notebooks', template)}."
+    rows = [
+        (
+            _link("records", path),
+            made.get("standing", ""),
+            str(made.get("seed", "")),
+            made.get("finished", made.get("started", ""))[:10],
+            f"{made['seconds'] / 60:.0f}" if "seconds" in made else "",
+            made.get("code_sha256", "")[:12],
+            made.get("tensorflow", ""),
+            made.get("processor", ""),
+        )
+        for path, made in origins(page, parameters).items()
+    ]
+    if rows:
+        header = ("record", "standing", "seed", "made", "minutes", "code (SHA-256)", "TensorFlow", "processor")
+        lines = (f"| {' | '.join(row)} |" for row in (header, (":--",) * len(header), *rows))
+        text += " The records, and how they were made:\n\n" + "\n".join(lines)
+    return text
+
+
+def _link(folder: str, path: Path) -> str:
+    return f"{{download}}`{path.name} <../{folder}/{path.name}>`"
 
 
 def reject_unfinished(path: Path) -> None:

@@ -20,7 +20,6 @@ from dcn.study.config import (
     SMOKE,
     ConfigurationError,
     RunConfig,
-    record_name,
     run_config,
     seeds_of,
 )
@@ -253,24 +252,28 @@ def sources(page: str, parameters: Mapping[str, Any]) -> list[Path]:
     return paths + ([records.measurement_path(parameters, measurement)] if measurement else [])
 
 
-def origins(page: str, parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns how the records of a page were made: name → "standing", "seed" of a run, and what it says of itself.
+def origins(page: str, parameters: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Returns how the records of a page were made: path → "standing", "seed" of a run, and what it says of itself.
 
     Raises:
         OSError: if a measurement has not been made.
         RecordError: if a record cannot be read.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[Path, dict[str, Any]] = {}
     for config in shown(page, parameters):
         record = records.read(config)
         made = record.provenance if record else {}
-        found[record_name(config)] = {"standing": records.standing(config, record), "seed": config.seed, **made}
+        found[records.record_path(config)] = {
+            "standing": records.standing(config, record),
+            "seed": config.seed,
+            **made,
+        }
     measurement = PAGES[page].measurement
     if measurement:
         path = records.measurement_path(parameters, measurement)
         own = path == records.measurement_path({}, measurement)
         standing = {"standing": measurement_standing(measurement)} if own else {}
-        found[path.stem] = {**standing, **json.loads(path.read_text(encoding="utf-8"))}
+        found[path] = {**standing, **json.loads(path.read_text(encoding="utf-8"))}
     return found
 
 
