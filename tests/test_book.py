@@ -65,9 +65,10 @@ def test_every_figure_links_to_its_record_and_its_notebook(inside):
             assert set(links.values()) >= expected
             assert all((path.parent / link).is_file() for link in links)
         for config in configurations:
-            made = records.read(config)
+            record = records.read(config)
             row = next(row for row in section.split("<tr") if records.record_path(config).name in row)
-            for told in ("fresh", made.provenance["code_sha256"][:12], made.provenance["processor"]):
+            origin = record.provenance
+            for told in (records.standing(config, record), origin["code_sha256"][:12], origin["processor"]):
                 assert told in row
 
 

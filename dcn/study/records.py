@@ -38,10 +38,8 @@ COMPUTES = (
     *(f"ops/{name}.py" for name in ("geometry", "convolution", "resampling", "roi_pooling")),
     *("layers.py", "models.py", "study/training.py", "study/data.py"),
 )
-
-MEASURES = (*COMPUTES[:4], "layers.py", "models.py", "study/runtime.py")
 MEASURED_BY = {
-    "runtime": MEASURES,
+    "runtime": (*COMPUTES[:6], "study/runtime.py"),
     "offsets": (*COMPUTES, "study/audit.py"),
     "sensitivity": (*COMPUTES, "study/sensitivity.py"),
     "robustness": (*COMPUTES, "study/robustness.py"),

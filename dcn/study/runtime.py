@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import keras
 import numpy as np
@@ -21,7 +19,7 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from dcn import models, ops
+from dcn import models
 from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn.ops import resampling
 from dcn.study import records
@@ -58,27 +56,50 @@ def resample_as_published(inputs: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
     return tf.transpose(tf.reshape(moved, (batch, channels, side, side)), (0, 2, 3, 1))
 
 
+class PublishedConvOffset2D(ConvOffset2D):
+    """The layer with the published way of resampling in the place of ours."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        offsets = keras.ops.conv(inputs, self.kernel, padding="same", data_format="channels_last")
+        return resample_as_published(inputs, offsets)
+
+
+def _replaced(model: keras.Model, kind: type, replacement: Callable[..., keras.layers.Layer]) -> keras.Model:
+    """Returns a model with all layers of a kind replaced by others of the same configuration."""
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        make = replacement if type(layer) is kind else type(layer).from_config
+        return make(layer.get_config())
+
+    return keras.models.clone_model(model, clone_function=clone)
+
+
+def _as_published(build: Callable[..., keras.Model], input_shape: tuple[int, int, int]) -> keras.Model:
+    model = build(input_shape, trainable=False)
+    published = _replaced(model, ConvOffset2D, PublishedConvOffset2D.from_config)
+    published.set_weights(model.get_weights())
+    return published
+
+
+def _modulated(input_shape: tuple[int, int, int]) -> keras.Model:
+    return _replaced(
+        models.deform_conv_cnn(input_shape, trainable=False),
+        DeformableConv2D,
+        lambda config: DeformableConv2D.from_config({**config, "modulated": True}),
+    )
+
+
 @contextmanager
 def _without_xla() -> Iterator[None]:
     """Takes the resampling's clusters as the plain TensorFlow functions that they are made of."""
     clusters = {name: each for name, each in vars(resampling).items() if hasattr(each, "python_function")}
-    with mock.patch.multiple(resampling, **{name: each.python_function for name, each in clusters.items()}):
+    try:
+        for name, cluster in clusters.items():
+            setattr(resampling, name, cluster.python_function)
         yield
-
-
-@contextmanager
-def _as_published() -> Iterator[None]:
-    """Puts the published way of resampling in the place of ours."""
-    with mock.patch.object(ops, "resample_by_offsets", lambda x, offsets, **kwargs: resample_as_published(x, offsets)):
-        yield
-
-
-def _modulated(input_shape: tuple[int, int, int]) -> keras.Model:
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        further = {"modulated": True} if isinstance(layer, DeformableConv2D) else {}
-        return type(layer).from_config({**layer.get_config(), **further})
-
-    return keras.models.clone_model(models.deform_conv_cnn(input_shape, trainable=False), clone_function=clone)
+    finally:
+        for name, cluster in clusters.items():
+            setattr(resampling, name, cluster)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,28 +112,22 @@ class _Contestant:
     jit_compile: bool = False
 
 
-def _deformable_cnn(input_shape: tuple[int, int, int]) -> keras.Model:
-    return models.deformable_cnn(input_shape, trainable=False)
-
-
-def _deformable_mini_resnet(input_shape: tuple[int, int, int]) -> keras.Model:
-    return models.deformable_mini_resnet(input_shape, trainable=False)
-
-
-def _deform_conv_cnn(input_shape: tuple[int, int, int]) -> keras.Model:
-    return models.deform_conv_cnn(input_shape, trainable=False)
-
+_deformable_cnn = partial(models.deformable_cnn, trainable=False)
+_deformable_mini_resnet = partial(models.deformable_mini_resnet, trainable=False)
+_deform_conv_cnn = partial(models.deform_conv_cnn, trainable=False)
 
 CONTESTANTS = {
     "CNN": _Contestant(models.cnn, "CNN"),
-    "deformable CNN, published code": _Contestant(_deformable_cnn, "CNN", _as_published),
+    "deformable CNN, published code": _Contestant(partial(_as_published, models.deformable_cnn), "CNN"),
     "deformable CNN, ours without XLA": _Contestant(_deformable_cnn, "CNN", _without_xla),
     "deformable CNN, ours": _Contestant(_deformable_cnn, "CNN"),
     "deformable CNN, ours, whole model in XLA": _Contestant(_deformable_cnn, "CNN", jit_compile=True),
     "CNN with DeformableConv2D": _Contestant(_deform_conv_cnn, "CNN"),
     "CNN with DeformableConv2D, modulated": _Contestant(_modulated, "CNN"),
     "mini-ResNet": _Contestant(models.mini_resnet, "mini-ResNet"),
-    "deformable mini-ResNet, published code": _Contestant(_deformable_mini_resnet, "mini-ResNet", _as_published),
+    "deformable mini-ResNet, published code": _Contestant(
+        partial(_as_published, models.deformable_mini_resnet), "mini-ResNet"
+    ),
     "deformable mini-ResNet, ours": _Contestant(_deformable_mini_resnet, "mini-ResNet"),
 }
 
@@ -153,30 +168,21 @@ def compare(
     for name, value, least in (("batch", batch, 1), ("repeats", repeats, 1), ("threads", threads, 0)):
         if value < least:
             raise ConfigurationError(f"{name} must be at least {least}. Received: {name}={value}")
-    path = records.measurement_path(parameters)
-    if path.is_file() and not force:
-        return json.loads(path.read_text(encoding="utf-8"))
-    if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-    seen = [each.name.removeprefix("/device:") for each in tf.config.list_logical_devices()]
-    if device.removeprefix("/").removeprefix("device:") not in seen:
-        raise ConfigurationError(f"device must be one of {', '.join(seen)}. Received: device={device!r}")
-    settings = list(dict.fromkeys([(each, sides[0]) for each in batch_sizes] + [(batch, side) for side in sides]))
-    results: list[dict[str, Any]] = []
-    with tf.device(device):
-        for batch_size, side in tqdm(settings, desc="batch and image sizes"):
-            results += _measure(batch_size, side, repeats)
-    measured = {
-        "parameters": parameters,
-        "results": results,
-        "memory": _memory(batch, sides[0]),
-        "started": records.now(),
-        "code_sha256": records.code_sha256(records.MEASURES),
-        **records.environment(),
-    }
-    with records.replacing(path) as temporary:
-        temporary.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    return measured
+
+    def measure() -> dict[str, Any]:
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        seen = [each.name.removeprefix("/device:") for each in tf.config.list_logical_devices()]
+        if device.removeprefix("/").removeprefix("device:") not in seen:
+            raise ConfigurationError(f"device must be one of {', '.join(seen)}. Received: device={device!r}")
+        settings = dict.fromkeys([(each, sides[0]) for each in batch_sizes] + [(batch, side) for side in sides])
+        results: list[dict[str, Any]] = []
+        with tf.device(device):
+            for batch_size, side in tqdm(settings, desc="batch and image sizes"):
+                results += _measure(batch_size, side, repeats)
+        return {"results": results, "memory": _memory(batch, sides[0])}
+
+    return records.measurement("runtime", parameters, measure, force=force)
 
 
 def table(measured: dict[str, Any]) -> pd.DataFrame:
