@@ -33,6 +33,7 @@ def runtime_ratios(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> S
         ticks = [tick for tick in (1, 2, 5, 10, 20, 50) if tick <= 1.1 * times["ratio"].max()]
         ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
+    sns.move_legend(axes[1], "center left", bbox_to_anchor=(1, 0.5))
     return axes
 
 
