@@ -57,18 +57,31 @@ def test_every_figure_links_to_its_record_and_its_notebook(inside):
         text = path.read_text(encoding="utf-8")
         captions = re.findall(r"<figcaption>.*?</figcaption>", text, flags=re.DOTALL)
         assert captions or page in ("guide", "again", "status")
-        configurations = pages.runs_of(page, pages.page_parameters(page, "smoke"))
+        parameters = pages.page_parameters(page, "smoke")
+        configurations = pages.runs_of(page, parameters)
         expected = {records.record_path(config).name for config in configurations} | {f"{content.notebook}.ipynb"}
         section = text[text.index('id="sources"') :]
         for part in (section, *(caption for caption in captions if f'href="#{page}-sources"' not in caption)):
             links = dict(re.findall(r'<a class="reference download[^>]*href="([^"]*/([^"/]*))"', part))
             assert set(links.values()) >= expected
             assert all((path.parent / link).is_file() for link in links)
-        for config in configurations:
-            record = records.read(config)
-            row = next(row for row in section.split("<tr") if records.record_path(config).name in row)
-            origin = record.provenance
-            for told in (records.standing(config, record), origin["code_sha256"][:12], origin["processor"]):
+        made = {
+            records.record_path(config): (record.provenance, records.standing(config, record))
+            for config in configurations
+            if (record := records.read(config))
+        }
+        assert len(made) == len(configurations)
+        if content.measurement:
+            measured = records.measurement_path(parameters, content.measurement)
+            made[measured] = (json.loads(measured.read_text()), "")
+        for source, (origin, standing) in made.items():
+            row = next(row for row in section.split("<tr") if f">{source.name}<" in row)
+            for told in (
+                standing,
+                origin.get("finished", origin["started"])[:10],
+                origin["code_sha256"][:12],
+                origin["processor"],
+            ):
                 assert told in row
 
 

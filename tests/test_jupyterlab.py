@@ -44,7 +44,7 @@ def lab(project, tmp_path_factory):
         server.wait(30)
 
 
-def test_a_template_runs_from_the_top(lab, page, project):
+def test_a_template_runs_from_the_top(page, lab, project):
     path = project / "notebooks" / "data.ipynb"
     before = path.read_bytes()
     page.goto(f"{lab}/lab/tree/notebooks/{path.name}")

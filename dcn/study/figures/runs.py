@@ -18,6 +18,8 @@ from dcn.study.records import Record
 
 __all__ = ["accuracies", "digits", "selection", "training_curve", "transform_distribution", "validation_curves"]
 
+_COLOUR_OF = {NAMES[model]: colour for model, colour in COLOURS.items()}
+
 
 def digits(plain: np.ndarray, moved: np.ndarray, labels: Sequence[int], axes: np.ndarray | None = None) -> np.ndarray:
     """Draws each plain image above its scaled and translated form.
@@ -160,18 +162,17 @@ def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 0.5 * len(agreement) + 1), layout="constrained")
-    colours = {NAMES[model]: colour for model, colour in COLOURS.items()}
     seeds = [name for name in agreement if name.startswith("seed ")]
     for height, ((model, _), row) in enumerate(agreement.iterrows()):
         ax.hlines(
             height,
             row["mean"] - row["tolerance"],
             row["mean"] + row["tolerance"],
-            color=colours[model],
+            color=_COLOUR_OF[model],
             lw=7,
             alpha=0.3,
         )
-        ax.plot(row[seeds], [height] * len(seeds), "o", color=colours[model], markersize=6)
+        ax.plot(row[seeds], [height] * len(seeds), "o", color=_COLOUR_OF[model], markersize=6)
         ax.plot(row["published"], height, "D", color="black", markerfacecolor="none", markersize=8)
     ax.set_yticks(range(len(agreement)), [f"{model}, {kind}" for model, kind in agreement.index])
     ax.set(xlabel="test accuracy (%)", xlim=(0, 102))
@@ -197,11 +198,10 @@ def selection(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 0.3 * len(table) + 1), layout="constrained")
-    colours = {NAMES[model]: colour for model, colour in COLOURS.items()}
     for height, ((model, _), row) in enumerate(table.iterrows()):
-        ax.plot([row["last"], row["best"]], [height] * 2, color=colours[model], linewidth=3, alpha=0.4)
-        ax.plot(row["last"], height, "o", color=colours[model], markersize=7)
-        ax.plot(row["best"], height, "^", color=colours[model], markerfacecolor="white", markersize=7)
+        ax.plot([row["last"], row["best"]], [height] * 2, color=_COLOUR_OF[model], linewidth=3, alpha=0.4)
+        ax.plot(row["last"], height, "o", color=_COLOUR_OF[model], markersize=7)
+        ax.plot(row["best"], height, "^", color=_COLOUR_OF[model], markerfacecolor="white", markersize=7)
     ax.set_yticks(range(len(table)), [f"{model}, {run}" for model, run in table.index])
     ax.set(xlabel="validation accuracy (%)", xlim=(0, 102), ylim=(len(table) - 0.5, -0.5))
     handles = [
