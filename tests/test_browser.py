@@ -176,3 +176,17 @@ def test_print_shows_the_text_alone(page, address):
     page.emulate_media(media="print")
     expect(page.locator(".bd-sidebar-primary")).to_be_hidden()
     assert page.locator("h1:visible").inner_text().startswith("The verdict")
+
+
+def test_no_table_is_cut_on_paper(page, html, address):
+    page.set_viewport_size({"width": 736, "height": 980})  # what a browser's margins leave of a letter page
+    page.emulate_media(media="print")
+    cut = []
+    for path in pages_of(html):
+        name = path.relative_to(html).as_posix()
+        page.goto(f"{address}/{name}")
+        ends = page.evaluate(
+            "[...document.querySelectorAll('article table')].map(table => table.getBoundingClientRect().right)"
+        )
+        cut += [f"{name}: table {number} ends at {end}" for number, end in enumerate(ends, 1) if end > 736]
+    assert not cut, "\n".join(cut)
