@@ -1,24 +1,17 @@
 """Deformable convolution for TensorFlow and Keras 3, in pure TensorFlow."""
 
-import sys
-from pathlib import Path
-
 from dcn._version import __version__
-
-# Importing the package registers its layers with Keras, so that saved models reload. Only the `dcn` command, which has
-# to answer at once, does without: it loads TensorFlow where it needs it.
-if Path(sys.argv[0]).stem != "dcn":
-    from dcn.diagnostics import dead_weights
-    from dcn.layers import ConvOffset2D, DeformableConv2D, DeformableRoIPooling2D
-    from dcn.models import (
-        cnn,
-        copy_weights_by_name,
-        deform_conv_cnn,
-        deformable_cnn,
-        deformable_mini_resnet,
-        mini_resnet,
-    )
-    from dcn.ops import deform_conv2d, deform_roi_pool, resample_by_offsets
+from dcn.diagnostics import dead_weights
+from dcn.layers import ConvOffset2D, DeformableConv2D, DeformableRoIPooling2D
+from dcn.models import (
+    cnn,
+    copy_weights_by_name,
+    deform_conv_cnn,
+    deformable_cnn,
+    deformable_mini_resnet,
+    mini_resnet,
+)
+from dcn.ops import deform_conv2d, deform_roi_pool, resample_by_offsets
 
 __all__ = [
     "ConvOffset2D",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import keras
 from keras import layers
@@ -26,11 +27,16 @@ def cnn(input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, t
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
     """
-    return _four_layer_network("cnn", input_shape, classes, trainable, "")
+    return _four_layer_network("cnn", input_shape, classes, trainable)
 
 
 def deformable_cnn(
-    input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, trainable: bool = True
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    *,
+    classes: int = 10,
+    trainable: bool = True,
+    corners: str = "published",
+    pairing: str = "published",
 ) -> keras.Model:
     """The same network with a `ConvOffset2D` before every convolution but the first.
 
@@ -39,15 +45,22 @@ def deformable_cnn(
         classes: number of classes.
         trainable: whether convolutions and the dense layer train. As published, it does not reach the batch
             normalisation and the offset layers: those train in either case.
+        corners: as for `ConvOffset2D`.
+        pairing: as for `ConvOffset2D`.
 
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
     """
-    return _four_layer_network("deformable_cnn", input_shape, classes, trainable, "ConvOffset2D")
+    offset = partial(ConvOffset2D, corners=corners, pairing=pairing)
+    return _four_layer_network("deformable_cnn", input_shape, classes, trainable, offset=offset)
 
 
 def deform_conv_cnn(
-    input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, trainable: bool = True
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    *,
+    classes: int = 10,
+    trainable: bool = True,
+    modulated: bool = False,
 ) -> keras.Model:
     """The same network with a true deformable convolution in place of every convolution but the first.
 
@@ -57,11 +70,13 @@ def deform_conv_cnn(
         input_shape: (height, width, channels) of one image.
         classes: number of classes.
         trainable: whether kernels, biases and the dense layer train. Batch normalisation and offsets do in either case.
+        modulated: as for `DeformableConv2D`.
 
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
     """
-    return _four_layer_network("deform_conv_cnn", input_shape, classes, trainable, "DeformableConv2D")
+    convolution = partial(DeformableConv2D, freeze_kernel=not trainable, modulated=modulated)
+    return _four_layer_network("deform_conv_cnn", input_shape, classes, trainable, convolution=convolution)
 
 
 def mini_resnet(
@@ -80,44 +95,74 @@ def mini_resnet(
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
     """
-    return _residual_network("mini_resnet", input_shape, classes, False, trainable, chained)
+    return _residual_network("mini_resnet", input_shape, classes, trainable, chained)
 
 
 def deformable_mini_resnet(
-    input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, trainable: bool = True, chained: bool = False
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    *,
+    classes: int = 10,
+    trainable: bool = True,
+    chained: bool = False,
+    corners: str = "published",
+    pairing: str = "published",
 ) -> keras.Model:
-    """The same network with a `ConvOffset2D` before every convolution of the blocks; arguments as for `mini_resnet`."""
-    return _residual_network("deformable_mini_resnet", input_shape, classes, True, trainable, chained)
+    """The same network with a `ConvOffset2D` before every convolution of the blocks.
+
+    Args:
+        input_shape: (height, width, channels) of one image.
+        classes: number of classes.
+        trainable: whether the convolutions of the blocks train; all other layers do in either case.
+        chained: as for `mini_resnet`.
+        corners: as for `ConvOffset2D`.
+        pairing: as for `ConvOffset2D`.
+
+    Returns:
+        A model from (B, height, width, channels) to class probabilities (B, classes).
+    """
+    offset = partial(ConvOffset2D, corners=corners, pairing=pairing)
+    return _residual_network("deformable_mini_resnet", input_shape, classes, trainable, chained, offset=offset)
 
 
 def _four_layer_network(
-    name: str, input_shape: tuple[int, int, int], classes: int, trainable: bool, deformed_by: str
+    name: str,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    trainable: bool,
+    *,
+    offset: Callable[..., keras.layers.Layer] | None = None,
+    convolution: Callable[..., keras.layers.Layer] | None = None,
 ) -> keras.Model:
+    """Builds the network; from the second convolution on with an `offset` layer before it, or another `convolution`."""
+    regular = partial(layers.Conv2D, trainable=trainable)
     inputs = x = keras.Input(input_shape, name="input")
-    for index, (convolution, filters, strides) in enumerate(_CONVOLUTIONS):
-        settings: dict[str, Any] = {"strides": strides, "padding": "same", "name": convolution}
-        if deformed_by == "ConvOffset2D" and index > 0:
-            x = ConvOffset2D(x.shape[-1], name=f"{convolution}_offset")(x)
-        if deformed_by == "DeformableConv2D" and index > 0:
-            x = DeformableConv2D(filters, 3, freeze_kernel=not trainable, **settings)(x)
-        else:
-            x = layers.Conv2D(filters, 3, trainable=trainable, **settings)(x)
-        x = layers.Activation("relu", name=f"{convolution}_relu")(x)
-        x = layers.BatchNormalization(name=f"{convolution}_bn")(x)
+    for index, (stage, filters, strides) in enumerate(_CONVOLUTIONS):
+        if offset and index > 0:
+            x = offset(x.shape[-1], name=f"{stage}_offset")(x)
+        convolve = convolution if convolution and index > 0 else regular
+        x = convolve(filters, 3, strides=strides, padding="same", name=stage)(x)
+        x = layers.Activation("relu", name=f"{stage}_relu")(x)
+        x = layers.BatchNormalization(name=f"{stage}_bn")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     x = layers.Dense(classes, trainable=trainable, name="fc1")(x)
     return keras.Model(inputs, layers.Activation("softmax", name="out")(x), name=name)
 
 
 def _residual_network(
-    name: str, input_shape: tuple[int, int, int], classes: int, deformable: bool, trainable: bool, chained: bool
+    name: str,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    trainable: bool,
+    chained: bool,
+    *,
+    offset: Callable[..., keras.layers.Layer] | None = None,
 ) -> keras.Model:
     inputs = keras.Input(input_shape, name="input")
     x = layers.Conv2D(16, 3, padding="same", name="c_in")(inputs)
     x = layers.BatchNormalization(name="bn_1")(x)
     x = layers.Activation("relu", name="relu_1")(x)
     for block in ("block1", "block2"):
-        x = _residual_block(x, block, deformable, trainable, chained)
+        x = _residual_block(x, block, trainable, chained, offset)
     x = layers.BatchNormalization(name="bn_2")(x)
     x = layers.Activation("relu", name="relu_2")(x)
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
@@ -126,14 +171,18 @@ def _residual_network(
 
 
 def _residual_block(
-    inputs: keras.KerasTensor, name: str, deformable: bool, trainable: bool, chained: bool
+    inputs: keras.KerasTensor,
+    name: str,
+    trainable: bool,
+    chained: bool,
+    offset: Callable[..., keras.layers.Layer] | None,
 ) -> keras.KerasTensor:
     x = inputs
     for half in ("1", "2"):
         x = layers.BatchNormalization(name=f"{name}_bn{half}")(x if chained else inputs)
         x = layers.Activation("relu", name=f"{name}_relu{half}")(x)
-        if deformable:
-            x = ConvOffset2D(16, name=f"{name}_conv{half}_offset")(x)
+        if offset:
+            x = offset(16, name=f"{name}_conv{half}_offset")(x)
         x = layers.Conv2D(16, 3, padding="same", trainable=trainable, name=f"{name}_conv{half}")(x)
     return layers.Add(name=f"{name}_add")([inputs, x])
 

@@ -7,6 +7,7 @@ arithmetic around it, one that two results share is written to memory first, whi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -16,7 +17,12 @@ _cluster = tf.function(jit_compile=True, autograph=False)
 
 
 def resample_by_offsets(
-    inputs: tf.Tensor, offsets: tf.Tensor, *, corners: str = "published", pairing: str = "published"
+    inputs: tf.Tensor,
+    offsets: tf.Tensor,
+    *,
+    corners: str = "published",
+    pairing: str = "published",
+    jit_compile: bool = True,
 ) -> tf.Tensor:
     """Moves every value of every channel by its own offset: the resampling of `ConvOffset2D`.
 
@@ -38,6 +44,8 @@ def resample_by_offsets(
         offsets: (B, H, W, 2C), in pixels, same type as `inputs`.
         corners: "published" or "bilinear".
         pairing: "published" or "per_pixel".
+        jit_compile: whether XLA compiles the resampling and its gradients. Without it, the same TensorFlow operations
+            run one by one: slower, for platforms that have no XLA.
 
     Returns:
         (B, H, W, C), the resampled values. A NaN offset gives NaN where it is read.
@@ -62,24 +70,28 @@ def resample_by_offsets(
         raise ValueError(f"corners must be 'published' or 'bilinear'. Received: corners={corners!r}")
     if pairing not in ("published", "per_pixel"):
         raise ValueError(f"pairing must be 'published' or 'per_pixel'. Received: pairing={pairing!r}")
-    return _resample(inputs, offsets, corners == "bilinear", pairing == "per_pixel")
+    return _resample(inputs, offsets, corners == "bilinear", pairing == "per_pixel", jit_compile)
 
 
-def _resample(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool) -> tf.Tensor:
+def _resample(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool, jit_compile: bool) -> tf.Tensor:
+    def run(cluster: Any, *arguments: tf.Tensor) -> tf.Tensor:
+        function = cluster if jit_compile else cluster.python_function
+        return function(*arguments)
+
     @tf.custom_gradient
     def resample(inputs: tf.Tensor, offsets: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         # Hidden from an outer tape, which would differentiate the clusters themselves.
         inputs, offsets = tf.stop_gradient(inputs), tf.stop_gradient(offsets)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            along_y = _resample_gradient_y(inputs, offsets, upstream, bilinear, per_pixel)
-            along_x = _resample_gradient_x(inputs, offsets, upstream, bilinear, per_pixel)
+            along_y = run(_resample_gradient_y, inputs, offsets, upstream, bilinear, per_pixel)
+            along_x = run(_resample_gradient_x, inputs, offsets, upstream, bilinear, per_pixel)
             return (
-                _resample_gradient_inputs(inputs, offsets, upstream, bilinear, per_pixel),
-                _join_pairs(along_y, along_x, offsets, per_pixel),
+                run(_resample_gradient_inputs, inputs, offsets, upstream, bilinear, per_pixel),
+                run(_join_pairs, along_y, along_x, offsets, per_pixel),
             )
 
-        return _resample_values(inputs, offsets, bilinear, per_pixel), gradient
+        return run(_resample_values, inputs, offsets, bilinear, per_pixel), gradient
 
     return resample(inputs, offsets)
 

@@ -1,1 +1,0 @@
-"""The study: data, runs, records, figures and the book."""

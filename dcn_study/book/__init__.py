@@ -1,0 +1,1 @@
+"""The pages of the book, their parameters, and the build."""

@@ -1,0 +1,311 @@
+"""Execution of the notebooks by papermill, and the build of the Jupyter Book."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from dcn_study.book.pages import PAGES, Source, page_parameters, runs_of, sources
+from dcn_study.errors import BookError
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import MEASUREMENTS, REMEASURE, book_runs
+from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.files import locked, project_root, replacing
+from dcn_study.runs.records import Record
+
+__all__ = ["build", "execute", "find_browser", "reject_unfinished", "variant"]
+
+FEW = 4  # as many records as a caption names one by one
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress: bool = True) -> None:
+    """Executes a page's notebook with papermill, in a kernel of this Python and in the project's folder.
+
+    Args:
+        page: a key of `PAGES`.
+        parameters: as `page_parameters` returns them.
+        output: where the executed notebook goes; written whole, or not at all.
+        progress: whether to show the progress of cells and of training.
+
+    Raises:
+        BookError: with the failing cell and its error.
+    """
+    import papermill
+
+    root = project_root()
+    original = root / "notebooks" / f"{PAGES[page].notebook}.ipynb"
+    with replacing(output) as executed, tempfile.TemporaryDirectory() as folder:
+        template = Path(folder) / original.name
+        nbformat.write(_prepare(page, parameters, original), template)
+        try:
+            papermill.execute_notebook(
+                str(template),
+                str(executed),
+                dict(parameters),
+                kernel_name="python3",
+                cwd=str(root),
+                progress_bar=progress,
+                stderr_file=sys.stderr if progress else None,
+            )
+        except papermill.PapermillExecutionError as error:
+            raise BookError(
+                f"page {page}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n"
+                f"{_indent(error.source)}"
+            ) from error
+        reject_unfinished(executed)
+        notebook = nbformat.read(executed, as_version=4)
+        for path in ("input_path", "output_path"):  # of this machine, and of no use on any other
+            del notebook.metadata.papermill[path]
+        notebook.cells.append(nbformat.v4.new_markdown_cell(_sources(page, parameters, original), id="sources"))
+        nbformat.write(notebook, executed)
+
+
+def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbformat.NotebookNode:
+    """Returns a template with the page's heading and lead, figures named after the page, and links to its sources."""
+    notebook = nbformat.read(template, as_version=4)
+    lead = project_root() / "book" / "leads" / f"{page}.md"
+    if lead.is_file():
+        notebook.cells[0].source = lead.read_text(encoding="utf-8")
+    paths = [source.path for source in sources(page, parameters)]
+    if len(paths) <= FEW:
+        named = ", ".join([*(_link("records", path) for path in paths), _link("notebooks", template)])
+    else:
+        named = f"{{ref}}`{len(paths)} records and the notebook <{page}-sources>`"
+    for cell in notebook.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure:
+            figure["name"] = f"{page}-{figure['name']}"
+            figure["caption"] += f" Sources: {named}."
+    return notebook
+
+
+def _sources(page: str, parameters: Mapping[str, Any], template: Path) -> str:
+    """Returns the section that names what is behind a page: its notebook, and how each of its records was made."""
+    text = f"({page}-sources)=\n## Sources\n\nThe notebook behind this page: {_link('notebooks', template)}."
+    rows = [_row(source) for source in sources(page, parameters)]
+    if rows:
+        header = ("record", "standing", "seed", "made", "minutes", "code (SHA-256)", "TensorFlow", "processor")
+        lines = (f"| {' | '.join(row)} |" for row in (header, (":--",) * len(header), *rows))
+        text += " The records, and how they were made:\n\n" + "\n".join(lines)
+    return text
+
+
+def _row(source: Source) -> tuple[str, ...]:
+    link, standing = _link("records", source.path), str(source.standing)
+    record = source.record
+    if record is None:
+        return (link, standing, *[""] * 6)
+    if isinstance(record, Record):
+        made = record.provenance
+        seed, date, minutes = str(record.config.seed), made.finished, f"{made.seconds / 60:.0f}"
+        inputs, machine = made.inputs, made.machine
+    else:
+        seed, date, minutes, inputs, machine = "", record.started, "", record.inputs, record.machine
+    return (
+        *(link, standing, seed, date[:10], minutes),
+        *(inputs.code[:12], inputs.versions["TensorFlow"], machine.processor),
+    )
+
+
+def _link(folder: str, path: Path) -> str:
+    return f"{{download}}`{path.name} <../{folder}/{path.name}>`"
+
+
+def reject_unfinished(path: Path) -> None:
+    """Checks that an executed notebook ran to its end without an error.
+
+    Raises:
+        BookError: if a code cell was not executed, or holds an error.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    if notebook.metadata.get("papermill", {}).get("exception"):
+        raise BookError(f"{path} ended with an error")
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        if cell.execution_count is None and cell.source.strip():
+            raise BookError(f"{path}: cell {number} was not executed")
+        for output in cell.outputs:
+            if output.output_type == "error":
+                raise BookError(f"{path}: cell {number} holds the error {output.ename}: {output.evalue}")
+
+
+def find_browser() -> str:
+    """Returns the path of a Chromium or Chrome, which prints the book: `BROWSER_PATH`, or else the first one installed.
+
+    Raises:
+        BookError: if there is none.
+    """
+    candidates = (os.environ.get("BROWSER_PATH", ""), *BROWSERS)
+    found = next(filter(None, map(shutil.which, candidates)), None)
+    if found is None:
+        raise BookError(f"none of {', '.join(BROWSERS)} is installed, and BROWSER_PATH names none")
+    return found
+
+
+def build(profile: str = "paper", *, pdf: bool = False, progress: bool = True) -> Path:
+    """Executes all pages and renders the book; replaces the previous book only if all went well.
+
+    With the profile "paper" nothing is trained or measured: the pages show the committed records. With "smoke" small
+    runs are trained first, and the book made of them is kept apart.
+
+    Args:
+        profile: "paper" or "smoke".
+        pdf: whether to print the whole book as well, into `report.pdf` next to its first page.
+        progress: whether to say what is done.
+
+    Returns:
+        The path of the book's first page.
+
+    Raises:
+        BookError: if a record is missing, a notebook fails, the rendering gives a warning, or no browser can print.
+        LockedError: if another process builds this book.
+    """
+    browser = find_browser() if pdf else ""
+    root = project_root()
+    if not (root / "book" / "_toc.yml").is_file():
+        raise BookError(f"{root} is not a clone of the project: book/_toc.yml is missing")
+    if profile == "paper":
+        _require_records()
+    with locked(root / "_build" / f"{profile}.lock", f"the book {root / '_build' / profile}"):
+        return _build(root, profile, browser, progress)
+
+
+def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
+    staging = root / "_build" / f"{profile}.staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    shutil.copytree(root / "book", staging / "book", ignore=shutil.ignore_patterns("records", "leads"))
+    shutil.copytree(root / "notebooks", staging / "book" / "notebooks")
+    (staging / "book" / "records").mkdir()
+    _execute_all(profile, staging / "book", progress)
+    _say("rendering", progress)
+    _render(root, staging, "html")
+    if browser:
+        _say("printing", progress)
+        _render(root, staging, "singlehtml")
+        _print(browser, staging / "_build" / "singlehtml" / "intro.html", staging / "_build" / "html" / "report.pdf")
+    finished = root / "_build" / ("html" if profile == "paper" else profile)
+    former = finished.with_name(f"{finished.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if finished.exists():
+        finished.rename(former)
+    (staging / "_build" / "html").rename(finished)
+    shutil.rmtree(former, ignore_errors=True)
+    shutil.rmtree(staging)
+    return finished / "index.html"
+
+
+def _execute_all(profile: str, book: Path, progress: bool) -> None:
+    """Executes all pages and copies their records next to them, two at a time, each in a process of its own.
+
+    Papermill changes the folder of its whole process. What the pages of a small book need is trained before, so that
+    no two of them train the same run.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    records_only = {records.RECORDS_ONLY: "1"} if profile == "paper" else {}
+    with ProcessPoolExecutor(2, mp_context=spawn, initializer=os.environ.update, initargs=(records_only,)) as pool:
+        if profile == "smoke":
+            needed = [config for page in PAGES for config in runs_of(page, page_parameters(page, profile))]
+            for first in (True, False):  # those from whose weights others start, then the others
+                chosen = [config for config in dict.fromkeys(needed) if first == (not config.initial_run)]
+                for name in _all(pool, _train_small, chosen):
+                    _say(f"trained {name}", progress)
+        for page in _all(pool, _execute_one, PAGES, profile, book):
+            _say(f"executed {page}", progress)
+
+
+def _all(pool: Executor, function: Callable, items: Iterable, *arguments: Any) -> Iterator:
+    """Yields the results of a function for all items, in their order; after an error no further item is begun."""
+    running = [pool.submit(function, item, *arguments) for item in items]
+    try:
+        for each in running:
+            yield each.result()
+    finally:
+        for each in running:
+            each.cancel()
+
+
+def _train_small(config: RunConfig) -> str:
+    from dcn_study.runs import training
+
+    return training.train(config, progress=False).name
+
+
+def _execute_one(page: str, profile: str, book: Path) -> str:
+    parameters = page_parameters(page, profile)
+    execute(page, parameters, book / "executed" / f"{page}.ipynb", progress=False)
+    for source in sources(page, parameters):
+        shutil.copy(source.path, book / "records")
+    return page
+
+
+def _require_records() -> None:
+    for config in book_runs():
+        record = records.read(config)
+        if record is None:
+            raise BookError(records.missing(config))
+        if record.config != config:
+            raise BookError(
+                f"{record.path} is of another configuration. Train it with: dcn train --force {record.name}"
+            )
+    for name in MEASUREMENTS:
+        if records.read_measurement(name, {}) is None:
+            path = records.measurement_path(name, {})
+            raise BookError(f"{path} is missing. Measure it, on an idle machine, with: {REMEASURE[name]}")
+
+
+def _render(root: Path, staging: Path, builder: str) -> None:
+    program = shutil.which("jupyter-book", path=str(Path(sys.executable).parent))
+    if program is None:
+        raise BookError(f"jupyter-book is not installed next to {sys.executable}")
+    command = [program, "build", str(staging / "book"), "--path-output", str(staging)]
+    command += ["--config", str(root / "_config.yml")]
+    command += ["--toc", str(staging / "book" / "_toc.yml"), "--builder", builder]
+    command += ["-n", "-W", "--keep-going", "--all", "-q"]
+    log = staging / "rendering.log"
+    with log.open("w", encoding="utf-8") as file:
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ, check=False).returncode
+    if status != 0:
+        raise BookError(f"jupyter-book ended with exit code {status}:\n{_indent(log.read_text(encoding='utf-8'))}")
+
+
+def _print(browser: str, page: Path, target: Path) -> None:
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command += ["--virtual-time-budget=60000", f"--print-to-pdf={target}", page.as_uri()]
+    try:
+        printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    except subprocess.TimeoutExpired:
+        raise BookError(f"{browser} did not print {page} within five minutes") from None
+    if printed.returncode != 0 or not target.is_file():
+        raise BookError(f"{browser} could not print {page}:\n{_indent(printed.stderr)}")
+
+
+def variant(page: str, parameters: Mapping[str, Any]) -> Path:
+    """Returns where a page executed by itself goes: one file in `runs` for each set of parameters."""
+    own = page_parameters(page)
+    if parameters == own:
+        return project_root() / "runs" / f"{page}.ipynb"
+    digest = hashlib.sha256(json.dumps(dict(parameters), sort_keys=True).encode()).hexdigest()[:8]
+    return project_root() / "runs" / f"{page}-{digest}.ipynb"
+
+
+def _say(text: str, progress: bool) -> None:
+    if progress:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

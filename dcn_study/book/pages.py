@@ -1,0 +1,139 @@
+"""The book's pages: the notebook, the parameters and the records of each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dcn_study import names
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import PAPER, RATES, SEEDS, SMOKE, run_config, seeds_of
+from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.records import Measurement, Record, Standing
+
+__all__ = ["PAGES", "Page", "Source", "page_parameters", "runs_of", "sources"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A page of the book that is an executed notebook.
+
+    A file of the page's name in `book/leads` takes the place of the notebook's heading and first paragraph.
+
+    Attributes:
+        notebook: file name of the template, without ending.
+        runs: names of the runs that it shows; with as many seeds as its parameter `seeds` says, if it has one.
+        single_runs: names of the runs of which it shows one seed, whatever that parameter says.
+        measurement: name of the measurement that it shows, a key of `catalogue.MEASUREMENTS`.
+        parameters: what it is executed with.
+        smoke: what the profile "smoke" changes.
+    """
+
+    notebook: str
+    runs: tuple[str, ...] = ()
+    single_runs: tuple[str, ...] = ()
+    measurement: str = ""
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    smoke: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _training(run: str) -> Page:
+    return Page("training", runs=(run,), parameters={"run": run, "seeds": SEEDS}, smoke=SMOKE)
+
+
+PAGES: dict[str, Page] = {
+    "data": Page("data"),
+    "models": Page("models"),
+    "sampling": Page("sampling", runs=("cnn", "deformable_cnn", "deform_conv_cnn"), smoke=SMOKE),
+    "cnn": _training("cnn"),
+    "deformable_cnn": _training("deformable_cnn"),
+    "mini_resnet": _training("mini_resnet"),
+    "deformable_mini_resnet": _training("deformable_mini_resnet"),
+    "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke={**SMOKE, "steps": 5}),
+    "gain": Page("gain", runs=tuple(names.CONTROLS), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 1}),
+    "validation": Page(
+        "validation",
+        runs=PAPER,
+        single_runs=tuple(names.HELD_OUT),
+        parameters={"seeds": SEEDS},
+        smoke={**SMOKE, "seeds": 2},
+    ),
+    "residual": Page("residual", runs=tuple(names.RESIDUAL), smoke=SMOKE),
+    "sensitivity": Page(
+        "sensitivity", runs=(*PAPER, *RATES), measurement="sensitivity", smoke={"draws": 1, "images": 500}
+    ),
+    "accuracy": Page("accuracy", runs=PAPER, parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
+    "robustness": Page(
+        "robustness",
+        runs=PAPER,
+        measurement="robustness",
+        smoke={"zooms": 2, "shifts": 2, "images": 50},
+    ),
+    "guide": Page("guide", smoke={"train_size": 200}),
+    "again": Page("again"),
+    "status": Page("status"),
+    "operators": Page("operators", measurement="bench"),
+    "runtime": Page("runtime", measurement="runtime", smoke={"batches": "2", "sizes": "28", "batch": 2, "repeats": 1}),
+}
+
+
+def page_parameters(page: str, profile: str = "paper", changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns what a page is executed with: its own parameters, those of the profile, then the changes."""
+    smoke = PAGES[page].smoke if profile == "smoke" else {}
+    return {**PAGES[page].parameters, **smoke, **(changes or {})}
+
+
+def runs_of(page: str, parameters: Mapping[str, Any]) -> list[RunConfig]:
+    """Returns the configurations of the runs that a page with these parameters needs, in the order it shows them.
+
+    Raises:
+        ConfigurationError: if one is not valid.
+    """
+    runs = (parameters["run"],) if "run" in parameters else PAGES[page].runs
+    changes = _changes(parameters)
+    if "run" in parameters or "seeds" not in parameters:
+        found = [run_config(name, **changes) for name in runs]
+    else:
+        found = [config for name in runs for config in seeds_of(name, parameters["seeds"], **changes)]
+    return found + [run_config(name, **changes) for name in PAGES[page].single_runs]
+
+
+def _changes(parameters: Mapping[str, Any], without: str = "") -> dict[str, Any]:
+    """Returns those parameters of a page that are fields of a run's configuration, all but one."""
+    fields = {field.name for field in dataclasses.fields(RunConfig)} - {without}
+    return {name: value for name, value in parameters.items() if name in fields}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A record that a page shows: where it is or will be, its standing, and, if it is there, the record."""
+
+    path: Path
+    standing: Standing
+    record: Record | Measurement | None
+
+
+def sources(page: str, parameters: Mapping[str, Any]) -> list[Source]:
+    """Returns the records that a page with these parameters shows, whether or not they exist yet.
+
+    Raises:
+        RecordError: if a record is damaged.
+    """
+    configurations = runs_of(page, parameters)
+    if "run" in parameters and "seeds" in parameters:  # it also shows other seeds, where they are recorded
+        siblings = seeds_of(parameters["run"], parameters["seeds"], **_changes(parameters, without="seed"))
+        own = configurations[0].seed
+        configurations += [record.config for record in records.recorded(siblings) if record.config.seed != own]
+    found: list[Source] = []
+    for config in dict.fromkeys(configurations):
+        record = records.read(config)
+        path = record.path if record else records.record_path(config)
+        found.append(Source(path, records.standing(config, record), record))
+    name = PAGES[page].measurement
+    if name:
+        measured = records.read_measurement(name, parameters)
+        path = records.measurement_path(name, parameters)
+        found.append(Source(path, records.measurement_standing(name, parameters), measured))
+    return found

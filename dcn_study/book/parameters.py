@@ -1,0 +1,88 @@
+"""The parameters that notebooks declare, and their values from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from dcn_study.errors import ConfigurationError, PageError
+from dcn_study.runs.files import project_root
+
+__all__ = ["Parameter", "notebook_parameters", "parse_parameters"]
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter of a notebook: its name, its type ("int", "float", "str" or "bool"), default and meaning."""
+
+    name: str
+    type: str
+    optional: bool
+    default: str
+    meaning: str
+
+    def parse(self, text: str) -> Any:
+        """Returns the value that a text stands for.
+
+        Raises:
+            ConfigurationError: if it is not of the parameter's type.
+        """
+        if self.optional and text == "None":
+            return None
+        try:
+            if self.type == "bool":
+                return {"true": True, "false": False}[text.lower()]
+            return TYPES[self.type](text)
+        except (KeyError, ValueError):
+            raise ConfigurationError(
+                f"{self.name} must be of type {self.type}. Received: {self.name}={text!r}"
+            ) from None
+
+
+def notebook_parameters(notebook: str) -> dict[str, Parameter]:
+    """Returns the parameters of a template in `notebooks`, by name, as its cell tagged `parameters` states them.
+
+    Raises:
+        PageError: if the notebook is missing, or has no such cell.
+    """
+    from papermill.inspection import inspect_notebook
+
+    path = project_root() / "notebooks" / f"{notebook}.ipynb"
+    if not path.is_file():
+        raise PageError(f"{path} is missing")
+    found = inspect_notebook(str(path))
+    if not found:
+        raise PageError(f"{path} has no cell tagged 'parameters' that assigns any")
+    parameters = {}
+    for name, given in found.items():
+        declared = given["inferred_type_name"]
+        kind = declared.removeprefix("Optional[").removesuffix("]")
+        if kind not in TYPES:
+            raise PageError(f"{path}: parameter {name} must be declared int, float, str or bool. Received: {declared}")
+        parameters[name] = Parameter(name, kind, kind != declared, given["default"], given["help"])
+    return parameters
+
+
+def parse_parameters(notebook: str, given: Iterable[str]) -> dict[str, Any]:
+    """Returns the values of `NAME=VALUE` texts, typed as the notebook declares them.
+
+    Raises:
+        ConfigurationError: if a name is unknown, a text is not of this form, or a value not of the type.
+    """
+    valid = notebook_parameters(notebook)
+    values = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigurationError(f"a parameter must be given as NAME=VALUE. Received: {text!r}")
+        if name not in valid:
+            near = difflib.get_close_matches(name, valid, 1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            names = ", ".join(f"{parameter.name} ({parameter.type})" for parameter in valid.values())
+            raise ConfigurationError(f"unknown parameter {name}{hint} Valid parameters are: {names}")
+        values[name] = valid[name].parse(value)
+    return values

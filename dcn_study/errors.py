@@ -1,0 +1,37 @@
+"""The errors that the study raises on purpose. The `dcn` command prints their message; anything else is a defect."""
+
+from __future__ import annotations
+
+__all__ = ["BookError", "ConfigurationError", "DataError", "LockedError", "PageError", "RecordError", "StudyError"]
+
+
+class StudyError(Exception):
+    """Base class: something outside the code is wrong, and the message says what and what to do."""
+
+    exit_code = 1
+
+
+class ConfigurationError(StudyError):
+    """A parameter breaks a rule; the message names the parameter, the rule and the value."""
+
+    exit_code = 2
+
+
+class DataError(StudyError):
+    """A data file is missing, damaged or of another form; the message names the file and what was found."""
+
+
+class RecordError(StudyError):
+    """A record, its weights or a checkpoint is missing, damaged or of no use; the message names the file."""
+
+
+class LockedError(StudyError):
+    """Another process works on the same run or book; the message names the process."""
+
+
+class PageError(StudyError):
+    """A notebook is missing, or its parameters are not declared as they should be."""
+
+
+class BookError(StudyError):
+    """A notebook failed or the book could not be built; nothing that was there before has changed."""

@@ -1,0 +1,120 @@
+"""Which pixels of an image a trained network reads for one output of a layer, followed back through all layers."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from dcn.layers import ConvOffset2D, DeformableConv2D
+from dcn.ops import resample_by_offsets
+
+__all__ = ["centre_of", "largest_offset", "points_at", "sampling_points"]
+
+
+def sampling_points(
+    model: keras.Model, image: np.ndarray, layer: str, position: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the points of the image that one output of a layer depends on, as the layers' offsets place them.
+
+    Goes back from the layer to the image: a kernel reads 3x3 points of its input, each moved by the offset that the
+    layer predicts for this image. A point between pixels of a feature map is followed from the nearest pixel on.
+
+    Args:
+        model: a chain of layers, as `dcn.cnn`, `dcn.deformable_cnn` and `dcn.deform_conv_cnn` are.
+        image: (H, W, C), as the model takes it.
+        layer: name of a convolution.
+        position: (y, x) of the output in the layer's feature map.
+
+    Returns:
+        The points (N, 2) as (y, x) in pixels, which may lie outside the image; and on how many paths through the
+        layers each is reached, (N,).
+
+    Raises:
+        ValueError: if the model has no convolution of this name, or the position is outside its output.
+    """
+    names = [each.name for each in model.layers]
+    if layer not in names or not isinstance(model.get_layer(layer), keras.layers.Conv2D):
+        raise ValueError(f"layer must be the name of a convolution of the model. Received: layer={layer!r}")
+    height, width = model.get_layer(layer).output.shape[1:3]
+    if not (0 <= position[0] < height and 0 <= position[1] < width):
+        raise ValueError(f"position must lie within {height} x {width}. Received: position={tuple(position)}")
+    points, paths = np.array([position], float), np.ones(1, int)
+    chain = [each for each in model.layers[1 : names.index(layer) + 1] if isinstance(each, _READING)]
+    maps = keras.Model(model.input, [each.input for each in chain])(image[None])
+    for each, features in zip(reversed(chain), reversed(maps), strict=True):
+        points, paths = _merge(points, paths, each.output.shape[1:3])
+        points = _read_points(each, features, points.astype(int))
+        paths = np.repeat(paths, points.shape[1])
+        points = points.reshape(-1, 2)
+    unique, inverse = np.unique(points.round(3), axis=0, return_inverse=True)
+    return unique, np.bincount(inverse.ravel(), weights=paths).astype(int)
+
+
+def centre_of(image: np.ndarray) -> tuple[float, float]:
+    """Returns the middle of the ink of an image (H, W), values from 0 to 1, in shares of its height and width."""
+    rows, columns = np.nonzero(image > 0.5)
+    if not len(rows):
+        return 0.5, 0.5
+    return float(rows.mean() / image.shape[0]), float(columns.mean() / image.shape[1])
+
+
+def points_at(
+    model: keras.Model, image: np.ndarray, layer: str, centre: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `sampling_points` returns for the output at a place given in shares of height and width."""
+    height, width = model.get_layer(layer).output.shape[1:3]
+    return sampling_points(model, image, layer, (int(centre[0] * height), int(centre[1] * width)))
+
+
+def largest_offset(model: keras.Model, images: np.ndarray) -> float:
+    """Returns the largest absolute offset, in pixels, that any layer of a model predicts for images (B, H, W, C)."""
+    largest = 0.0
+    for layer in model.layers:
+        if isinstance(layer, ConvOffset2D | DeformableConv2D):
+            features = keras.Model(model.input, layer.input)(images)
+            offsets = _offsets(layer, features)
+            largest = max(largest, float(np.abs(offsets).max()))
+    return largest
+
+
+_READING = (keras.layers.Conv2D, ConvOffset2D)
+
+
+def _offsets(layer: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
+    if isinstance(layer, ConvOffset2D):
+        return np.asarray(keras.ops.conv(features, layer.kernel, padding="same"))
+    return np.asarray(layer.offsets_and_mask(features)[0])
+
+
+def _merge(points: np.ndarray, paths: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Moves points to the nearest pixel, drops those outside the map (they read zeros), and counts equal ones once."""
+    nearest = np.rint(points)
+    inside = ((nearest >= 0) & (nearest < size)).all(axis=1)
+    unique, inverse = np.unique(nearest[inside], axis=0, return_inverse=True)
+    return unique, np.bincount(inverse.ravel(), weights=paths[inside], minlength=len(unique)).astype(int)
+
+
+def _read_points(layer: keras.layers.Layer, features: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Returns where a layer reads its input (1, H, W, C) for each output position (N, 2): (N, K, 2)."""
+    y, x = positions.T
+    if isinstance(layer, ConvOffset2D):
+        # Resampled like the features, a map of coordinates tells which coordinate each channel was read at.
+        grid = np.indices(features.shape[1:3]).astype("float32")
+        ramps = [np.broadcast_to(axis[None, :, :, None], features.shape).copy() for axis in grid]
+        offsets = _offsets(layer, features)
+        read = [resample_by_offsets(ramp, offsets, corners=layer.corners, pairing=layer.pairing) for ramp in ramps]
+        return np.stack([np.asarray(each)[0, y, x] for each in read], axis=2)
+    taps = np.indices(layer.kernel_size).reshape(2, -1).T
+    first = [
+        stride * positions[:, axis] - _padding_before(features.shape[1 + axis], size, stride)
+        for axis, (size, stride) in enumerate(zip(layer.kernel_size, layer.strides, strict=True))
+    ]
+    points = np.stack(first, axis=1)[:, None] + taps
+    if isinstance(layer, DeformableConv2D):
+        points = points + _offsets(layer, features)[0, y, x].reshape(len(positions), -1, 2)
+    return points
+
+
+def _padding_before(size: int, kernel_size: int, stride: int) -> int:
+    """Returns how many zeros TensorFlow's padding "same" puts before the first pixel."""
+    return max((-(-size // stride) - 1) * stride + kernel_size - size, 0) // 2

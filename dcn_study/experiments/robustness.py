@@ -1,0 +1,71 @@
+"""Accuracy of the trained models over a grid of zoom and shift."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dcn_study.errors import ConfigurationError
+from dcn_study.runs import networks, records
+from dcn_study.runs.configuration import TEST_IMAGES
+from dcn_study.runs.data import SHIFT, ZOOM, Transforms, apply_transforms, load_digits
+from dcn_study.runs.published import ACCURACY
+from dcn_study.runs.records import Measurement
+
+__all__ = ["move", "robustness"]
+
+
+def robustness(*, zooms: int, shifts: int, images: int, force: bool = False) -> Measurement:
+    """Measures the accuracy of the paper's trained models, seed 0, on digits that are all zoomed and shifted alike.
+
+    Both axes are zoomed by one factor; the shift is horizontal.
+
+    Args:
+        zooms: how many factors, over the range that training draws from.
+        shifts: how many shifts, over that range.
+        images: how many test images, from the first.
+        force: whether to measure although there is a record.
+
+    Returns:
+        A measurement with the results "zooms"; "shifts", in pixels, as `Transforms` has them, where a positive one
+        moves the digit to the left; "accuracies": for each of the paper's models one row per zoom, with one accuracy
+        per shift.
+
+    Raises:
+        ConfigurationError: if a parameter breaks its rule, or a run has no record.
+        RecordError: if the weights of a run are missing or damaged.
+    """
+    for name, value, most in (("zooms", zooms, 100), ("shifts", shifts, 100), ("images", images, TEST_IMAGES)):
+        if not 1 <= value <= most:
+            raise ConfigurationError(f"{name} must be from 1 to {most}. Received: {name}={value}")
+    runs = records.trained(ACCURACY)
+    digits = load_digits()
+    side = digits.x_test.shape[2]
+    grid = {
+        "zooms": np.linspace(*ZOOM, zooms).round(3).tolist(),
+        "shifts": (side * np.linspace(-SHIFT, SHIFT, shifts)).round(3).tolist(),
+    }
+
+    def measure() -> dict[str, Any]:
+        models = {model: networks.load_model(record) for model, record in runs.items()}
+        accuracies: dict[str, list[list[float]]] = {model: [] for model in models}
+        plain, labels = digits.x_test[:images].astype(np.float32) / 255, digits.y_test[:images]
+        for zoom in tqdm(grid["zooms"], desc="zooms"):
+            for rows in accuracies.values():
+                rows.append([])
+            for shift in grid["shifts"]:
+                moved = move(plain, zoom, shift)[..., None]
+                for model, network in models.items():
+                    accuracies[model][-1].append(networks.score(network, moved, labels).accuracy)
+        return {**grid, "accuracies": accuracies}
+
+    parameters = {"zooms": zooms, "shifts": shifts, "images": images}
+    return records.measurement("robustness", parameters, measure, runs=runs.values(), data=digits.sha256, force=force)
+
+
+def move(images: np.ndarray, zoom: float, shift: float) -> np.ndarray:
+    """Returns images (N, H, W), zoomed on both axes by one factor and shifted horizontally, in pixels."""
+    count = len(images)
+    return apply_transforms(images, Transforms(np.full((count, 2), zoom), np.tile([0.0, shift], (count, 1))))

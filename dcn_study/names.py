@@ -1,0 +1,55 @@
+"""What models, runs, test images and measurements are called in figures, tables and text."""
+
+from __future__ import annotations
+
+__all__ = ["CONTROLS", "GENERATORS", "HELD_OUT", "MODELS", "RESIDUAL", "TEST_IMAGES", "TIMED"]
+
+MODELS = {
+    "cnn": "CNN",
+    "deformable_cnn": "deformable CNN",
+    "deform_conv_cnn": "CNN with true deformable convolutions",
+    "mini_resnet": "mini-ResNet",
+    "deformable_mini_resnet": "deformable mini-ResNet",
+}
+
+TEST_IMAGES = {"plain": "plain", "scaled": "scaled and translated"}
+
+# What makes the gain on scaled digits, by run.
+CONTROLS = {
+    "cnn": "CNN",
+    "cnn_statistics": "CNN, statistics only",
+    "cnn_batch_norm": "CNN, batch normalisation only",
+    "deformable_cnn": "deformable CNN, as published",
+    "scrambled_cnn": "deformable CNN, corners repaired",
+    "repaired_cnn": "deformable CNN, corners and pairing repaired",
+    "deform_conv_cnn": "CNN with true deformable convolutions",
+    "cnn_scaled": "CNN, all of it",
+}
+
+# The residual networks, one change after the other, by run.
+RESIDUAL = {
+    "mini_resnet": "mini-ResNet, as coded",
+    "chained_mini_resnet": "mini-ResNet, as drawn",
+    "deformable_mini_resnet": "deformable, as published",
+    "unfrozen_deformable_mini_resnet": "and its blocks train",
+    "repaired_deformable_mini_resnet": "and its offsets learn",
+    "chained_deformable_mini_resnet": "and its blocks are as drawn",
+}
+
+# Validated on images that are neither trained nor tested on, by run.
+HELD_OUT = {"cnn_validation": "CNN", "cnn_batch_norm_validation": "batch normalisation, on scaled digits"}
+
+# The scaled and translated test sets of the sensitivity measurement.
+GENERATORS = {
+    "ours": "our draws",
+    "keras": "Keras' generator",
+    "former_centre": "our draws, former centre",
+}
+
+# The paper's models, computed by this package, as the runtime measurement lists them.
+TIMED = {
+    "cnn": "CNN",
+    "deformable_cnn": "deformable CNN, ours",
+    "mini_resnet": "mini-ResNet",
+    "deformable_mini_resnet": "deformable mini-ResNet, ours",
+}

@@ -1,0 +1,1 @@
+"""Training runs: configuration, data, networks, training, records and their validity."""

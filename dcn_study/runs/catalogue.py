@@ -1,0 +1,192 @@
+"""The runs and measurements of the book by name, and the names of all other runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from dcn_study import names
+from dcn_study.errors import ConfigurationError
+from dcn_study.runs.configuration import TEST_IMAGES, TRAIN_IMAGES, RunConfig
+
+__all__ = [
+    "MEASUREMENTS",
+    "PAPER",
+    "RATES",
+    "REMEASURE",
+    "RUNS",
+    "SEEDS",
+    "SMOKE",
+    "STAND_INS",
+    "book_runs",
+    "in_book",
+    "is_named",
+    "record_name",
+    "run_config",
+    "run_named",
+    "seeds_of",
+]
+
+# The paper's runs, at the published protocol.
+RUNS: dict[str, RunConfig] = {
+    "cnn": RunConfig(model="cnn", epochs=10, optimizer="adam", learning_rate=1e-3),
+    "deformable_cnn": RunConfig(
+        model="deformable_cnn",
+        epochs=20,
+        optimizer="adam",
+        learning_rate=5e-4,
+        train_on="scaled",
+        trainable=False,
+        initial_run="cnn",
+    ),
+    "mini_resnet": RunConfig(model="mini_resnet", epochs=10, optimizer="sgd", learning_rate=1e-3),
+    "deformable_mini_resnet": RunConfig(
+        model="deformable_mini_resnet", epochs=10, optimizer="sgd", learning_rate=1e-3, trainable=False
+    ),
+}
+
+PAPER = tuple(RUNS)
+
+# Controls: each differs from a run of the paper in what its line says, and in the epochs where it states them.
+_DEFORMABLE, _DEFORMABLE_RESIDUAL = RUNS["deformable_cnn"], RUNS["deformable_mini_resnet"]
+_REPAIRED: dict[str, Any] = {"corners": "bilinear", "pairing": "per_pixel"}
+_VALIDATED_APART: dict[str, Any] = {"train_size": TRAIN_IMAGES - TEST_IMAGES, "validation_size": TEST_IMAGES}
+RUNS |= {
+    # in place of deformable_cnn: the plain network, of which batch normalisation, its running statistics, or all train
+    "cnn_batch_norm": dataclasses.replace(_DEFORMABLE, model="cnn", epochs=20),
+    "cnn_statistics": dataclasses.replace(_DEFORMABLE, model="cnn", learning_rate=0.0, epochs=2),
+    "cnn_scaled": dataclasses.replace(_DEFORMABLE, model="cnn", trainable=True, epochs=1),
+    # offsets that learn: with scrambled pairs, with its own pairs, in a true deformable convolution
+    "scrambled_cnn": dataclasses.replace(_DEFORMABLE, corners="bilinear", epochs=1),
+    "repaired_cnn": dataclasses.replace(_DEFORMABLE, **_REPAIRED, epochs=1),
+    "deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", epochs=1),
+    # validated on images that are neither trained nor tested on
+    "cnn_validation": dataclasses.replace(RUNS["cnn"], **_VALIDATED_APART),
+    "cnn_batch_norm_validation": dataclasses.replace(
+        _DEFORMABLE, model="cnn", initial_run="cnn_validation", epochs=5, **_VALIDATED_APART
+    ),
+    # at a tenth and at ten times the learning rate
+    "slow_cnn_batch_norm": dataclasses.replace(_DEFORMABLE, model="cnn", learning_rate=5e-5, epochs=3),
+    "fast_cnn_batch_norm": dataclasses.replace(_DEFORMABLE, model="cnn", learning_rate=5e-3, epochs=3),
+    # the residual networks, one change after the other
+    "chained_mini_resnet": dataclasses.replace(RUNS["mini_resnet"], chained=True),
+    "unfrozen_deformable_mini_resnet": dataclasses.replace(_DEFORMABLE_RESIDUAL, trainable=True, epochs=5),
+    "repaired_deformable_mini_resnet": dataclasses.replace(_DEFORMABLE_RESIDUAL, trainable=True, epochs=5, **_REPAIRED),
+    "chained_deformable_mini_resnet": dataclasses.replace(
+        _DEFORMABLE_RESIDUAL, trainable=True, epochs=5, **_REPAIRED, chained=True
+    ),
+}
+
+# The rate of the optimiser, where batch normalisation alone trains, from the lowest.
+RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
+
+# A cheaper run that computes the same numbers stands in for this one from seed 1 on. A test compares both bit by bit.
+STAND_INS = {"deformable_cnn": "cnn_batch_norm"}
+
+SEEDS = 3  # of the paper's models and of the controls in the book; of every other run it shows one
+
+# The parameters of the measurements that the book shows: see the functions in `dcn_study.experiments`.
+MEASUREMENTS: dict[str, dict[str, Any]] = {
+    "runtime": {
+        "batches": "1,32,128",
+        "sizes": "28,56,112",
+        "batch": 32,
+        "repeats": 7,
+        "threads": 0,
+        "device": "/CPU:0",
+    },
+    "offsets": {"run": "deformable_cnn", "steps": 300, "seed": 0},
+    "sensitivity": {"draws": 5, "images": TEST_IMAGES},
+    "robustness": {"zooms": 7, "shifts": 9, "images": 500},
+    "bench": {"repeats": 15},
+}
+
+# The command that takes a measurement again.
+REMEASURE = {name: f"dcn run {name} --force" for name in MEASUREMENTS} | {"bench": "dcn bench --record"}
+
+# What the profile "smoke" changes in every run: enough to see that all of it works, in a minute.
+SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 1000, "test_size": 500}
+
+
+def run_config(run: str, **changes: Any) -> RunConfig:
+    """Returns the configuration of a named run with some fields changed; `None` keeps a field as it is.
+
+    Args:
+        run: a name in `RUNS`.
+        **changes: fields of `RunConfig` with their new values.
+
+    Raises:
+        ConfigurationError: if the run or a field is unknown, or a value breaks its rule.
+    """
+    if run not in RUNS:
+        raise ConfigurationError(f"run must be one of {tuple(RUNS)}. Received: run={run!r}")
+    fields = [field.name for field in dataclasses.fields(RunConfig)]
+    for name in changes:
+        if name not in fields:
+            raise ConfigurationError(f"parameters of a run are {', '.join(fields)}. Received: {name}")
+    return dataclasses.replace(RUNS[run], **{name: value for name, value in changes.items() if value is not None})
+
+
+def seeds_of(run: str, seeds: int, **changes: Any) -> list[RunConfig]:
+    """Returns the configurations of a named run with the seeds from 0; from seed 1 on of its stand-in, if it has one.
+
+    Args:
+        run: a name in `RUNS`.
+        seeds: how many.
+        **changes: as for `run_config`.
+
+    Raises:
+        ConfigurationError: as `run_config`, and if `seeds` is not positive.
+    """
+    if seeds < 1:
+        raise ConfigurationError(f"seeds must be at least 1. Received: seeds={seeds!r}")
+    later = STAND_INS.get(run, run)
+    return [run_config(later if seed else run, seed=seed, **changes) for seed in range(seeds)]
+
+
+def book_runs() -> list[RunConfig]:
+    """Returns the configurations of all runs that the book shows, each after the run that it starts from."""
+    found = [config for run in (*PAPER, *names.CONTROLS) for config in seeds_of(run, SEEDS)]
+    return list(dict.fromkeys([*found, *RUNS.values()]))
+
+
+def in_book(config: RunConfig) -> bool:
+    """Returns whether the book shows this run, with this seed."""
+    return config in book_runs()
+
+
+def is_named(config: RunConfig) -> bool:
+    """Returns whether this is a run of `RUNS`, whatever its seed."""
+    return any(dataclasses.replace(config, seed=run.seed) == run for run in RUNS.values())
+
+
+def record_name(config: RunConfig) -> str:
+    """Returns the name under which a run is recorded, one name for each configuration.
+
+    A named run with seed 0 has the run's name, with another seed `-seed<n>` appended. Any other configuration has the
+    model's name and eight digits of a hash of the fields that are not at their default, so that a new field with a
+    default does not rename earlier runs.
+    """
+    for name, run in RUNS.items():
+        if dataclasses.replace(config, seed=run.seed) == run:
+            return name if config.seed == run.seed else f"{name}-seed{config.seed}"
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    changed = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
+    text = json.dumps(changed, sort_keys=True)
+    return f"{config.model}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def run_named(name: str) -> RunConfig:
+    """Returns the configuration of a run by the name of its record: a name in `RUNS`, also with `-seed<n>` appended.
+
+    Raises:
+        ConfigurationError: if there is no such run.
+    """
+    run, _, seed = name.partition("-seed")
+    if run not in RUNS or not (seed.isdecimal() or name == run):
+        raise ConfigurationError(
+            f"NAME must be one of {', '.join(RUNS)}, also with a seed appended, such as cnn-seed1. Received: {name}"
+        )
+    return run_config(run, seed=int(seed) if seed else None)

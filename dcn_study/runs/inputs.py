@@ -1,0 +1,128 @@
+"""What a result depends on: code, library versions, data and initial weights, each as a digest or a version."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+__all__ = ["MEASUREMENT_CODE", "RUN_CODE", "Inputs", "Machine", "code_sha256", "machine", "versions"]
+
+_MODELS = ("dcn.ops.geometry", "dcn.ops.convolution", "dcn.ops.resampling", "dcn.layers", "dcn.models")
+
+# The modules that compute a run; and those that compute each measurement.
+RUN_CODE = (*_MODELS, *(f"dcn_study.runs.{name}" for name in ("data", "networks", "training")))
+MEASUREMENT_CODE = {
+    "runtime": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "runtime", "timing"))),
+    "bench": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "bench", "timing"))),
+    "offsets": (*RUN_CODE, "dcn_study.experiments.offsets"),
+    "sensitivity": (*RUN_CODE, "dcn_study.experiments.sensitivity"),
+    "robustness": (*RUN_CODE, "dcn_study.experiments.robustness"),
+}
+
+
+class Inputs(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
+    """All that a run or a measurement depends on besides its parameters.
+
+    Attributes:
+        code: digest of the code that computes it, see `code_sha256`.
+        versions: library → version.
+        data: digest of the data, empty where none is used.
+        weights: record of a run → digest of its weights, for the runs whose weights this one starts from or evaluates.
+    """
+
+    code: str
+    versions: dict[str, str]
+    data: str = ""
+    weights: dict[str, str] = {}
+
+    def changes(self, current: Inputs) -> list[str]:
+        """Returns what differs in the current inputs, in words; nothing if they are the same."""
+        found = ["code"] if self.code != current.code else []
+        for name in sorted({*self.versions, *current.versions}):
+            before, after = self.versions.get(name, "none"), current.versions.get(name, "none")
+            if before != after:
+                found.append(f"{name} {before}, now {after}")
+        if self.data != current.data:
+            found.append("data")
+        for run in sorted({*self.weights, *current.weights}):
+            if self.weights.get(run) != current.weights.get(run):
+                found.append(f"weights of {run}")
+        return found
+
+
+class Machine(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
+    """Where something was computed. It is stated, and not among the inputs: results hold on other machines too."""
+
+    python: str
+    processor: str
+    threads: int
+
+
+def versions() -> dict[str, str]:
+    """Returns the installed versions of the libraries that compute."""
+    libraries = {"TensorFlow": "tensorflow", "Keras": "keras", "NumPy": "numpy"}
+    return {name: importlib.metadata.version(library) for name, library in libraries.items()}
+
+
+def machine() -> Machine:
+    return Machine(python=platform.python_version(), processor=_processor(), threads=_threads())
+
+
+@functools.cache
+def code_sha256(modules: Sequence[str] = RUN_CODE) -> str:
+    """Returns the digest of modules, by default those that compute a run, as they were when first asked for.
+
+    It covers their syntax trees without docstrings: comments, formatting and documentation do not change it.
+    """
+    digest = hashlib.sha256()
+    for name in modules:
+        tree = ast.parse(_source(name).read_text(encoding="utf-8"))
+        digest.update(f"{name} {_canonical(tree)}".encode())
+    return digest.hexdigest()
+
+
+def _source(module: str) -> Path:
+    """Returns the file of a module without importing it or the packages that it is in."""
+    package, _, inner = module.partition(".")
+    specification = importlib.util.find_spec(package)
+    assert specification is not None
+    assert specification.submodule_search_locations is not None
+    return Path(specification.submodule_search_locations[0], *inner.split(".")).with_suffix(".py")
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _canonical(node: Any) -> str:
+    """Returns a text that is the same for equal syntax trees in all versions of Python, where `ast.dump` differs."""
+    if isinstance(node, list):
+        return f"[{' '.join(map(_canonical, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    present = (f"{name}={_canonical(value)}" for name, value in fields.items() if value not in (None, []))
+    return f"{type(node).__name__}({' '.join(present)})"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,200 @@
+"""Training by configuration: seeded, with a checkpoint per epoch, resumed after the last complete epoch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import pydantic
+
+from dcn_study.errors import RecordError
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import record_name
+from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.data import Splits, splits
+from dcn_study.runs.files import file_sha256, locked, now, project_root, replacing
+from dcn_study.runs.inputs import Inputs, code_sha256, machine
+from dcn_study.runs.networks import build_model, evaluate, initial_model, score
+from dcn_study.runs.records import Epoch, Provenance, Record, Witness
+from dcn_study.runs.witness import FirstSteps, compare, first_batch, objections, replay
+
+__all__ = ["CODE_SHA256", "interrupted", "train"]
+
+CODE_SHA256 = code_sha256()  # taken now: this process keeps running this code, whatever is edited meanwhile
+
+
+def train(config: RunConfig, *, book: bool = False, force: bool = False, progress: bool = True) -> Record:
+    """Returns the record of a run; trains if there is none, if an interrupted training waits, or if `force`.
+
+    An interrupted run resumes after the last complete epoch, with the result of an uninterrupted run. Seeds Python,
+    NumPy and TensorFlow and makes TensorFlow's operations deterministic, for the whole process.
+
+    Args:
+        config: the run.
+        book: whether its record belongs among the book's, see `records.record_path`.
+        force: whether to train from nothing, although there may be a record or a checkpoint. The record is replaced
+            when the new run is finished.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The record, which is also stored, with the weights next to it.
+
+    Raises:
+        ConfigurationError: if the run cannot start: too many images asked for, or no record to start from.
+        DataError, RecordError: if the data, the initial weights, the record or the checkpoint are damaged; or if the
+            run has no record while only records may be read.
+        LockedError: if another process trains this run.
+    """
+    if not force or records.records_only():
+        found = records.read(config, book=book)
+        kept = found if found is not None and found.config == config else None
+        if records.records_only():
+            if kept is None:
+                raise RecordError(records.missing(config))
+            return kept
+        if kept is not None and not interrupted(config):
+            return kept
+    folder = _folder(config)
+    with locked(folder.with_name(f"{folder.name}.lock"), f"run {record_name(config)}"):
+        return _train(config, records.record_path(config, book=book), force, progress)
+
+
+def interrupted(config: RunConfig) -> bool:
+    """Returns whether a checkpoint of this run waits to be resumed."""
+    return (_folder(config) / STATE).is_file()
+
+
+def _train(config: RunConfig, path: Path, force: bool, progress: bool) -> Record:
+    data = splits(config)
+    inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
+    folder = _folder(config)
+    if force:
+        shutil.rmtree(folder, ignore_errors=True)
+    model = initial_model(config, data)
+    state = _resume(config, data, inputs) or _State(configuration=config.to_dict(), inputs=inputs, started=now())
+    if state.history:
+        model = keras.models.load_model(folder / state.model)
+    while len(state.history) < config.epochs:
+        _train_epoch(config, model, data, state, progress)
+        _save(folder, state, model)
+    assert state.witness is not None
+    bare = build_model(config, data.digits.x_train.shape[1:])  # holds the weights alone, without those of the optimiser
+    bare.set_weights(model.get_weights())
+    record = Record(
+        name=record_name(config),
+        configuration=config.to_dict(),
+        history=state.history,
+        evaluations={kind: evaluate(model, data, kind) for kind in ("plain", "scaled")},
+        witness=state.witness,
+        provenance=Provenance(
+            inputs=inputs,
+            earlier=state.earlier,
+            machine=machine(),
+            started=state.started,
+            finished=now(),
+            seconds=sum(epoch.seconds for epoch in state.history),
+            weights="",
+        ),
+        path=path,
+    )
+    with replacing(record.weights_path) as temporary:
+        bare.save_weights(temporary)
+        record.provenance.weights = file_sha256(temporary)
+    records.write(record)
+    shutil.rmtree(folder)
+    return record
+
+
+STATE = "state.json"
+
+
+class _State(pydantic.BaseModel, extra="forbid"):
+    """What a checkpoint holds besides the model: see `Record` and `Provenance`; `model` is the name of its file."""
+
+    configuration: dict[str, Any]
+    inputs: Inputs
+    earlier: list[Inputs] = []
+    started: str
+    history: list[Epoch] = []
+    witness: Witness | None = None
+    model: str = ""
+
+
+def _folder(config: RunConfig) -> Path:
+    return project_root() / "checkpoints" / record_name(config)
+
+
+def _save(folder: Path, state: _State, model: keras.Model) -> None:
+    """Writes model and state; until the last step the previous checkpoint remains the valid one."""
+    previous, state.model = state.model, f"epoch-{len(state.history):03}.keras"
+    with replacing(folder / state.model) as temporary:
+        model.save(temporary)
+    with replacing(folder / STATE) as temporary:
+        temporary.write_text(state.model_dump_json(indent=1), encoding="utf-8")
+    if previous and previous != state.model:
+        (folder / previous).unlink(missing_ok=True)
+
+
+def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
+    """Returns the state after the last complete epoch of this run, or None.
+
+    Raises:
+        RecordError: if the checkpoint is damaged, or was made from other inputs that do not give the same results.
+    """
+    path = _folder(config) / STATE
+    if not path.is_file():
+        return None
+    restart = f"Train from nothing with: dcn train --force {record_name(config)}"
+    try:
+        state = _State.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        before = RunConfig(**{**state.configuration, "epochs": config.epochs})
+    except (ValueError, TypeError) as error:
+        raise RecordError(f"{path} is damaged: {error}. {restart}") from error
+    if before != config or len(state.history) > config.epochs:
+        return None
+    if state.inputs == inputs:
+        return state
+    changes = "; ".join(state.inputs.changes(inputs))
+    if (state.inputs.data, state.inputs.weights) != (inputs.data, inputs.weights):
+        raise RecordError(f"{path} was made from other inputs ({changes}). {restart}")
+    assert state.witness is not None
+    objected = objections(compare(replay(config, data), state.witness))
+    if objected:
+        raise RecordError(
+            f"{path} was made from other inputs ({changes}), and a replay with the current ones gives other numbers "
+            f"({'; '.join(objected)}). {restart}"
+        )
+    state.earlier.append(state.inputs)
+    state.inputs = inputs
+    return state
+
+
+def _train_epoch(config: RunConfig, model: keras.Model, data: Splits, state: _State, progress: bool) -> None:
+    epoch = len(state.history)
+    started = time.perf_counter()
+    images, labels = data.train(epoch)
+    name = f"{record_name(config)} {epoch + 1}/{config.epochs}"
+    with FirstSteps(config.batch_size, len(images), name, visible=progress) as steps:
+        fitted = model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[steps])
+    if state.witness is None:
+        state.witness = steps.witness
+    state.witness.epochs.append(first_batch(images[: config.batch_size], labels))
+    seconds = time.perf_counter() - started
+    validation = score(model, *data.validation(config.train_on))
+    test = evaluate(model, data, config.train_on) if config.validation_size else None
+    state.history.append(
+        Epoch(
+            epoch=epoch + 1,
+            loss=fitted.history["loss"][0],
+            accuracy=fitted.history["accuracy"][0],
+            validation_loss=validation.loss,
+            validation_accuracy=validation.accuracy,
+            test_loss=test.loss if test else None,
+            test_accuracy=test.accuracy if test else None,
+            seconds=round(seconds, 3),
+        )
+    )

@@ -1,0 +1,1 @@
+"""Figures, tables and interactive pieces, made from records and arrays."""

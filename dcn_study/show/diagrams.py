@@ -1,0 +1,219 @@
+"""The paper's drawings: sampling grids, a deformable convolution, the residual block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch, Rectangle
+
+from dcn_study.show.figures.style import ACCENT, REGULAR
+
+__all__ = ["deformable_convolution", "offset_pairing", "residual_blocks", "sampling_grids"]
+
+GRID = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], indexing="ij"), axis=2).reshape(9, 2)  # (dy, dx)
+
+
+def sampling_grids(seed: int = 1, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draws the nine points that a 3x3 kernel reads: on the grid, moved freely, scaled, and rotated.
+
+    Args:
+        seed: of the free offsets.
+        axes: four axes to draw into; new ones by default.
+
+    Returns:
+        The four axes.
+    """
+    if axes is None:
+        _, grid = plt.subplots(2, 2, figsize=(5.6, 6), layout="constrained")
+        axes = grid.ravel()
+    turn = np.deg2rad(30)
+    rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    free = np.random.default_rng(seed).uniform(-0.8, 0.8, (9, 2))
+    panels = {
+        "regular grid": GRID,
+        "free offsets": GRID + free,
+        "special case: anisotropic scaling": GRID * (1.2, 1.9),
+        "special case: rotation": GRID @ rotation,
+    }
+    for ax, (title, points) in zip(axes, panels.items(), strict=True):
+        _pixel_grid(ax, 2)
+        moved = points is not GRID
+        ax.scatter(GRID[:, 1], GRID[:, 0], s=70, color=REGULAR, alpha=0.4 if moved else 1, zorder=3)
+        if moved:
+            ax.scatter(points[:, 1], points[:, 0], s=70, color=ACCENT, zorder=4)
+            for start, end in zip(GRID, points, strict=True):
+                _arrow(ax, start, end)
+        ax.set_title(title)
+    return axes
+
+
+def deformable_convolution(seed: int = 1, ax: Axes | None = None) -> Axes:
+    """Draws a 3x3 deformable convolution: input map, the branch that predicts 2N offsets, the points read, output.
+
+    Args:
+        seed: of the offsets.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
+    side, centre = 7, np.array([3.0, 3.0])
+    _map(ax, (0, 0), side, "input feature map")
+    _map(ax, (14, 0), side, "output feature map")
+    for plane in range(3):
+        _map(ax, (7.6 + 0.45 * plane, 9.3 - 0.45 * plane), 4, "", shade=True)
+    ax.text(
+        10.1, 14.1, "offset field, 2N channels: (dy, dx)\nfor each of the N = 9 kernel points", ha="center", va="top"
+    )
+    ax.text(2.9, 11.9, "convolution that\npredicts the offsets", ha="center", va="center")
+    ax.text(10.5, 4.6, "kernel, at the\nmoved points", ha="center", va="top")
+    offsets = np.random.default_rng(seed).uniform(-1.3, 1.3, (9, 2))
+    for point, offset in zip(centre + GRID, offsets, strict=True):
+        moved = np.clip(point + offset, 0, side - 1)
+        ax.scatter(point[1] + 0.5, point[0] + 0.5, s=36, color=REGULAR, alpha=0.5, zorder=3)
+        ax.scatter(moved[1] + 0.5, moved[0] + 0.5, s=36, color=ACCENT, zorder=5)
+        _arrow(ax, point + 0.5, moved + 0.5)
+        ax.plot([moved[1] + 0.5, 17.5], [moved[0] + 0.5, 3.5], color=ACCENT, linewidth=0.5, alpha=0.6, zorder=2)
+    ax.add_patch(Rectangle((17, 3), 1, 1, facecolor=ACCENT, edgecolor="black", zorder=4))
+    for start, end in (((3.5, 7.2), (3.5, 10.8)), ((6.1, 11.6), (7.4, 11.4)), ((8.2, 8.2), (6.0, 5.6))):
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 1.5}, zorder=6)
+    ax.set(xlim=(-0.3, 21.3), ylim=(14.3, -1.6), aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+def residual_blocks(ax: Axes | None = None) -> Axes:
+    """Draws the residual block twice: as the paper shows it, and as the published code computes it.
+
+    Args:
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7.6, 6.4), layout="constrained")
+    first, second = ("batch norm 1", "ReLU", "3x3 conv 1"), ("batch norm 2", "ReLU", "3x3 conv 2")
+    ax.text(2.2, -0.9, "as drawn", ha="center", fontweight="bold")
+    _path(ax, 2.2, 1, first)
+    _path(ax, 2.2, 4, second)
+    _flow(ax, (2.2, -0.3), (2.2, 0.62))
+    _flow(ax, (2.2, 3.38), (2.2, 3.62))
+    _flow(ax, (2.2, 6.38), (2.2, 7.05))
+    _shortcut(ax, 0.2, 2.2)
+    ax.text(8.2, -0.9, "as coded", ha="center", fontweight="bold")
+    _path(ax, 6.8, 1, first, dead=True)
+    _path(ax, 9.6, 4, second)
+    _flow(ax, (8.2, 0.15), (6.8, 0.62), dead=True)
+    _flow(ax, (8.2, -0.3), (9.6, 3.62))
+    _flow(ax, (9.6, 6.38), (8.45, 7.1))
+    ax.text(6.8, 3.85, "nothing reads this", ha="center", va="center", style="italic")
+    ax.plot([8.2, 8.2], [-0.3, 4.5], color="black", linewidth=1.5)
+    _flow(ax, (8.2, 4.5), (8.2, 7.05))
+    for centre in (2.2, 8.2):
+        ax.text(centre, -0.45, "input", ha="center")
+        ax.text(centre, 7.3, "+", ha="center", va="center", fontsize=16)
+        ax.add_patch(plt.Circle((centre, 7.3), 0.25, fill=False, edgecolor="black", linewidth=1.5))
+        _flow(ax, (centre, 7.55), (centre, 8.1))
+    ax.set(xlim=(-0.4, 11.4), ylim=(8.3, -1.3))
+    ax.axis("off")
+    return ax
+
+
+def offset_pairing(sources: np.ndarray, channel: int = 0, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draws from which pixel of the offsets' tensor the values of one channel take their dy, and from which channel.
+
+    Args:
+        sources: (H, W, C, 2, 3), as `offsets.pairing_sources` returns them.
+        channel: of the feature map.
+        axes: three axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
+    height, width = sources.shape[:2]
+    taken, pixel = sources[:, :, channel], np.moveaxis(np.indices((height, width)), 0, 2)
+    ax = axes[0]
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
+    ax.grid(False)
+    parts = ((0.15, 0.2), (0.3, 0.85), (0.43, 0.47), (0.65, 0.12), (0.8, 0.86))
+    for number, (down, right) in enumerate(parts):
+        y, x = int(down * height), int(right * width)
+        colour = sns.color_palette("colorblind")[(0, 1, 2, 3, 4)[number]]
+        for start in taken[y, x, :, :2]:
+            ax.add_patch(Rectangle((start[1] - 0.5, start[0] - 0.5), 1, 1, facecolor=colour, edgecolor="white", lw=0.5))
+        dy = taken[y, x, 0, :2]
+        style = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 5, "lw": 1.2}
+        ax.annotate("", (x, y), (dy[1], dy[0]), arrowprops=style)
+        ax.scatter(x, y, s=55, facecolor="white", edgecolor=colour, linewidth=2, zorder=5)
+    ax.set_title("five values and their offsets")
+    for ax, values, title in (
+        (axes[1], taken[..., 0, 2], "offset channel of dy"),
+        (axes[2], np.hypot(*np.moveaxis(taken[..., 0, :2] - pixel, 2, 0)), "distance to its source (pixels)"),
+    ):
+        image = ax.imshow(values, cmap="viridis")
+        ax.set(title=title, xticks=[], yticks=[])
+        ax.grid(False)
+        ticks = np.unique(values) if len(np.unique(values)) <= 3 else None
+        ax.figure.colorbar(image, ax=ax, shrink=0.7, ticks=ticks)
+    return axes
+
+
+def _pixel_grid(ax: Axes, reach: int) -> None:
+    for edge in np.arange(-reach - 0.5, reach + 1):
+        ax.axhline(edge, color="0.85", linewidth=1, zorder=0)
+        ax.axvline(edge, color="0.85", linewidth=1, zorder=0)
+    limits = (-reach - 0.5, reach + 0.5)
+    ax.set(xlim=limits, ylim=limits[::-1], aspect="equal", xticks=[], yticks=[])
+    ax.grid(False)
+
+
+def _arrow(ax: Axes, start: np.ndarray, end: np.ndarray) -> None:
+    """Draws an arrow between two points (y, x)."""
+    style = {"arrowstyle": "->", "color": "black", "shrinkA": 0, "shrinkB": 2, "linewidth": 1}
+    ax.annotate("", (end[1], end[0]), (start[1], start[0]), arrowprops=style, zorder=5)
+
+
+def _map(ax: Axes, corner: tuple[float, float], side: int, title: str, *, shade: bool = False) -> None:
+    x, y = corner
+    ax.add_patch(Rectangle(corner, side, side, facecolor="0.93" if shade else "white", edgecolor="0.4", zorder=1))
+    for step in range(1, side):
+        ax.plot([x, x + side], [y + step] * 2, color="0.8", linewidth=0.8, zorder=1)
+        ax.plot([x + step] * 2, [y, y + side], color="0.8", linewidth=0.8, zorder=1)
+    ax.text(x + side / 2, y - 0.4, title, ha="center", va="bottom")
+
+
+def _path(ax: Axes, centre: float, top: float, names: Sequence[str], *, dead: bool = False) -> None:
+    """Draws boxes below each other, with arrows between."""
+    for step, name in enumerate(names):
+        box = FancyBboxPatch(
+            (centre - 1.1, top + step - 0.3),
+            2.2,
+            0.6,
+            boxstyle="round,pad=0.02",
+            facecolor="white" if dead else "0.93",
+            edgecolor="0.6" if dead else "black",
+            linestyle="--" if dead else "-",
+        )
+        ax.add_patch(box)
+        ax.text(centre, top + step, name, ha="center", va="center", color="0.45" if dead else "black")
+        if step:
+            _flow(ax, (centre, top + step - 0.7), (centre, top + step - 0.34), dead=dead)
+
+
+def _flow(ax: Axes, start: tuple[float, float], end: tuple[float, float], *, dead: bool = False) -> None:
+    style = {"arrowstyle": "-|>", "color": "0.6" if dead else "black", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.5}
+    ax.annotate("", end, start, arrowprops={**style, "linestyle": "--" if dead else "-"})
+
+
+def _shortcut(ax: Axes, x: float, centre: float) -> None:
+    ax.plot([centre, x, x], [0.15, 0.15, 7.3], color="black", linewidth=1.5)
+    _flow(ax, (x, 7.3), (centre - 0.25, 7.3))

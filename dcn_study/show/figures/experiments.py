@@ -1,0 +1,234 @@
+"""Figures of the experiments on trained networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dcn_study.names import CONTROLS, MODELS
+from dcn_study.runs import published
+from dcn_study.show.figures.style import ACCENT, COLOURS, PALETTE, REGULAR
+
+__all__ = ["block_changes", "controls", "draws", "finding", "offset_traces", "receptive_fields", "robustness"]
+
+
+def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draws the accuracies of the controls on plain and on scaled digits, from 50 to 100 percent or from the lowest.
+
+    Args:
+        table: as `tables.controls` returns it.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.6 * len(table) + 1.2), layout="constrained")
+    heights = np.arange(len(table))
+    ax.hlines(heights, table["scaled"], table["plain"], color="0.8", linewidth=3, zorder=1)
+    ax.plot(table["plain"], heights, "o", color=REGULAR, markerfacecolor="white", markersize=8, label="plain")
+    ax.plot(table["scaled"], heights, "o", color=REGULAR, markersize=8, label="scaled and translated")
+    for number, seed in enumerate(name for name in table if name.startswith("seed ")):
+        label = "each seed" if number == 0 else None
+        ax.plot(table[seed], heights + 0.25, ".", color=REGULAR, markersize=5, label=label)
+    label = "published protocol after as many epochs"
+    ax.plot(table["as published"], heights, "|", color=ACCENT, markersize=20, markeredgewidth=2.5, label=label)
+    ax.set_yticks(heights, [f"{name}\nepochs: {row.epochs:.0f}" for name, row in table.iterrows()])
+    ax.set(xlabel="test accuracy (%)", xlim=(min(50, table[["plain", "scaled"]].min().min() - 2), 101))
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.figure.legend(loc="outside lower center", ncols=4, fontsize="small")
+    return ax
+
+
+def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray) -> Figure:
+    """Draws the report's finding in one picture: digits, and how well scaled ones are read with and without the layer.
+
+    Args:
+        table: as `tables.controls` returns it.
+        plain: (N, H, W), values from 0 to 1.
+        moved: (N, H, W), the same images scaled and translated.
+
+    Returns:
+        The figure.
+    """
+    shown = {
+        "cnn": "CNN, trained on\nplain digits",
+        "deformable_cnn": "with the new layer,\ntrained on scaled digits",
+        "cnn_batch_norm": "without it, trained\nin the same way",
+        "cnn_scaled": "without it,\nall weights trained",
+    }
+    figure = plt.figure(figsize=(6.8, 2.7), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2.4))[0]
+    axes = left.subplots(2, len(plain))
+    for row, (images, name) in enumerate(((plain, "plain"), (moved, "scaled"))):
+        for ax, image in zip(axes[row], images, strict=True):
+            ax.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+        axes[row, 0].set_ylabel(name)
+    ax = right.subplots()
+    values = [table.loc[CONTROLS[run], "scaled"] for run in shown]
+    colours = [COLOURS["deformable_cnn" if run == "deformable_cnn" else "cnn"] for run in shown]
+    ax.barh(range(len(shown)), values, color=colours, height=0.65)
+    for height, value in enumerate(values):
+        letters = "black" if colours[height] == COLOURS["deformable_cnn"] else "white"
+        ax.text(3, height, f"{value:.1f} %", color=letters, verticalalignment="center")
+        run = list(shown)[height]
+        if run in published.ACCURACY:
+            theirs = 100 * published.ACCURACY[run]["scaled"]
+            ax.plot(theirs, height, "D", color="black", markerfacecolor="white", markersize=7)
+    ax.set_yticks(range(len(shown)), shown.values())
+    ax.set(xlabel="scaled digits read (%)", xlim=(0, 112), ylim=(len(shown) - 0.5, -0.5), xticks=range(0, 101, 20))
+    ax.annotate("published", (published.ACCURACY["cnn"]["scaled"] * 100 + 5, 0), fontsize="small", va="center")
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | None = None) -> np.ndarray:
+    """Draws the largest gradient and the largest weight of every offset kernel, step by step.
+
+    Args:
+        traces: the result of `offsets.trace_offsets`.
+        axes: (2, traces) axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if axes is None:
+        size = (2.6 * len(traces), 5)
+        _, axes = plt.subplots(2, len(traces), figsize=size, sharex=True, sharey="row", layout="constrained")
+    for column, (name, trace) in zip(axes.T, traces.items(), strict=True):
+        for ax, quantity in zip(column, ("gradient", "kernel"), strict=True):
+            for number, (layer, values) in enumerate(trace["layers"].items()):
+                steps = np.arange(1, len(values[quantity]) + 1)
+                ax.plot(steps, values[quantity], color=PALETTE[(2, 4, 9)[number % 3]], linewidth=1.2, label=layer)
+            ax.set_yscale("symlog", linthresh=1e-6)
+        column[0].set_title(name.replace(" and ", "\nand "))
+        column[1].set_xlabel("training step")
+    for row in axes:  # shared within a row; a line of zeros would lie on the frame
+        top = max(float(np.max(line.get_ydata())) for ax in row for line in ax.get_lines())
+        row[0].set_ylim(-2e-7, max(3 * top, 1e-5))
+    axes[0, 0].set_ylabel("largest |gradient|")
+    axes[1, 0].set_ylabel("largest |offset kernel|")
+    axes[0, -1].legend(fontsize="small")
+    return axes
+
+
+def receptive_fields(
+    image: np.ndarray,
+    points: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draws, over an image, the points that one output depends on: a row for each model, a column for each layer.
+
+    Args:
+        image: (H, W), values from 0 to 1.
+        points: model → layer → (points, paths), as `receptive_field.sampling_points` returns them.
+        axes: (models, layers) axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    rows, columns = len(points), len(next(iter(points.values())))
+    if axes is None:
+        size = (2.5 * columns, 2.65 * rows)
+        _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    everything = np.concatenate([places for by_layer in points.values() for places, _ in by_layer.values()])
+    low, high = np.minimum(everything.min(axis=0), 4) - 2, np.maximum(everything.max(axis=0), image.shape[0] - 5) + 2
+    for number, (row, (model, by_layer)) in enumerate(zip(axes, points.items(), strict=True)):
+        for ax, (layer, (places, paths)) in zip(row, by_layer.items(), strict=True):
+            ax.imshow(image, cmap="gray_r", vmin=0, vmax=1.6)
+            strength = 0.25 + 0.75 * paths / paths.max()
+            ax.scatter(places[:, 1], places[:, 0], s=10, color=COLOURS[model], alpha=strength, lw=0)
+            ax.set(xlim=(low[1], high[1]), ylim=(high[0], low[0]), xticks=[], yticks=[])
+            ax.grid(False)
+            if number == 0:
+                ax.set_title(f"one output of {layer}")
+        row[0].set_ylabel(MODELS[model].replace(" with ", "\nwith ").replace("true deformable ", "true deformable\n"))
+    return axes
+
+
+def block_changes(found: Mapping[tuple[str, str], Mapping[str, Any]], axes: np.ndarray | None = None) -> np.ndarray:
+    """Draws how much one channel of a residual block's output changes when one of its kernels is disturbed.
+
+    Args:
+        found: as `blocks.disturb` returns it.
+        axes: as many axes as cases; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if axes is None:
+        size = (2.3 * len(found), 2.7)
+        axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")[1].ravel()
+    highest = max(effect["change"].max() for effect in found.values())
+    for ax, ((form, name), effect) in zip(axes, found.items(), strict=True):
+        drawn = ax.imshow(effect["change"], cmap="viridis", vmin=0, vmax=highest)
+        ax.set(title=f"{form},\n{name} convolution", xticks=[], yticks=[])
+        ax.grid(False)
+    axes[0].figure.colorbar(drawn, ax=list(axes), label="|change|")
+    return axes
+
+
+def draws(
+    accuracies: Mapping[str, Mapping[str, Sequence[float]]],
+    generators: Mapping[str, str],
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draws the accuracy on each scaled test set, a panel for each model, with the published one as a diamond.
+
+    Args:
+        accuracies: model → generator → one accuracy a draw, as `sensitivity.sensitivity` measures them.
+        generators: what each is called.
+        axes: as many axes as models; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if axes is None:
+        size = (8, 1.75 * len(accuracies))
+        axes = plt.subplots(len(accuracies), 1, figsize=size, squeeze=False, layout="constrained")[1].ravel()
+    for ax, (model, by_generator) in zip(axes, accuracies.items(), strict=True):
+        for height, values in enumerate(by_generator.values()):
+            ax.plot(100 * np.asarray(values), [height] * len(values), "o", color=COLOURS[model], alpha=0.7)
+        theirs = 100 * published.ACCURACY[model]["scaled"]
+        ax.plot(theirs, len(by_generator), "D", color="black", markerfacecolor="none", markersize=8)
+        ax.set_yticks(range(len(by_generator) + 1), [*(generators[name] for name in by_generator), "published"])
+        ax.set(title=MODELS[model], ylim=(len(by_generator) + 0.5, -0.5))
+    axes[-1].set_xlabel("accuracy on scaled and translated test digits (%)")
+    return axes
+
+
+def robustness(measured: Mapping[str, Any], axes: np.ndarray | None = None) -> np.ndarray:
+    """Draws a map of accuracy for each model: zoom downwards, shift to the right.
+
+    Args:
+        measured: the results of `robustness.robustness`.
+        axes: as many axes as models; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    accuracies = measured["accuracies"]
+    if axes is None:
+        rows = (len(accuracies) + 1) // 2
+        size = (8, 3.2 * rows)
+        axes = plt.subplots(rows, 2, figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained")[
+            1
+        ].ravel()
+    for ax, (model, values) in zip(axes, accuracies.items(), strict=True):
+        drawn = ax.imshow(100 * np.asarray(values), cmap="viridis", vmin=0, vmax=100, aspect="auto")
+        every = slice(None, None, max(1, len(measured["shifts"]) // 4))
+        ax.set_xticks(range(len(measured["shifts"]))[every], [f"{shift:.1f}" for shift in measured["shifts"][every]])
+        ax.set_yticks(range(len(measured["zooms"])), [f"{zoom:.2f}" for zoom in measured["zooms"]])
+        ax.grid(False)
+        ax.set_title(MODELS[model])
+    axes[0].figure.supxlabel("shift (pixels)", fontsize="medium")
+    axes[0].figure.supylabel("zoom factor", fontsize="medium")
+    axes[0].figure.colorbar(drawn, ax=list(axes), label="test accuracy (%)")
+    return axes

@@ -1,0 +1,213 @@
+"""Figures of the digits, and of what runs reach with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from dcn_study.names import MODELS
+from dcn_study.runs import published
+from dcn_study.runs.data import SHIFT, ZOOM, Transforms
+from dcn_study.runs.records import Record
+from dcn_study.show.figures.style import COLOURS, PALETTE
+
+__all__ = ["accuracies", "digits", "selection", "training_curve", "transform_distribution", "validation_curves"]
+
+_COLOUR_OF = {MODELS[model]: colour for model, colour in COLOURS.items()}
+
+
+def digits(plain: np.ndarray, moved: np.ndarray, labels: Sequence[int], axes: np.ndarray | None = None) -> np.ndarray:
+    """Draws each plain image above its scaled and translated form.
+
+    Args:
+        plain: (N, H, W), values from 0 to 1.
+        moved: (N, H, W), the same images transformed.
+        labels: N digits.
+        axes: (2, N) axes to draw into; new ones by default.
+
+    Returns:
+        The (2, N) axes.
+    """
+    if axes is None:
+        _, axes = plt.subplots(2, len(plain), figsize=(1.05 * len(plain), 2.5), squeeze=False, layout="constrained")
+    for column, label in enumerate(labels):
+        for row, images in enumerate((plain, moved)):
+            axes[row, column].imshow(images[column], cmap="gray_r", vmin=0, vmax=1)
+            axes[row, column].set(xticks=[], yticks=[])
+        axes[0, column].set_title(str(label))
+    axes[0, 0].set_ylabel("plain")
+    axes[1, 0].set_ylabel("scaled,\ntranslated")
+    return axes
+
+
+def transform_distribution(
+    transforms: Transforms, side: int = 28, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Draws how often each zoom and each shift was drawn, by axis, beside the density they are drawn from.
+
+    Args:
+        transforms: the drawn parameters.
+        side: side of an image in pixels.
+        axes: two axes to draw into; new ones by default.
+
+    Returns:
+        The two axes.
+    """
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    bounds = (ZOOM, (-SHIFT * side, SHIFT * side))
+    titles = ("zoom factor (above 1 shrinks)", "shift (pixels)")
+    for ax, values, (low, high), title in zip(axes, (transforms.zoom, transforms.shift), bounds, titles, strict=True):
+        for axis, name in enumerate(("vertical", "horizontal")):
+            ax.hist(
+                values[:, axis],
+                bins=np.linspace(low, high, 26),
+                density=True,
+                histtype="step",
+                color=PALETTE[(7, 9)[axis]],
+                linewidth=1.5,
+                label=name,
+            )
+        ax.hlines(1 / (high - low), low, high, color="black", linestyle="--", linewidth=1, label="density")
+        ax.set(xlabel=title, ylabel="probability density", ylim=(0, 1.4 / (high - low)))
+    axes[0].legend(ncols=3, loc="lower center")
+    return axes
+
+
+def training_curve(record: Record, others: Sequence[Record] = (), ax: Axes | None = None) -> Axes:
+    """Draws training and validation accuracy by epoch: ours solid, the paper's dashed.
+
+    Args:
+        record: of the run.
+        others: the same run with other seeds, or what stands in for it: thin lines.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+    model = record.config.model
+    reference = published.curve(model) if model in published.ACCURACY else None
+    for name, key, colour, marker in (
+        ("training", "accuracy", "0.35", "s"),
+        ("validation", "validation_accuracy", COLOURS[model], "o"),
+    ):
+        for number, other in enumerate(others):
+            label = f"{name}, other seeds" if number == 0 else None
+            ax.plot(*_history(other, key), color=colour, linewidth=0.9, alpha=0.8, label=label)
+        ax.plot(*_history(record, key), color=colour, marker=marker, markersize=5, label=f"{name}, this run")
+        if reference is not None:
+            ax.plot(
+                reference["epoch"],
+                reference["train_accuracy" if name == "training" else key],
+                color=colour,
+                linestyle="--",
+                marker=marker,
+                markerfacecolor="white",
+                markersize=4,
+                label=f"{name}, published",
+            )
+    ax.set(title=MODELS[model], xlabel="epoch", ylabel="accuracy")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.legend()
+    return ax
+
+
+def validation_curves(runs: Mapping[str, Record], ax: Axes | None = None) -> Axes:
+    """Draws the validation accuracy of several runs by epoch, each model in its colour.
+
+    Args:
+        runs: by what each is called.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+    of_model: dict[str, int] = {}
+    for label, record in runs.items():
+        model = record.config.model
+        number = of_model[model] = of_model.get(model, -1) + 1
+        line, marker = ("-", "--", "-.", ":")[number % 4], "os^D"[number % 4]
+        epochs, values = _history(record, "validation_accuracy")
+        ax.plot(epochs, values, color=COLOURS[model], linestyle=line, marker=marker, label=label)
+    ax.set(xlabel="epoch", ylabel="validation accuracy")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return ax
+
+
+def _history(record: Record, key: str) -> tuple[list[float], list[float]]:
+    return [epoch.epoch for epoch in record.history], [getattr(epoch, key) for epoch in record.history]
+
+
+def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draws published accuracies beside ours, with the interval in which a published one agrees.
+
+    Args:
+        agreement: as `tables.agreement` returns it.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.5 * len(agreement) + 1), layout="constrained")
+    seeds = [name for name in agreement if name.startswith("seed ")]
+    for height, ((model, _), row) in enumerate(agreement.iterrows()):
+        ax.hlines(
+            height,
+            row["mean"] - row["tolerance"],
+            row["mean"] + row["tolerance"],
+            color=_COLOUR_OF[model],
+            lw=7,
+            alpha=0.3,
+        )
+        ax.plot(row[seeds], [height] * len(seeds), "o", color=_COLOUR_OF[model], markersize=6)
+        ax.plot(row["published"], height, "D", color="black", markerfacecolor="none", markersize=8)
+    ax.set_yticks(range(len(agreement)), [f"{model}, {kind}" for model, kind in agreement.index])
+    ax.set(xlabel="test accuracy (%)", xlim=(0, 102))
+    ax.invert_yaxis()
+    handles = [
+        Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="published"),
+        Line2D([], [], marker="o", color="0.4", linestyle="", label="here, each seed"),
+        Line2D([], [], color="0.4", linewidth=7, alpha=0.3, label="agrees within"),
+    ]
+    ax.legend(handles=handles, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.12))
+    return ax
+
+
+def selection(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draws the accuracy after the last and after the best epoch of every run, joined by a line.
+
+    Args:
+        table: as `tables.selection` returns it.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.3 * len(table) + 1), layout="constrained")
+    for height, ((model, _), row) in enumerate(table.iterrows()):
+        ax.plot([row["last"], row["best"]], [height] * 2, color=_COLOUR_OF[model], linewidth=3, alpha=0.4)
+        ax.plot(row["last"], height, "o", color=_COLOUR_OF[model], markersize=7)
+        ax.plot(row["best"], height, "^", color=_COLOUR_OF[model], markerfacecolor="white", markersize=7)
+    ax.set_yticks(range(len(table)), [f"{model}, {run}" for model, run in table.index])
+    ax.set(xlabel="validation accuracy (%)", xlim=(0, 102), ylim=(len(table) - 0.5, -0.5))
+    handles = [
+        Line2D([], [], marker="o", color="0.4", linestyle="", label="last epoch"),
+        Line2D([], [], marker="^", color="0.4", markerfacecolor="white", linestyle="", label="best epoch"),
+    ]
+    ax.figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return ax

@@ -1,0 +1,60 @@
+"""Colours and the look of the book's figures and tables."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from dcn_study.names import MODELS
+
+__all__ = ["ACCENT", "COLOURS", "PALETTE", "REGULAR", "as_image", "as_table", "use_style"]
+
+PALETTE = sns.color_palette("colorblind")
+COLOURS = dict(zip(MODELS, (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[4], PALETTE[3]), strict=True))
+REGULAR, ACCENT = PALETTE[0], PALETTE[1]  # what stays on the grid, what is moved
+
+
+def use_style() -> None:
+    """Sets the look of a notebook's figures and tables: vector graphics, one size of type, readable numbers."""
+    from IPython import get_ipython
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    sns.set_theme(context="notebook", style="whitegrid")
+    plt.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "dcn", "figure.dpi": 100, "axes.titlesize": 11})
+    set_matplotlib_formats("svg")
+    shell = get_ipython()
+    if shell:
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, as_table)
+
+
+def as_table(frame: pd.DataFrame) -> str:
+    """Returns a table as HTML: whole numbers by thousands, others with two decimals, small ones with a power of ten."""
+    whole = dict.fromkeys(frame.select_dtypes("integer"), "{:,}".format)
+    with pd.option_context("display.max_colwidth", None):  # no cell is cut short
+        return frame.to_html(formatters=whole, float_format=_readable, na_rep="–", notebook=True)
+
+
+def _readable(number: float) -> str:
+    if number and abs(number) < 0.005:
+        return f"{number:.1e}"
+    return f"{number:.2f}" if number else "0"
+
+
+def as_image(figure: Figure, alternative: str) -> str:
+    """Returns HTML that shows a figure, vector graphics in a single tag, where a page cannot show the figure itself.
+
+    Args:
+        figure: any figure; it is closed.
+        alternative: what it shows, in words.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img class="finding" alt="{html.escape(alternative)}" src="data:image/svg+xml;base64,{content}">'

@@ -1,0 +1,37 @@
+"""Tables from models and records, as data frames. Nothing here trains, reads or saves."""
+
+from dcn_study.show.tables.accuracies import (
+    accuracy,
+    agreement,
+    controls,
+    draws,
+    seen,
+    selection,
+    side_by_side,
+    split,
+)
+from dcn_study.show.tables.networks import layers, models, multiply_adds
+from dcn_study.show.tables.origin import measurements, parameters, provenance, status
+from dcn_study.show.tables.times import bench, memory, runtime, training_cost
+
+__all__ = [
+    "accuracy",
+    "agreement",
+    "bench",
+    "controls",
+    "draws",
+    "layers",
+    "measurements",
+    "memory",
+    "models",
+    "multiply_adds",
+    "parameters",
+    "provenance",
+    "runtime",
+    "seen",
+    "selection",
+    "side_by_side",
+    "split",
+    "status",
+    "training_cost",
+]

@@ -1,0 +1,231 @@
+"""Tables of what runs reach, beside what was published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from dcn_study.names import CONTROLS, MODELS, TEST_IMAGES
+from dcn_study.runs import published
+from dcn_study.runs.records import Evaluation, Record
+from dcn_study.show.tables.layout import with_corner
+
+__all__ = ["accuracy", "agreement", "controls", "draws", "seen", "selection", "side_by_side", "split"]
+
+TOLERANCE = 0.5  # percentage points: the published figures are rounded, and their test images were other draws
+
+
+def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
+    """Returns test accuracies in percent: as published, as recorded, and from the stored weights just now.
+
+    Args:
+        record: of the run.
+        again: "plain" and "scaled", as `networks.evaluate` returned them.
+    """
+    reference = published.ACCURACY.get(record.config.model, {})
+    rows = {
+        TEST_IMAGES[kind]: {
+            "published": 100 * reference.get(kind, math.nan),
+            "this run": 100 * stored.accuracy,
+            "difference": 100 * (stored.accuracy - reference.get(kind, math.nan)),
+            "evaluated again": 100 * again[kind].accuracy,
+            "images": int(stored.images),
+        }
+        for kind, stored in record.evaluations.items()
+    }
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    return with_corner(frame.round(2).astype({"images": int}), "test images (accuracy in %)")
+
+
+def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Returns published accuracies beside ours, over seeds, and whether they agree by the book's rule.
+
+    A published accuracy agrees if it lies in the 95 % prediction interval of our runs, that is, if it could be one
+    more of them; or within half a percentage point of their mean.
+
+    Args:
+        runs: by model, the records of all seeds, in the order of the seeds.
+
+    Returns:
+        One row for each model and kind of test images. Accuracies in percent, differences in percentage points.
+    """
+    rows = {}
+    for model, found in runs.items():
+        for kind in TEST_IMAGES:
+            ours = 100 * np.array([record.evaluations[kind].accuracy for record in found])
+            theirs = 100 * published.ACCURACY[model][kind]
+            tolerance = max(_prediction_half_width(ours), TOLERANCE)
+            difference = ours.mean() - theirs
+            rows[MODELS[model], kind] = {
+                "published": theirs,
+                "mean": ours.mean(),
+                "difference": difference,
+                "tolerance": tolerance,
+                "verdict": "agrees" if abs(difference) <= tolerance + 1e-9 else "differs",
+                "s": ours.std(ddof=1) if len(ours) > 1 else math.nan,
+                **{f"seed {record.config.seed}": value for record, value in zip(found, ours, strict=True)},
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "images"]).round(2)
+
+
+def _prediction_half_width(values: np.ndarray) -> float:
+    """Returns half the width of the 95 % prediction interval for one more value; 0 for a single one."""
+    count = len(values)
+    if count < 2:
+        return 0.0
+    return float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) * math.sqrt(1 + 1 / count))
+
+
+def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Returns what each control reaches beside the published protocol after as many epochs.
+
+    Args:
+        runs: by name, a key of `config.CONTROLS`, the records of its seeds in their order; "cnn_batch_norm" among them,
+            which stands in for the published protocol.
+
+    Returns:
+        One row a run: the epochs on scaled digits; the mean accuracies on plain and scaled digits, in percent; the
+        latter of each seed; that of the published protocol after as many epochs and with as many seeds; and the
+        difference of both in percentage points.
+    """
+    rows = {}
+    for name, found in runs.items():
+        epochs = 0 if name == "cnn" else len(found[0].history)
+        plain, scaled = (
+            100 * np.array([record.evaluations[kind].accuracy for record in found]) for kind in ("plain", "scaled")
+        )
+        histories = [record.history for record in runs["cnn_batch_norm"][: len(found)]]
+        published_protocol = (
+            100 * np.mean([history[epochs - 1].validation_accuracy for history in histories])
+            if 0 < epochs <= min(map(len, histories))
+            else math.nan
+        )
+        rows[CONTROLS[name]] = {
+            "epochs": epochs,
+            "plain": plain.mean(),
+            "scaled": scaled.mean(),
+            **{f"seed {record.config.seed}": value for record, value in zip(found, scaled, strict=True)},
+            "as published": published_protocol,
+            "difference": scaled.mean() - published_protocol,
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2), "run")
+
+
+def side_by_side(runs: Mapping[str, Record]) -> pd.DataFrame:
+    """Returns what several runs reach: after as many epochs as all of them have, and at their ends, in percent.
+
+    Args:
+        runs: by what each is called. All validate on images of one kind.
+
+    Returns:
+        One row a run: its epochs, its validation accuracy after those that all have, and its test accuracies.
+    """
+    common = min(len(record.history) for record in runs.values())
+    rows = {
+        label: {
+            "epochs": len(record.history),
+            f"after {common}": 100 * record.history[common - 1].validation_accuracy,
+            **{f"{TEST_IMAGES[kind]}, at the end": 100 * record.evaluations[kind].accuracy for kind in TEST_IMAGES},
+        }
+        for label, record in runs.items()
+    }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2).astype({"epochs": int}), "run")
+
+
+def draws(accuracies: Mapping[str, Mapping[str, Sequence[float]]], generators: Mapping[str, str]) -> pd.DataFrame:
+    """Returns mean and standard deviation of the accuracies on several scaled test sets, in percent.
+
+    Args:
+        accuracies: model → generator → one accuracy a draw, as `sensitivity.sensitivity` returns them.
+        generators: what each is called.
+
+    Returns:
+        One row a model and generator, with the lowest and the highest of the draws.
+    """
+    rows = {
+        (MODELS[model], generators[generator]): {
+            "mean": 100 * np.mean(values),
+            "s": 100 * np.std(values, ddof=1) if len(values) > 1 else math.nan,
+            "lowest": 100 * min(values),
+            "highest": 100 * max(values),
+            "draws": len(values),
+        }
+        for model, by_generator in accuracies.items()
+        for generator, values in by_generator.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "test sets"]).round(2)
+
+
+def seen(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Returns one row a model: how many plain and how many scaled images it was trained on, its first run included.
+
+    Args:
+        runs: by model, the records of its seeds in their order; "cnn", from which others start, among them.
+    """
+    rows = {}
+    for model, found in runs.items():
+        counts = {"plain": 0, "scaled": 0}
+        first = found[0].config
+        for record in (found[0], *(runs[first.initial_run][:1] if first.initial_run else ())):
+            counts[record.config.train_on] += len(record.history) * record.config.train_size
+        rows[MODELS[model]] = {
+            **{f"{TEST_IMAGES[kind]} images in training": f"{count:,}" for kind, count in counts.items()},
+            "validated on": f"{TEST_IMAGES[first.train_on]} test images",
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "model")
+
+
+def selection(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Returns, for the published and for every run of ours, the last and the best validation accuracy, in percent.
+
+    Args:
+        runs: by model, the records of its seeds.
+
+    Returns:
+        One row a run: "last" and "best" accuracy, their "difference" in percentage points, and the epoch of the best.
+    """
+    rows = {}
+    for model, found in runs.items():
+        curves = {"published": published.curve(model)["validation_accuracy"]}
+        for record in found:
+            curves[f"seed {record.config.seed}"] = [epoch.validation_accuracy for epoch in record.history]
+        for name, values in curves.items():
+            rows[MODELS[model], name] = {
+                "last": 100 * values[-1],
+                "best": 100 * max(values),
+                "difference": 100 * (max(values) - values[-1]),
+                "best at": f"{1 + int(np.argmax(values))} of {len(values)}",
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "run"]).round(2)
+
+
+def split(runs: Mapping[str, Record]) -> pd.DataFrame:
+    """Returns what choosing the best epoch on the test images adds, where there are others to choose by, in percent.
+
+    Args:
+        runs: by what each is called; each with images held out to validate on.
+
+    Returns:
+        One row a run: the test accuracy after the last epoch, after the one that is best on the held-out images, and
+        after the one that is best on the test images; and the difference of the last two in percentage points.
+    """
+    rows = {}
+    for label, record in runs.items():
+        held_out, test = (
+            100 * np.array([getattr(epoch, key) for epoch in record.history])
+            for key in ("validation_accuracy", "test_accuracy")
+        )
+        chosen = int(held_out.argmax())
+        rows[label] = {
+            "last epoch": test[-1],
+            "chosen on held-out images": test[chosen],
+            "chosen on test images": test.max(),
+            "difference": test.max() - test[chosen],
+            "held-out accuracy of the chosen epoch": held_out[chosen],
+            "chosen epoch": f"{chosen + 1} of {len(test)}",
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2), "test accuracy (%)")

@@ -1,0 +1,113 @@
+"""Tables of records and parameters: where results came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import pandas as pd
+
+from dcn_study.runs.records import Measurement, Record, Standing
+from dcn_study.show.tables.layout import with_corner
+
+__all__ = ["measurements", "parameters", "provenance", "status"]
+
+
+class Declared(Protocol):
+    """A parameter of a notebook, as `book.parameters.Parameter` is."""
+
+    type: str
+    optional: bool
+    default: str
+    meaning: str
+
+
+def parameters(declared: Mapping[str, Mapping[str, Declared]]) -> pd.DataFrame:
+    """Returns one row per parameter: type, default and meaning.
+
+    Args:
+        declared: by what each notebook is called, what `book.parameters.notebook_parameters` returned.
+    """
+    rows = {
+        (notebook, name): {
+            "type": f"{parameter.type} or None" if parameter.optional else parameter.type,
+            "default": parameter.default,
+            "meaning": parameter.meaning,
+        }
+        for notebook, of_notebook in declared.items()
+        for name, parameter in of_notebook.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["notebook", "parameter"])
+
+
+def provenance(record: Record, standing: Standing) -> pd.DataFrame:
+    """Returns where a record came from: configuration, inputs, machine, duration and digests, one row each."""
+    origin = record.provenance
+    rows = {
+        "record": f"{record.name} ({standing})",
+        "configuration": ", ".join(f"{name}={value!r}" for name, value in record.configuration.items()),
+        "environment": _environment(record),
+        "machine": f"{origin.machine.processor}, {origin.machine.threads} threads",
+        "trained": f"{origin.started} to {origin.finished}, {origin.seconds / 60:.1f} minutes in all epochs",
+        "code (SHA-256)": origin.inputs.code[:16],
+        "data (SHA-256)": origin.inputs.data[:16],
+        "weights (SHA-256)": origin.weights[:16],
+    }
+    for name, digest in origin.inputs.weights.items():
+        rows[f"initial weights: {name}"] = digest[:16]
+    if origin.earlier:
+        rows["first epochs by code"] = ", ".join(inputs.code[:16] for inputs in origin.earlier)
+    for confirmation in record.confirmations:
+        worst = ", ".join(f"{kind} {value:.1e}" for kind, value in confirmation.differences.items())
+        versions = ", ".join(f"{library} {version}" for library, version in confirmation.inputs.versions.items())
+        rows[f"confirmed {confirmation.date[:10]}"] = (
+            f"code {confirmation.inputs.code[:16]}, {versions}, {confirmation.machine.processor}; largest differences: "
+            f"{worst}"
+        )
+    return with_corner(pd.DataFrame({"value": rows}), "what")
+
+
+def _environment(record: Record) -> str:
+    versions = {**record.provenance.inputs.versions, "Python": record.provenance.machine.python}
+    return ", ".join(f"{library} {version}" for library, version in versions.items())
+
+
+def status(found: Mapping[str, tuple[Record | None, Standing]]) -> pd.DataFrame:
+    """Returns one row per run: its standing, its epochs, how long they took, and when, where and with what it was made.
+
+    Args:
+        found: by the record's name, what `records.inspect` returned.
+    """
+    rows = {}
+    for name, (record, standing) in found.items():
+        rows[name] = {"standing": str(standing)}
+        if record is None:
+            continue
+        origin = record.provenance
+        rows[name] |= {
+            "epochs": f"{len(record.history)}",
+            "minutes": f"{origin.seconds / 60:.0f}",
+            "finished": origin.finished[:10],
+            "confirmed": max((confirmation.date[:10] for confirmation in record.confirmations), default=""),
+            "processor": f"{origin.machine.processor}, threads: {origin.machine.threads}",
+            "TensorFlow": origin.inputs.versions["TensorFlow"],
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index").fillna(""), "run")
+
+
+def measurements(found: Mapping[str, tuple[Measurement | None, Standing]]) -> pd.DataFrame:
+    """Returns one row per measurement: its standing, when and where it was taken, and the versions of its libraries.
+
+    Args:
+        found: by name, what `records.inspect_measurement` returned.
+    """
+    rows = {}
+    for name, (record, standing) in found.items():
+        rows[name] = {"standing": str(standing)}
+        if record is not None:
+            rows[name] |= {
+                "started": record.started[:10],
+                "processor": f"{record.machine.processor}, threads: {record.machine.threads}",
+                "versions": ", ".join(f"{library} {version}" for library, version in record.inputs.versions.items()),
+            }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index").fillna(""), "measurement")

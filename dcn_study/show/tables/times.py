@@ -1,0 +1,84 @@
+"""Tables of how long models take, and how much memory."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dcn_study.experiments.bench import ratios
+from dcn_study.names import MODELS, TIMED
+from dcn_study.runs import published
+from dcn_study.runs.configuration import TRAIN_IMAGES
+from dcn_study.runs.records import Measurement
+from dcn_study.show.tables.layout import with_corner
+
+__all__ = ["bench", "memory", "runtime", "training_cost"]
+
+
+def runtime(times: pd.DataFrame) -> pd.DataFrame:
+    """Returns milliseconds, with quartiles, and ratios of models for each batch size.
+
+    Args:
+        times: as `runtime.table` returns them, of one image size.
+    """
+    shown = times.assign(
+        milliseconds=[
+            f"{row.milliseconds:,.1f} ({row.low:,.1f} to {row.high:,.1f})" for row in times.itertuples(index=False)
+        ],
+        ratio=times["ratio"].map("{:.1f}x".format),
+    )
+    order = list(dict.fromkeys(shown["model"]))
+    wide = shown.pivot(index=["what", "model"], columns="batch", values=["milliseconds", "ratio"])
+    wide = wide.reindex(order, level="model").swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)
+    return wide.rename(columns=lambda name: f"batch {name}" if isinstance(name, int) else name).rename_axis(
+        columns=[None, None]
+    )
+
+
+def memory(measured: Measurement) -> pd.DataFrame:
+    """Returns the peak memory of a training step of each model, in MB.
+
+    Args:
+        measured: as `runtime.compare` returns it.
+    """
+    rows = {
+        name: "not measured" if size is None else f"{size / 1e6:,.0f}"
+        for name, size in measured.results["memory"].items()
+    }
+    return with_corner(pd.DataFrame({"peak memory (MB)": rows}), "model")
+
+
+def training_cost(measured: Measurement) -> pd.DataFrame:
+    """Returns the time of a training step, published and here, and of an epoch here.
+
+    Args:
+        measured: as `runtime.compare` returns it.
+    """
+    parameters = measured.parameters
+    first = int(parameters["sizes"].split(",")[0])
+    steps = {
+        row["model"]: row["milliseconds"]
+        for row in measured.results["rows"]
+        if (row["what"], row["batch"], row["size"]) == ("training step", parameters["batch"], first)
+    }
+    rows = {}
+    for model, name in TIMED.items():
+        theirs = published.curve(model)["milliseconds_per_step"]
+        low, high = f"{min(theirs):.0f}", f"{max(theirs):.0f}"
+        rows[MODELS[model]] = {
+            "published (ms a step)": low if low == high else f"{low} to {high}",
+            "here (ms a step)": f"{steps[name]:.0f}",
+            "here (seconds an epoch)": f"{steps[name] * TRAIN_IMAGES / parameters['batch'] / 1000:,.0f}",
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "model")
+
+
+def bench(measured: Measurement) -> pd.DataFrame:
+    """Returns ratios of medians, one row per comparison, one column per shape, and their geometric mean.
+
+    Args:
+        measured: as `bench.bench` returns it.
+    """
+    shapes = [" x ".join(map(str, result["shape"])) for result in measured.results["shapes"]]
+    rows = {label.strip(): values for label, values in ratios(measured.results).items()}
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*shapes, "geometric mean"])
+    return with_corner(frame.round(2), "ratio of medians, by shape (batch x channels x side x filters)")
