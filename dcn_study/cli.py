@@ -83,7 +83,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"{version('deformable-conv-digits-study')}\n")
+        print(version("deformable-conv-digits-study"))
+        parser.exit()
 
 
 def _add_profile(command: argparse.ArgumentParser) -> None:
@@ -208,7 +209,8 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _confirm(options: argparse.Namespace) -> int:
-    return 0 if all([_confirm_one(config, options.all) for config in _chosen(options.run)]) else 1
+    results = [_confirm_one(config, options.all) for config in _chosen(options.run)]
+    return 0 if all(results) else 1
 
 
 def _confirm_one(config: RunConfig, again: bool) -> bool:

@@ -1,15 +1,23 @@
 import os
 import shutil
 import sys
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+from helpers import ROOT, inside
 
 # Largest relative and absolute difference to float64, by dtype.
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 3e-2, "float16": 4e-3}
+
+
+def pytest_collection_modifyitems(items):
+    """Keeps together what shares slow fixtures when several processes run the tests, the longest first."""
+    for item in items:
+        group = "book" if "built" in item.fixturenames else item.module.__name__
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: "built" not in item.fixturenames)
 
 
 @pytest.fixture
@@ -39,11 +47,12 @@ def project(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def browser_path():
     """Where Chromium or Chrome is; None if there is none, unless BROWSER_PATH demands one."""
-    from dcn.study import book
+    from dcn_study.book import build
+    from dcn_study.errors import BookError
 
     try:
-        return book.find_browser()
-    except book.BookError:
+        return build.find_browser()
+    except BookError:
         if "BROWSER_PATH" in os.environ:
             raise
         return None
@@ -52,18 +61,14 @@ def browser_path():
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, browser_path):
     """A copy of the project in which the smoke book was built once, and printed if there is a browser."""
-    from dcn.study import cli
+    from dcn_study import cli
 
-    root, here = tmp_path_factory.mktemp("clone"), Path(__file__).parents[1]
+    root, here = tmp_path_factory.mktemp("clone"), ROOT
     for name in ("notebooks", "book"):
         shutil.copytree(here / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy(here / "_config.yml", root)
-    before = Path.cwd()
-    os.chdir(root)
-    try:
+    with inside(root):
         assert cli.main(["build", "--profile", "smoke", *(["--pdf"] if browser_path else [])]) == 0
-    finally:
-        os.chdir(before)
     return root
 
 

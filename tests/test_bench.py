@@ -1,15 +1,21 @@
+import importlib.metadata
+import sys
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from dcn.ops import resample_by_offsets
-from dcn.study import bench, cli, runtime
+from dcn_study import cli
+from dcn_study.experiments import as_published, bench
+from dcn_study.runs import records
 
 
 def test_the_published_way_computes_the_same(random):
     inputs = tf.constant(random.normal(size=(2, 5, 5, 3)), tf.float32)
     offsets = tf.constant(2 * random.normal(size=(2, 5, 5, 6)), tf.float32)
     gradients = []
-    for function in (runtime.resample_as_published, resample_by_offsets):
+    for function in (as_published.resample_as_published, resample_by_offsets):
         with tf.GradientTape() as tape:
             tape.watch([inputs, offsets])
             outputs = function(inputs, offsets)
@@ -18,17 +24,45 @@ def test_the_published_way_computes_the_same(random):
         np.testing.assert_allclose(ours, published, atol=1e-5)
 
 
-def test_bench_measures_every_contestant(project, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "SHAPES", ((2, 4, 5, 3),))
-    monkeypatch.setattr(bench, "MEMORY_SHAPE", (2, 4, 5, 3))
-    monkeypatch.setattr(bench, "peak_memory", lambda setup: 7200)
-    monkeypatch.setattr(bench, "SYSTEM_PYTHON", "nothing")
-    assert cli.main(["bench", "--repeats", "2", "--record"]) == 0
+TINY = (2, 4, 5, 3)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """One small shape, and no process of its own for the memory."""
+    monkeypatch.setattr(bench, "SHAPES", (TINY,))
+    monkeypatch.setattr(bench, "MEMORY_SHAPE", TINY)
+    monkeypatch.setattr(bench, "peak_memory", lambda measure: 7200)
+
+
+def test_bench_measures_every_contestant_and_names_its_peers(project, tiny, capsys):
+    assert cli.main(["bench", "--repeats", "2", "--record", "--peer-python", "nothing"]) == 0
     printed = capsys.readouterr().out
-    assert "deform_conv2d forward / onnxruntime" in printed
-    assert "not measured: the peer is not installed" in printed
+    assert "deform_conv2d forward / conv2d" in printed
+    assert "torchvision is not installed, not measured" in printed
     assert "in im2col matrices: 1.00" in printed
-    assert (project / "book/records/bench.json").is_file()
+    measured = records.read_measurement("bench", {"repeats": 2})
+    assert measured.path.parent == project / "runs"  # the book's has more repeats
+    assert "torchvision" not in measured.results["peers"]
+    if "onnxruntime" in measured.results["shapes"][0]["milliseconds"]:
+        assert measured.results["peers"]["onnxruntime"] == importlib.metadata.version("onnxruntime")
+        assert "deform_conv2d forward / onnxruntime" in printed
+
+
+def test_bench_stores_nothing_unless_asked_to(project, tiny, capsys):
+    assert cli.main(["bench", "--repeats", "1", "--peer-python", "nothing"]) == 0
+    assert not (project / "runs").exists()
+    assert [path.name for path in (project / "book").iterdir()] == []
+
+
+def test_a_peer_with_its_own_interpreter_is_measured_by_it(project, tiny, monkeypatch):
+    """The program of the peer is a file; any interpreter that prints what it prints will do."""
+    (project / "benchmarks").mkdir()
+    program = "import json; print(json.dumps({'seconds': [0.1, 0.2, 0.3], 'version': '9'}))"
+    (project / "benchmarks" / "torchvision_times.py").write_text(program)
+    results = bench.measure(1, sys.executable)
+    assert results["peers"]["torchvision"] == "9"
+    assert results["shapes"][0]["milliseconds"]["torchvision, forward + backward"] == [150, 200, 250]
 
 
 def test_bench_refuses_no_repeats(capsys):

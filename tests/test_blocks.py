@@ -1,6 +1,7 @@
 import numpy as np
 
-from dcn.study import blocks, figures
+from dcn_study.experiments import blocks
+from dcn_study.show import figures
 
 
 def test_as_coded_the_first_convolution_is_dead():

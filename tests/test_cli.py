@@ -1,14 +1,17 @@
 import json
+import re
 import shutil
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
-from test_records import make
+from helpers import ROOT, keep, make
 
-from dcn.study import book, cli, pages, records
-from dcn.study.config import MEASUREMENTS, RUNS, SEEDS, run_config
-
-ROOT = Path(__file__).parents[1]
+from dcn_study import cli
+from dcn_study.book import build, pages
+from dcn_study.errors import ConfigurationError
+from dcn_study.runs import confirmation, records, training
+from dcn_study.runs.catalogue import MEASUREMENTS, RUNS, SEEDS, book_runs, run_config
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def no_kernel(monkeypatch):
     def refuse(*given, **named):
         pytest.fail("a notebook was executed")
 
-    monkeypatch.setattr(book, "execute", refuse)
+    monkeypatch.setattr(build, "execute", refuse)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,7 @@ def no_kernel(monkeypatch):
         (["run", "data", "--force"], ["--force is for pages that train or measure. Received: data"]),
         (["confirm", "dnn"], ["NAME must be one of"]),
         (["train", "cnn", "dnn"], ["NAME must be one of cnn, ", "Received: dnn"]),
+        (["train", "--force"], ["--force is for named runs"]),
     ],
 )
 def test_wrong_calls_exit_2_before_a_kernel_starts(clone, no_kernel, capsys, arguments, words):
@@ -61,81 +65,137 @@ def test_wrong_syntax_exits_2(arguments, capsys):
     assert exit_.value.code == 2
 
 
-def stand(lines):
+def standings(lines):
     """The printed name → standing."""
-    return {line.split()[0]: line.split()[1] for line in lines.splitlines() if len(line.split()) > 1}
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in lines.splitlines() if len(line.split()) > 1}
 
 
-def test_check_needs_every_record_to_stand(clone, capsys):
+@pytest.fixture
+def complete(clone):
+    """A project with a record of every run and measurement of the book."""
+    for config in book_runs():
+        keep(config)
+    for name, parameters in MEASUREMENTS.items():
+        records.measurement(name, parameters, dict)
+    return clone
+
+
+def test_check_names_what_is_missing(clone, capsys):
     assert cli.main(["check"]) == 1
-    assert set(stand(capsys.readouterr().out).values()) == {"missing"}
-    for config in pages.needed():
-        records.write(make(config))
-    assert cli.main(["check"]) == 1
-    assert stand(capsys.readouterr().out)["runtime"] == "missing"
-    path = clone / "book/records/runtime.json"
-    for name, files in records.MEASURED_BY.items():
-        content = {"code_sha256": records.code_sha256(files), "parameters": MEASUREMENTS[name]}
-        path.with_name(f"{name}.json").write_text(json.dumps(content))
+    found = standings(capsys.readouterr().out)
+    assert set(found.values()) == {"missing"}
+    assert {"cnn-seed1", "chained_mini_resnet", *MEASUREMENTS} <= set(found)
+
+
+def test_check_passes_if_every_record_holds(complete, capsys):
     assert cli.main(["check"]) == 0
-    path.write_text(json.dumps({**json.loads(path.read_text()), "parameters": {"repeats": 1}}))
-    capsys.readouterr()
+    assert set(standings(capsys.readouterr().out).values()) == {"fresh"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda text: text.replace('"accuracy": 0.8', '"accuracy": 0.9', 1), "damaged: .*cnn.json was edited"),
+        (lambda text: text.replace('"provenance"', '"origin"'), "damaged: .*cnn.json is not a valid .* provenance: "),
+        (lambda text: "", "damaged: .*cnn.json is not a valid record"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "list"])
+def test_a_damaged_record_is_one_line(complete, capsys, damage, told, command):
+    path = records.record_path(run_config("cnn"))
+    path.write_text(damage(path.read_text()))
+    assert cli.main([command]) == (1 if command == "check" else 0)
+    lines = {line.split()[0]: line for line in reversed(capsys.readouterr().out.splitlines()) if line}
+    assert re.search(told, lines["cnn"])
+    assert lines["cnn_batch_norm"].endswith("stale: cnn, from which it starts, is damaged")
+
+
+def test_a_damaged_measurement_is_one_line(complete, capsys):
+    path = records.measurement_path("offsets", {})
+    path.write_text(path.read_text().replace('"parameters"', '"arguments"'))
     assert cli.main(["check"]) == 1
-    assert stand(capsys.readouterr().out)["runtime"] == "stale"
-    stale = make(RUNS["cnn"])
-    stale.provenance["code_sha256"] = "earlier"
-    records.write(stale)
+    assert "parameters: Field required" in standings(capsys.readouterr().out)["offsets"]
+
+
+def test_check_names_the_input_that_changed(complete, capsys, monkeypatch):
+    versions = records.versions()
+    monkeypatch.setattr(records, "versions", lambda: {**versions, "Keras": "99.0"})
     assert cli.main(["check"]) == 1
-    assert stand(capsys.readouterr().out)["cnn"] == "stale"
-    records.write(make(RUNS["cnn"]))
-    path.write_text(json.dumps({"code_sha256": "earlier", "parameters": MEASUREMENTS["runtime"]}))
-    assert cli.main(["check"]) == 1
-    assert stand(capsys.readouterr().out)["runtime"] == "stale"
+    found = standings(capsys.readouterr().out)
+    assert found["cnn"] == found["bench"] == f"stale: Keras {versions['Keras']}, now 99.0"
 
 
 def test_list_shows_runs_pages_and_parameters(clone, capsys):
-    records.write(make(RUNS["cnn"], seconds=600))
+    keep(RUNS["cnn"], seconds=600.0)
     assert cli.main(["list"]) == 0
     first, second = capsys.readouterr().out.split("\n\n")
     lines = {line.split()[0]: line for line in first.splitlines()}
-    assert "fresh" in lines["cnn"]
-    assert "10 min" in lines["cnn"]
+    assert lines["cnn"].split()[1:] == ["10", "min", "fresh"]
     assert "missing" in lines["mini_resnet-seed1"]
     lines = {line.split()[0]: line for line in second.splitlines()}
     assert set(lines) == {"page", *pages.PAGES}
     assert "epochs" in lines["cnn"]
 
 
-def test_train_trains_what_is_missing_in_order(clone, monkeypatch, capsys):
-    from dcn.study import training
+@pytest.fixture
+def trained(monkeypatch):
+    """Notes what would be trained, and leaves a record of it."""
+    calls = []
 
-    trained = []
-    monkeypatch.setattr(training, "train", lambda config: trained.append(records.record_name(config)) or make(config))
-    assert cli.main(["train", "cnn_batch_norm-seed1", "cnn-seed1"]) == 0
-    assert trained == ["cnn-seed1", "cnn_batch_norm-seed1"]
+    def train(config, **how):
+        calls.append((records.record_name(config), how))
+        return keep(config)
+
+    monkeypatch.setattr(training, "train", train)
+    return calls
+
+
+def test_train_trains_named_runs_with_any_seed_into_the_book(clone, trained, capsys):
+    assert cli.main(["train", "cnn_batch_norm-seed7", "cnn-seed7"]) == 0
+    assert trained == [(name, {"book": True, "force": False}) for name in ("cnn-seed7", "cnn_batch_norm-seed7")]
     assert "plain 80.00 %" in capsys.readouterr().out
-    trained.clear()
+
+
+def test_train_trains_every_run_of_the_book_after_the_one_that_it_starts_from(clone, trained):
     assert cli.main(["train"]) == 0
-    assert trained == [records.record_name(config) for config in pages.needed()]
+    names = [name for name, _ in trained]
+    assert names == [records.record_name(config) for config in book_runs()]
     for run, seed in (("deformable_cnn", ""), ("cnn_batch_norm", "-seed1")):
-        assert trained.index(f"cnn{seed}") < trained.index(f"{run}{seed}")  # it starts from those weights
+        assert names.index(f"cnn{seed}") < names.index(f"{run}{seed}")
+
+
+def test_train_with_force_says_so(clone, trained):
+    assert cli.main(["train", "cnn", "--force"]) == 0
+    assert trained == [("cnn", {"book": True, "force": True})]
+
+
+def test_train_does_not_pass_over_a_stale_record_in_silence(clone, capsys):
+    config = run_config("cnn")
+    keep(config, inputs=make(config).provenance.inputs.model_copy(update={"code": "earlier"}))
+    assert cli.main(["train", "cnn"]) == 1
+    told = capsys.readouterr().out
+    assert "stale: code. Not trained: dcn confirm cnn, or train again: dcn train --force cnn" in told
 
 
 def test_confirm_without_a_record_fails(clone, capsys):
     assert cli.main(["confirm", "cnn"]) == 1
-    assert "missing: nothing of this configuration to confirm" in capsys.readouterr().out
+    assert "missing. Nothing of this configuration to confirm" in capsys.readouterr().out
 
 
-def test_confirm_does_not_touch_a_fresh_record(clone, monkeypatch):
-    path = records.write(make(RUNS["cnn"]))
-    before = path.read_bytes()
+def test_confirm_replays_fresh_records_only_if_asked_to(clone, monkeypatch, capsys):
+    keep(RUNS["cnn"])
+    replayed = []
+    monkeypatch.setattr(confirmation, "confirm", lambda record: replayed.append(record.name) or ["norms differ"])
     assert cli.main(["confirm", "cnn"]) == 0
-    assert path.read_bytes() == before
+    assert replayed == []
+    assert cli.main(["confirm", "cnn", "--all"]) == 1
+    assert replayed == ["cnn"]
+    assert "differs: norms differ" in capsys.readouterr().out
 
 
 def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(book, "execute", lambda page, parameters, output: calls.append((page, parameters, output)))
+    monkeypatch.setattr(build, "execute", lambda page, parameters, output: calls.append((page, parameters, output)))
     arguments = ["run", "cnn", "-p", "epochs=1", "-p", "learning_rate=1e-4", "-p", "train_on=scaled"]
     assert cli.main([*arguments, "--profile", "smoke", "--force"]) == 0
     page, parameters, output = calls[0]
@@ -149,32 +209,75 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
 
 
 def test_a_page_that_measures_a_run_names_its_sources(clone):
-    names = [path.name for path in pages.sources("offsets", {"run": "deformable_mini_resnet", "steps": 5})]
+    names = [source.path.name for source in pages.sources("offsets", {"run": "deformable_mini_resnet", "steps": 5})]
     assert names[0] == "deformable_mini_resnet.json"
     assert names[1].startswith("offsets-")
 
 
-def test_a_changed_run_never_has_the_path_of_the_published_record(clone):
-    published = records.record_path(RUNS["cnn"])
-    for profile, changes in (("paper", {"epochs": 1}), ("smoke", {}), ("smoke", {"epochs": 10})):
-        for config in pages.runs_of("accuracy", pages.page_parameters("accuracy", profile, {"seeds": 3, **changes})):
-            assert records.record_path(config).parent.name == "runs"
-        (config,) = pages.runs_of("cnn", pages.page_parameters("cnn", profile, changes))
-        assert records.record_path(config) != published
-    assert [records.record_path(config) for config in pages.runs_of("cnn", pages.page_parameters("cnn"))] == [published]
+@pytest.mark.parametrize("profile", ["paper", "smoke"])
+@pytest.mark.parametrize(
+    ("page", "changes"),
+    [
+        ("cnn", {"epochs": 1}),
+        ("cnn", {"seed": 7}),
+        ("deformable_cnn", {"seed": SEEDS}),
+        ("accuracy", {"epochs": 1}),
+        ("accuracy", {"seeds": SEEDS + 2}),
+        ("validation", {"seeds": SEEDS + 2}),
+    ],
+)
+def test_other_parameters_never_write_among_the_records_of_the_book(clone, page, changes, profile):
+    """Seeds beyond the book's are other parameters too; those of the book are read where they are."""
+    parameters = pages.page_parameters(page, profile, changes)
+    for config in pages.runs_of(page, parameters):
+        apart = records.record_path(config).parent == clone / "runs"
+        assert apart or (profile == "paper" and config in book_runs())
+        if "epochs" in changes or "seed" in changes:
+            assert apart
+
+
+def test_the_pages_show_what_the_book_records(clone):
+    shown = {config for page in pages.PAGES for config in pages.runs_of(page, pages.page_parameters(page))}
+    assert shown == set(book_runs())
+    assert {content.measurement for content in pages.PAGES.values()} - {""} == set(MEASUREMENTS)
 
 
 def test_an_interruption_exits_130(clone, monkeypatch, capsys):
     def interrupt(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(book, "execute", interrupt)
+    monkeypatch.setattr(build, "execute", interrupt)
     assert cli.main(["run", "data"]) == 130
-    assert "goes on from there" in capsys.readouterr().err
+    assert "call again, without --force, to resume" in capsys.readouterr().err
 
 
-def test_a_damaged_record_exits_1(clone, capsys):
-    path = records.write(make(run_config("cnn")))
-    path.write_text(json.dumps({"schema": 7}))
-    assert cli.main(["check"]) == 1
-    assert str(path) in capsys.readouterr().err
+def test_an_error_of_the_study_is_one_line_and_a_traceback_if_asked_for(clone, capsys):
+    record = keep(run_config("cnn"))
+    record.path.write_text(json.dumps({"format": 7}))
+    assert cli.main(["train", "cnn"]) == 1
+    assert capsys.readouterr().err.startswith(f"dcn: {record.path} is not a valid record: ")
+    with pytest.raises(ConfigurationError, match="NAME must be one of"):
+        cli.main(["train", "dnn", "--debug"])
+
+
+def test_a_defect_is_not_disguised_as_an_error_of_the_user(clone, monkeypatch):
+    def broken():
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr("dcn_study.runs.catalogue.book_runs", broken)
+    with pytest.raises(ValueError, match="broadcast"):
+        cli.main(["check"])
+
+
+def test_the_command_answers_without_loading_anything_slow():
+    program = "import sys\nfrom dcn_study.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    program += "slow = {'tensorflow', 'keras', 'numpy', 'pandas', 'pydantic', 'papermill', 'dcn'} & set(sys.modules)\n"
+    program += "sys.exit(f'loaded: {slow}' if slow else 0)"
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == "0.1.0\n"

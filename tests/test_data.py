@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from dcn.study.config import ConfigurationError, run_config
-from dcn.study.data import (
+from dcn_study.errors import ConfigurationError, DataError
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.data import (
     MNIST,
     MNIST_SHA256,
-    DataError,
     Transforms,
     apply_transforms,
+    data_sha256,
     draw_transforms,
+    fingerprint,
     load_digits,
     splits,
 )
@@ -43,7 +45,7 @@ def test_a_damaged_file_is_an_error_that_names_file_and_digests(tmp_path, monkey
     images[0, 0, 0] += 1
     np.savez(damaged, x_train=digits.x_train, y_train=digits.y_train, x_test=images, y_test=digits.y_test)
     found = load_digits(damaged).sha256  # any other data set is welcome when asked for by its path
-    monkeypatch.setattr("dcn.study.data.MNIST", damaged)
+    monkeypatch.setattr("dcn_study.runs.data.MNIST", damaged)
     with pytest.raises(DataError, match=f"{damaged} is damaged: expected SHA-256 {MNIST_SHA256}, found {found}"):
         load_digits()
     damaged.write_bytes(MNIST.read_bytes()[:1_000_000])
@@ -173,3 +175,34 @@ def test_more_images_than_there_are(name, there_are):
     message = f"{name} must be at most the number of images, {there_are}. Received: {name}={there_are + 1}"
     with pytest.raises(ConfigurationError, match=message):
         splits(run_config("cnn", **{name: there_are + 1}))
+
+
+def test_a_file_is_loaded_once_and_again_when_it_changes(tmp_path):
+    path = tmp_path / "own.npz"
+    arrays = {"x_train": np.zeros((2, 6, 5), np.uint8), "y_train": np.arange(2)}
+    arrays |= {"x_test": np.zeros((2, 6, 5), np.uint8), "y_test": np.arange(2)}
+    np.savez(path, **arrays)
+    first = load_digits(path)
+    assert load_digits(path) is first
+    with pytest.raises(ValueError, match="read-only"):  # all that load it share it
+        first.x_test[0] = 1
+    np.savez(path, **{**arrays, "y_test": np.array([5, 5])})
+    assert data_sha256(path) != first.sha256
+
+
+@pytest.mark.parametrize("train_on", ["plain", "scaled"])
+def test_the_first_images_of_an_epoch_are_those_of_the_whole_epoch(train_on):
+    data = splits(run_config("cnn", train_on=train_on, train_size=70))
+    images, labels = data.train(2)
+    first, first_labels = data.train(2, first=32)
+    np.testing.assert_array_equal(first, images[:32])
+    np.testing.assert_array_equal(first_labels, labels[:32])
+    np.testing.assert_array_equal(data.labels(2), labels)
+
+
+def test_a_fingerprint_sees_order_and_pixels(random):
+    images, labels = random.random((4, 5, 4, 1), np.float32), np.array([3, 1, 2, 0], np.int32)
+    digest, pixels = fingerprint(images, labels)
+    assert fingerprint(images, labels[::-1].copy())[0] != digest
+    assert abs(fingerprint(images[::-1], labels)[1] - pixels) > 0.01
+    assert fingerprint(images + np.float32(1e-7), labels)[1] == pytest.approx(pixels, abs=1e-5)

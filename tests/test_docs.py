@@ -4,13 +4,11 @@ import doctest
 import importlib
 import json
 import re
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 import dcn
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("module", ["dcn.diagnostics", "dcn.layers", "dcn.ops.convolution", "dcn.ops.roi_pooling"])
@@ -33,3 +31,6 @@ def test_all_metadata_names_one_version_and_one_title():
     assert f"\nversion: {dcn.__version__}\n" in citation
     assert f'\ntitle: "{zenodo["title"]}"\n' in citation
     assert zenodo["version"] == dcn.__version__
+    study = (ROOT / "dcn_study" / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'\nversion = "{dcn.__version__}"\n' in study
+    assert f'"deformable-conv-digits=={dcn.__version__}"' in study

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from dcn import cnn, deform_conv_cnn
-from dcn.study import explorer
+from dcn_study.experiments import receptive_field
+from dcn_study.show import explorer
 
 
 def test_the_centre_is_that_of_the_ink():
     image = np.zeros((10, 20))
     image[2:5, 8:13] = 1
-    assert explorer.centre_of(image) == (0.3, 0.5)
-    assert explorer.centre_of(np.zeros((4, 4))) == (0.5, 0.5)
+    assert receptive_field.centre_of(image) == (0.3, 0.5)
+    assert receptive_field.centre_of(np.zeros((4, 4))) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("layer", ["conv12", "conv22"])
@@ -27,7 +28,7 @@ def test_it_holds_the_points_of_every_network_and_digit(random, layer):
         for kind in data["kinds"]:
             image = images[kind][number]
             for name, model in models.items():
-                places, paths = explorer.points_at(model, image, layer, explorer.centre_of(image[..., 0]))
+                places, paths = receptive_field.points_at(model, image, layer, receptive_field.centre_of(image[..., 0]))
                 np.testing.assert_allclose(
                     np.array(digit[kind]["points"][name][layer]), np.column_stack([places, paths]), atol=0.0501
                 )

@@ -4,11 +4,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from test_records import make
+from helpers import evaluations, history, make
 
-from dcn.study import diagrams, figures, published, tables
-from dcn.study.config import run_config
-from dcn.study.data import draw_transforms
+from dcn_study import names
+from dcn_study.runs import published
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.data import draw_transforms
+from dcn_study.runs.inputs import Inputs, Machine
+from dcn_study.runs.records import Confirmation, Standing
+from dcn_study.show import diagrams, figures, tables
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +25,7 @@ def closed_figures():
 @pytest.fixture
 def record():
     record = make(run_config("cnn"))
-    record.history = [{"epoch": n, "accuracy": n / 10, "validation_accuracy": n / 20} for n in (1, 2, 3)]
+    record.history = history(accuracy=[0.1, 0.2, 0.3], validation_accuracy=[0.05, 0.1, 0.15])
     return record
 
 
@@ -51,7 +55,7 @@ def test_training_curve_shows_other_seeds(record):
 
 
 def test_accuracies_show_published_and_ours(record):
-    record.evaluations = {kind: {"accuracy": 0.98, "loss": 0.1, "images": 10} for kind in ("plain", "scaled")}
+    record.evaluations = evaluations(0.98)
     agreement = tables.agreement({"cnn": [record]})
     ax = figures.accuracies(agreement)
     points = [line.get_xdata()[0] for line in ax.get_lines()]
@@ -102,7 +106,7 @@ def test_distribution_shows_the_density(random):
 
 
 def test_every_model_has_a_colour_and_a_name():
-    assert set(figures.COLOURS) == set(figures.NAMES) >= set(published.ACCURACY)
+    assert set(figures.COLOURS) == set(names.MODELS) >= set(published.ACCURACY)
     assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
 
 
@@ -114,10 +118,7 @@ def test_published_curves():
 
 
 def test_accuracy_table(record):
-    record.evaluations = {
-        "plain": {"accuracy": 0.98, "loss": 0.1, "images": 10_000},
-        "scaled": {"accuracy": 0.6, "loss": 1.0, "images": 10_000},
-    }
+    record.evaluations = evaluations(0.98, 0.6, images=10_000)
     table = tables.accuracy(record, record.evaluations)
     assert table.loc["plain"].tolist() == [99.01, 98.0, -1.01, 98.0, 10_000]
     assert table.loc["scaled and translated", "difference"] == -0.67
@@ -138,20 +139,19 @@ def test_layer_table():
     assert tables.layers(cnn()).loc["conv11_bn", "of which train"] == 64
 
 
-def test_provenance_table(record):
-    record.provenance |= {
-        "tensorflow": "1", "keras": "2", "numpy": "3", "python": "4", "processor": "five", "threads": 6,
-        "started": "then", "finished": "now", "seconds": 120, "data_sha256": "d" * 64, "weights_sha256": "w" * 64,
-    }  # fmt: skip
-    table = tables.provenance(record, "fresh")
-    assert table.loc["record", "value"] == "cnn (fresh)"
-    assert "2.0 minutes" in table.loc["trained", "value"]
+def test_provenance_table():
+    inputs = Inputs(code="c" * 64, versions={"TensorFlow": "1"}, data="d" * 64, weights={"other": "o" * 64})
+    machine = Machine(python="4", processor="five", threads=6)
+    record = make(run_config("cnn"), inputs=inputs, earlier=[inputs], machine=machine, seconds=120.0)
+    table = tables.provenance(record, Standing("fresh"))["value"]
+    assert table["record"] == "cnn (fresh)"
+    assert "2.0 minutes" in table["trained"]
+    assert table["initial weights: other"] == "o" * 16
+    assert table["first epochs by code"] == "c" * 16
+    differences = {"losses": 1e-6, "norms": 0.0}
     record.confirmations = [
-        {
-            "date": "2026-11-22T10:00",
-            "code_sha256": "c" * 64,
-            "processor": "six",
-            "largest_witness_difference": 1e-6,
-        }
+        Confirmation(inputs=inputs, machine=machine, date="2026-11-22T10:00", differences=differences)
     ]
-    assert "1.0e-06" in tables.provenance(record, "confirmed").loc["confirmed 2026-11-22", "value"]
+    stale = tables.provenance(record, Standing("stale", ("Keras 1, now 2", "data")))["value"]
+    assert stale["record"] == "cnn (stale: Keras 1, now 2; data)"
+    assert "losses 1.0e-06, norms 0.0e+00" in stale["confirmed 2026-11-22"]

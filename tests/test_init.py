@@ -1,5 +1,10 @@
+import ast
+import shutil
 import subprocess
 import sys
+import zipfile
+
+from helpers import ROOT
 
 import dcn
 
@@ -27,8 +32,44 @@ def test_public_names():
         assert getattr(dcn, name)
 
 
-def test_the_command_does_not_load_tensorflow():
-    code = "import sys; sys.argv = ['dcn', '--help']\nfrom dcn.study.cli import main\n"
-    code += "try: main()\nexcept SystemExit: pass\n"
-    code += "assert 'dcn.study.cli' in sys.modules and not {'tensorflow', 'keras'} & set(sys.modules)"
+def test_importing_everything_exports_everything_whatever_the_program_is_called():
+    code = "import sys; sys.argv = ['dcn']\nfrom dcn import *\nassert ConvOffset2D and deform_conv2d"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_wheel_is_the_library_and_nothing_else(tmp_path):
+    for name in ("dcn", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "."]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (path,) = tmp_path.glob("*.whl")
+    assert path.stat().st_size < 100_000
+    with zipfile.ZipFile(path) as wheel:
+        names = wheel.namelist()
+    assert not [name for name in names if name.endswith("entry_points.txt")]  # no command that lacks what it needs
+    assert all(name.startswith(("dcn/", "deformable_conv_digits-")) for name in names)
+    assert all(name.endswith(".py") for name in names if name.startswith("dcn/"))
+
+
+ROOMS = ("errors", "names", "runs", "experiments", "show", "book", "cli")
+
+
+def room(module):
+    parts = module.split(".")
+    return ROOMS.index(parts[1]) if parts[0] == "dcn_study" and len(parts) > 1 else None
+
+
+def test_imports_go_one_way():
+    """The library imports nothing of the report, and each room of the report only rooms before it."""
+    for path in [*(ROOT / "dcn").rglob("*.py"), *(ROOT / "dcn_study").rglob("*.py")]:
+        own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            imported = [node.module] if "." in node.module else [f"{node.module}.{name.name}" for name in node.names]
+            for module in imported:
+                if own.startswith("dcn."):
+                    assert not module.startswith("dcn_study"), own
+                elif room(module) is not None and room(own) is not None:
+                    assert room(module) <= room(own), f"{own} imports {module}"

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from dcn.study import book
+from dcn_study.book import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,4 +58,4 @@ def test_a_template_runs_from_the_top(page, lab, project):
         page.wait_for_timeout(100)
         if path.read_bytes() != before:
             break
-    book.reject_unfinished(path)
+    build.reject_unfinished(path)

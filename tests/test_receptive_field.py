@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dcn import models
-from dcn.study.receptive_field import largest_offset, sampling_points
+from dcn_study.experiments.receptive_field import largest_offset, sampling_points
 
 
 @pytest.fixture

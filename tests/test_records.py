@@ -1,97 +1,211 @@
 import dataclasses
-import json
 
+import numpy as np
+import pydantic_core
 import pytest
+from helpers import ROOT, keep, make
 
-from dcn.study import records
-from dcn.study.config import run_config
-from dcn.study.records import Record, RecordError
-
-
-def make(config, **provenance):
-    return Record(
-        name=records.record_name(config),
-        configuration=config.to_dict(),
-        history=[{"epoch": 1, "loss": 0.1, "accuracy": 0.9, "validation_loss": 0.2, "validation_accuracy": 0.8}],
-        evaluations={"plain": {"accuracy": 0.8, "loss": 0.2, "images": 10}},
-        witness=[2.3, 2.2],
-        provenance={"code_sha256": records.code_sha256(), **provenance},
-    )
+from dcn_study.errors import ConfigurationError, RecordError
+from dcn_study.runs import inputs, records
+from dcn_study.runs.catalogue import MEASUREMENTS, SEEDS, book_runs, run_config
+from dcn_study.runs.data import load_digits
+from dcn_study.runs.records import Confirmation
 
 
 def test_a_record_survives_writing_and_reading(project):
-    config = run_config("cnn", seed=3)
-    record = make(config)
-    path = records.write(record)
-    assert path == project / "book/records/cnn-seed3.json"
+    config = run_config("cnn", seed=2)
+    record = keep(config)
+    assert record.path == project / "book/records/cnn-seed2.json"
     assert records.read(config) == record
     assert records.read(config).config == config
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert sorted(path.name for path in record.path.parent.iterdir()) == ["cnn-seed2.json", "cnn-seed2.weights.h5"]
 
 
-def test_other_configurations_are_kept_apart(project):
-    path = records.write(make(run_config("cnn", epochs=1)))
-    assert path.parent == project / "runs"
+def test_only_what_the_book_shows_is_written_among_its_records(project):
+    for config in (run_config("cnn", epochs=1), run_config("cnn", seed=SEEDS), run_config("cnn_validation", seed=1)):
+        assert records.record_path(config).parent == project / "runs"
+    assert records.record_path(run_config("cnn", seed=SEEDS), book=True).parent == project / "book/records"
+    with pytest.raises(ConfigurationError, match="only named runs have records of the book. Received: cnn-"):
+        records.record_path(run_config("cnn", epochs=1), book=True)
 
 
-def test_standing(project):
-    config = run_config("cnn")
+def test_a_further_seed_is_found_where_it_was_trained(project):
+    config = run_config("cnn", seed=SEEDS)
     record = make(config)
-    assert records.standing(config, None) == "missing"
-    assert records.standing(config, record) == "fresh"
-    assert records.standing(dataclasses.replace(config, epochs=3), record) == "stale"
-    record.provenance["code_sha256"] = "earlier"
-    assert records.standing(config, record) == "stale"
-    record.confirmations.append({"code_sha256": "another"})
-    assert records.standing(config, record) == "stale"
-    record.confirmations.append({"code_sha256": records.code_sha256()})
-    assert records.standing(config, record) == "confirmed"
+    record.path = records.record_path(config, book=True)
+    records.write(record)
+    assert records.read(config).path == record.path
+    own = make(config)
+    records.write(own)
+    assert records.read(config).path == own.path != record.path
+    assert records.read(config, book=True).path == record.path
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": 99, "name": "cnn"}'])
-def test_a_damaged_record_is_an_error_that_names_the_file(project, content):
+def standing_after(config, **changes):
+    """The standing of a fresh record whose inputs are other ones."""
+    record = make(config)
+    record.provenance.inputs = record.provenance.inputs.model_copy(update=changes)
+    record.weights_path.parent.mkdir(parents=True, exist_ok=True)
+    keep(config)
+    return str(records.standing(config, record))
+
+
+def test_standing_names_the_input_that_changed(project):
     config = run_config("cnn")
-    path = records.write(make(config))
-    path.write_text(content)
-    with pytest.raises(RecordError, match=f"{path} is not a record"):
-        records.read(config)
+    assert str(records.standing(config, None)) == "missing"
+    assert standing_after(config) == "fresh"
+    assert str(records.standing(dataclasses.replace(config, epochs=3), make(config))) == "stale: configuration"
+    assert standing_after(config, code="earlier") == "stale: code"
+    assert standing_after(config, data="other") == "stale: data"
+    now = inputs.versions()
+    told = standing_after(config, versions={**now, "Keras": "3.0.0", "NumPy": "1.0.0"})
+    assert told == f"stale: Keras 3.0.0, now {now['Keras']}; NumPy 1.0.0, now {now['NumPy']}"
+
+
+def test_a_record_depends_on_the_weights_that_it_starts_from(project):
+    initial, config = run_config("cnn"), run_config("cnn_batch_norm")
+    assert records.inspect(config) == (None, records.Standing("missing"))
+    origin, record = keep(initial), keep(config)
+    assert str(records.standing(config, record)) == "fresh"
+    trained_again = keep(initial, weights="0" * 64)
+    trained_again.weights_path.write_bytes(b"other weights")
+    assert "weights of cnn" in records.standing(config, record).changes
+    records.write(origin)
+    keep(initial, inputs=origin.provenance.inputs.model_copy(update={"code": "earlier"}))
+    assert records.standing(config, record).changes == ("cnn, from which it starts, is stale: code",)
+    origin.path.unlink()
+    assert records.standing(config, record).changes == ("cnn, from which it starts, is missing",)
+
+
+def test_a_record_depends_on_its_stored_weights(project):
+    record = keep(run_config("cnn"))
+    record.weights_path.write_bytes(b"other")
+    assert str(records.inspect(record.config)[1]) == "stale: cnn.weights.h5 has other content"
+    record.weights_path.unlink()
+    assert str(records.inspect(record.config)[1]) == "stale: cnn.weights.h5 is missing"
+
+
+def test_a_record_depends_on_the_content_of_its_data_file(project):
+    digits = load_digits()
+    arrays = {name: getattr(digits, name)[:9] for name in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez("own.npz", **arrays)
+    config = run_config("cnn", data="own.npz", train_size=9, test_size=9)
+    record = keep(config)
+    assert str(records.standing(config, record)) == "fresh"
+    np.savez("own.npz", **{**arrays, "y_test": arrays["y_test"][::-1]})
+    assert str(records.standing(config, record)) == "stale: data"
+    (project / "own.npz").unlink()
+    assert records.inspect(config)[1].state == "damaged"
+    assert "own.npz must be a readable .npz" in str(records.inspect(config)[1])
+
+
+def test_a_confirmed_record_holds_under_the_inputs_of_its_replay(project):
+    config = run_config("cnn")
+    current = make(config).provenance.inputs
+    record = keep(config, inputs=current.model_copy(update={"code": "earlier"}))
+
+    def confirm(inputs):
+        record.confirmations.append(
+            Confirmation(inputs=inputs, machine=record.provenance.machine, date="2026", differences={})
+        )
+        return str(records.standing(config, record))
+
+    assert confirm(current.model_copy(update={"versions": {}})).startswith("stale: Keras none, now")
+    assert confirm(current) == "confirmed"
+
+
+def replace(path, before, after):
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('"format": 2', '"format": 99', "format: Input should be 2"),
+        ('"provenance"', '"origin"', "provenance: Field required"),
+        ('"weights": "', '"weight": "', "provenance.weights: Field required"),
+        ('"loss": 0.1', '"loss": "low"', "history.0.loss: Input should be a valid number"),
+        ('"epochs": 10', '"epochs": -1', "configuration: Value error, epochs must be at least 1"),
+        ('"accuracy": 0.8', '"accuracy": 0.9', "was edited"),
+        ("{", "", "Extra data"),
+    ],
+)
+def test_a_damaged_record_is_one_line_that_names_file_and_field(project, before, after, words):
+    record = keep(run_config("cnn"))
+    replace(record.path, before, after)
+    with pytest.raises(RecordError, match=words) as error:
+        records.read(record.config)
+    assert str(record.path) in str(error.value)
+    assert "\n" not in str(error.value)
+    found, standing = records.inspect(record.config)
+    assert (found, standing.state) == (None, "damaged")
 
 
 def test_a_failed_write_leaves_the_former_record(project):
-    config = run_config("cnn")
-    records.write(make(config))
-    broken = make(config)
-    broken.witness = [object()]
-    with pytest.raises(TypeError, match="not JSON serializable"):
+    record = keep(run_config("cnn"))
+    broken = make(record.config)
+    broken.history[0].loss = object()
+    with pytest.raises(pydantic_core.PydanticSerializationError, match="Unable to serialize"):
         records.write(broken)
-    assert records.read(config) == make(config)
-    assert len(list((project / "book/records").iterdir())) == 1
+    assert records.read(record.config) == record
+    assert len(list(record.path.parent.iterdir())) == 2
 
 
-def test_the_project_is_found_from_a_folder_inside_it(project, monkeypatch):
-    (project / "notebooks").mkdir()
-    monkeypatch.chdir(project / "notebooks")
-    assert records.project_root() == project
+def test_a_measurement_is_taken_once_and_named_by_its_parameters(project):
+    taken = []
+
+    def take(**given):
+        return records.measurement("bench", given, lambda: taken.append(1) or {"n": len(taken)})
+
+    first = take(repeats=3)
+    assert first.path.parent == project / "runs"
+    assert take(repeats=3) == first
+    assert take(**MEASUREMENTS["bench"]).path == project / "book/records/bench.json"
+    assert len(taken) == 2
+    forced = records.measurement("bench", {"repeats": 3}, lambda: {"n": 7}, force=True)
+    assert forced.results == {"n": 7}
+    assert str(records.measurement_standing("bench", {"repeats": 3})) == "fresh"
+    assert str(records.measurement_standing("bench", {"repeats": 4})) == "missing"
 
 
-def test_the_code_digest_covers_what_computes(monkeypatch, tmp_path):
-    before = records.code_sha256()
-    for name in records.COMPUTES:
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).write_text((records.PACKAGE / name).read_text())
-    monkeypatch.setattr(records, "PACKAGE", tmp_path)
-    records.code_sha256.cache_clear()
-    assert records.code_sha256() == before
-    for name in records.COMPUTES:
-        content = (tmp_path / name).read_text()
-        (tmp_path / name).write_text(content + "\n")
-        records.code_sha256.cache_clear()
-        assert records.code_sha256() != before, name
-        (tmp_path / name).write_text(content)
-    records.code_sha256.cache_clear()
+def test_a_measurement_goes_stale_with_its_inputs(project, monkeypatch):
+    made = records.measurement("bench", {"repeats": 3}, dict)
+    monkeypatch.setattr(records, "versions", lambda: {**made.inputs.versions, "Keras": "99"})
+    told = f"stale: Keras {made.inputs.versions['Keras']}, now 99"
+    assert str(records.measurement_standing("bench", {"repeats": 3})) == told
 
 
-def test_the_environment_is_complete():
-    found = records.environment()
-    assert set(found) == {"tensorflow", "keras", "numpy", "python", "processor", "threads"}
-    assert json.dumps(found)
+def test_a_damaged_measurement_is_one_line_that_names_file_and_field(project):
+    made = records.measurement("bench", {"repeats": 3}, dict)
+    replace(made.path, '"parameters"', '"arguments"')
+    with pytest.raises(RecordError, match=f"{made.path} is not a valid record: parameters: Field required"):
+        records.read_measurement("bench", {"repeats": 3})
+    assert records.inspect_measurement("bench", {"repeats": 3})[1].state == "damaged"
+
+
+def test_where_only_records_may_be_read_nothing_is_measured(project, monkeypatch):
+    made = records.measurement("bench", {"repeats": 3}, dict)
+    monkeypatch.setenv(records.RECORDS_ONLY, "1")
+    assert records.measurement("bench", {"repeats": 3}, lambda: pytest.fail("measured")) == made
+    message = "bench-.* is missing, and a build does not measure. Measure it with: dcn bench --record"
+    with pytest.raises(RecordError, match=message):
+        records.measurement("bench", {"repeats": 4}, lambda: pytest.fail("measured"))
+
+
+def test_every_measurement_has_code_and_a_command_to_take_it_again():
+    assert set(MEASUREMENTS) == set(inputs.MEASUREMENT_CODE)
+
+
+def test_the_committed_records_hold(monkeypatch):
+    """Where other versions of the libraries are installed, nothing but these may have changed."""
+    monkeypatch.chdir(ROOT)
+    runs = [records.inspect(config) for config in book_runs()]
+    standings = [standing for _, standing in (*runs, *(records.inspect_measurement(name, {}) for name in MEASUREMENTS))]
+    recorded = runs[0][0].confirmations[-1].inputs.versions
+    if inputs.versions() == recorded:
+        assert [str(standing) for standing in standings if not standing.holds] == []
+    for standing in standings:
+        assert standing.state in ("fresh", "confirmed", "stale")
+        assert all(any(library in change for library in recorded) for change in standing.changes), str(standing)

@@ -4,21 +4,24 @@ import re
 
 import numpy as np
 import pytest
-from test_records import make
+from helpers import keep
 
 from dcn import models
-from dcn.study import figures, records, robustness, training
-from dcn.study.config import ConfigurationError, run_config
-from dcn.study.data import load_digits
-from dcn.study.published import ACCURACY
+from dcn_study.errors import ConfigurationError
+from dcn_study.experiments import robustness
+from dcn_study.runs import networks
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.data import load_digits
+from dcn_study.runs.published import ACCURACY
+from dcn_study.show import figures, robustness_map
 
 
 @pytest.fixture
 def measured(project, monkeypatch):
     for model in ACCURACY:
-        records.write(make(run_config(model), weights_sha256=f"of {model}"))
-    monkeypatch.setattr(training, "load_model", lambda record: models.mini_resnet())
-    return robustness.robustness(zooms=2, shifts=3, images=10)
+        keep(run_config(model))
+    monkeypatch.setattr(networks, "load_model", lambda record: models.mini_resnet())
+    return robustness.robustness(zooms=2, shifts=3, images=10).results
 
 
 def test_the_grid_covers_the_range_of_training(measured, monkeypatch):
@@ -27,19 +30,19 @@ def test_the_grid_covers_the_range_of_training(measured, monkeypatch):
     for rows in measured["accuracies"].values():
         assert np.shape(rows) == (2, 3)
         assert 0 <= np.min(rows) <= np.max(rows) <= 1
-    monkeypatch.setattr(robustness, "_moved", None)
-    assert robustness.robustness(zooms=2, shifts=3, images=10) == measured
+    monkeypatch.setattr(robustness, "move", None)
+    assert robustness.robustness(zooms=2, shifts=3, images=10).results == measured
     assert len(figures.robustness(measured)) == len(ACCURACY)
 
 
 def test_the_map_holds_all_that_it_shows(measured):
-    html = robustness.interactive_map(measured, digit=3)
+    html = robustness_map.interactive_map(measured, digit=3)
     assert not re.search(r"https?://|src=", html)
     data = json.loads(re.search(r"const data = (.*);", html)[1])
     assert data["accuracies"] == measured["accuracies"]
     assert set(data["names"]) == set(ACCURACY)
     plain = load_digits().x_test[3]
-    assert data["digits"][0][1] == robustness._encoded(plain)
+    assert base64.b64decode(data["digits"][0][1]) == plain.tobytes()
     assert len({digit for row in data["digits"] for digit in row}) == 6
     # A positive shift moves the digit to the left, a zoom shrinks it.
     digits = [

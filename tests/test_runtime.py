@@ -1,25 +1,28 @@
-import json
+import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from dcn.study import config, figures, records, runtime, tables
+from dcn_study import errors, names
+from dcn_study.experiments import runtime, timing
+from dcn_study.runs import records
+from dcn_study.show import figures, tables
 
-SMALL = {"batches": "2,3", "sizes": "8,9", "batch": 2, "repeats": 2, "threads": 0, "device": "/CPU:0"}
+SMALL = {"batches": "2,3", "sizes": "8,9", "batch": 2, "repeats": 2, "threads": 0, "device": "/CPU:0", "memory": True}
 CHOSEN = ("CNN", "deformable CNN, published code", "deformable CNN, ours without XLA", "deformable CNN, ours")
 
 
 @pytest.fixture
 def few(monkeypatch):
     monkeypatch.setattr(runtime, "CONTESTANTS", {name: runtime.CONTESTANTS[name] for name in CHOSEN})
-    monkeypatch.setattr(runtime, "peak_memory", lambda setup: 7_000_000)
+    monkeypatch.setattr(runtime, "peak_memory", lambda *measure: 7_000_000)
 
 
 def test_a_comparison_measures_once_and_is_kept(project, few, monkeypatch):
     measured = runtime.compare(**SMALL)
-    path = records.measurement_path(SMALL)
-    assert path.parent == project / "runs"
-    assert json.loads(path.read_text()) == measured
+    assert measured.path.parent == project / "runs"
+    assert records.read_measurement("runtime", SMALL) == measured
     table = runtime.table(measured)
     assert len(table) == len(CHOSEN) * 3 * 2  # batches 2 and 3 at side 8, batch 2 at side 9; two measurements each
     assert (table["ratio"][table["model"] == "CNN"] == 1).all()
@@ -30,34 +33,42 @@ def test_a_comparison_measures_once_and_is_kept(project, few, monkeypatch):
     shown = tables.runtime(table[table["size"] == 8])
     assert shown.shape == (2 * len(CHOSEN), 4)
     assert shown["batch 2", "ratio"]["forward", "CNN"] == "1.0x"
-    monkeypatch.setattr(runtime, "_measure", None)
+    monkeypatch.setattr(runtime, "times", None)
     assert runtime.compare(**SMALL) == measured
 
 
 def test_all_ways_of_resampling_compute_the_same(random):
     """What is timed side by side must be the same function of the same weights."""
-    images, _ = runtime._data(2, 8)
-    names = [name for name in runtime.CONTESTANTS if name.startswith("deformable CNN")]
+    images, _ = runtime.random_data(2, 8)
+    chosen = [name for name in runtime.CONTESTANTS if name.startswith("deformable CNN")]
     outputs = {}
-    for name in names:
+    for name in chosen:
         runtime.keras.utils.set_random_seed(0)
-        outputs[name] = runtime._call(name, "forward", images, None)()
-    for name in names[1:]:
-        np.testing.assert_allclose(outputs[name], outputs[names[0]], atol=1e-5, err_msg=name)
+        outputs[name] = runtime.contestant_call(name, "forward", images, None)()
+    for name in chosen[1:]:
+        np.testing.assert_allclose(outputs[name], outputs[chosen[0]], atol=1e-5, err_msg=name)
 
 
 def test_the_regular_models_are_contestants_too():
     assert {each.regular for each in runtime.CONTESTANTS.values()} <= set(runtime.CONTESTANTS)
-    assert set(tables.OURS.values()) <= set(runtime.CONTESTANTS)
+    assert set(names.TIMED.values()) <= set(runtime.CONTESTANTS)
 
 
 def test_peak_memory_is_measured_in_a_process_of_its_own():
-    assert runtime.peak_memory("measure = lambda: 42") == 42
+    assert timing.peak_memory(os.getpid) not in (None, os.getpid())
+
+
+def test_a_time_ends_when_the_device_has_finished(monkeypatch):
+    """On a graphics processor a call returns before its result is there."""
+    events = []
+    monkeypatch.setattr(tf.test.experimental, "sync_devices", lambda: events.append("finished"))
+    timing.times({"one": lambda: events.append("one"), "two": lambda: events.append("two")}, 2)
+    assert events[4:] == ["one", "finished", "two", "finished"] * 2  # after two calls of each to warm up
 
 
 def test_peak_memory_sees_what_a_call_needs():
     size = 50_000_000
-    assert runtime.peak_memory_here(lambda: lambda: np.ones(size // 8).sum()) > 0.8 * size
+    assert timing.peak_memory_here(lambda: lambda: np.ones(size // 8).sum()) > 0.8 * size
 
 
 @pytest.mark.parametrize(
@@ -72,7 +83,7 @@ def test_peak_memory_sees_what_a_call_needs():
     ],
 )
 def test_wrong_parameters(project, monkeypatch, changes, message):
-    monkeypatch.setattr(runtime, "_measure", None)
-    with pytest.raises(config.ConfigurationError, match=message):
+    monkeypatch.setattr(runtime, "times", None)
+    with pytest.raises(errors.ConfigurationError, match=message):
         runtime.compare(**{**SMALL, **changes})
     assert not (project / "runs").exists()

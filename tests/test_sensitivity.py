@@ -1,15 +1,17 @@
-import json
-
 import numpy as np
 import pytest
+from helpers import keep
 from keras.src.legacy.preprocessing import image
-from test_records import make
 
 from dcn import models
-from dcn.study import figures, pages, records, sensitivity, tables, training
-from dcn.study.config import MEASUREMENTS, ConfigurationError, run_config
-from dcn.study.data import apply_transforms, draw_transforms, load_digits
-from dcn.study.published import ACCURACY
+from dcn_study import names
+from dcn_study.errors import ConfigurationError
+from dcn_study.experiments import sensitivity
+from dcn_study.runs import networks, records
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.data import apply_transforms, draw_transforms, load_digits
+from dcn_study.runs.published import ACCURACY
+from dcn_study.show import figures, tables
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
 
@@ -28,10 +30,10 @@ def test_the_former_centre_is_that_of_keras_before_its_repair(random, monkeypatc
 
 def test_test_sets_have_one_form():
     digits = load_digits()
-    test_sets = list(sensitivity._test_sets(2, 30))
+    test_sets = list(sensitivity.test_sets(2, 30))
     assert len(test_sets) == 6
     for generator, images, labels in test_sets:
-        assert generator in sensitivity.GENERATORS
+        assert generator in names.GENERATORS
         assert images.shape == (30, 28, 28, 1)
         assert 0.0 <= images.min() < images.max() <= 1.0
         np.testing.assert_array_equal(labels, digits.y_test[:30])
@@ -40,29 +42,32 @@ def test_test_sets_have_one_form():
 
 def test_models_are_evaluated_once_and_the_result_goes_stale_with_their_weights(project, monkeypatch):
     for model in ACCURACY:
-        records.write(make(run_config(model), weights_sha256=f"of {model}"))
-    monkeypatch.setattr(training, "load_model", lambda record: models.mini_resnet())
+        keep(run_config(model))
+    monkeypatch.setattr(networks, "load_model", lambda record: models.mini_resnet())
     measured = sensitivity.sensitivity(draws=2, images=20)
-    assert set(measured["accuracies"]) == set(ACCURACY)
-    for by_generator in measured["accuracies"].values():
-        assert set(by_generator) == set(sensitivity.GENERATORS)
+    found = measured.results["accuracies"]
+    assert set(found) == set(ACCURACY)
+    for by_generator in found.values():
+        assert set(by_generator) == set(names.GENERATORS)
         assert all(len(values) == 2 and 0 <= min(values) <= max(values) <= 1 for values in by_generator.values())
-    monkeypatch.setattr(sensitivity, "_test_sets", None)
+    monkeypatch.setattr(sensitivity, "test_sets", None)
     assert sensitivity.sensitivity(draws=2, images=20) == measured
 
-    table = tables.draws(measured["accuracies"], sensitivity.GENERATORS)
-    assert len(table) == len(ACCURACY) * len(sensitivity.GENERATORS)
-    values = measured["accuracies"]["cnn"]["keras"]
+    table = tables.draws(found, names.GENERATORS)
+    assert len(table) == len(ACCURACY) * len(names.GENERATORS)
+    values = found["cnn"]["keras"]
     assert table.loc[("CNN", "Keras' generator"), "mean"] == pytest.approx(100 * np.mean(values), abs=0.01)
-    assert len(figures.draws(measured["accuracies"], sensitivity.GENERATORS)) == len(ACCURACY)
+    assert len(figures.draws(found, names.GENERATORS)) == len(ACCURACY)
 
-    path = records.measurement_path({}, "sensitivity")
-    path.write_text(json.dumps(measured))
-    assert pages.measurement_standing("sensitivity") == "stale"  # it has other parameters
-    path.write_text(json.dumps({**measured, "parameters": MEASUREMENTS["sensitivity"]}))
-    assert pages.measurement_standing("sensitivity") == "fresh"
-    records.write(make(run_config("cnn"), weights_sha256="trained again"))
-    assert pages.measurement_standing("sensitivity") == "stale"
+    small = {"draws": 2, "images": 20}
+    assert str(records.measurement_standing("sensitivity", small)) == "fresh"
+    record = keep(run_config("cnn"), finished="later")
+    assert str(records.measurement_standing("sensitivity", small)) == "fresh"  # the same weights
+    record.weights_path.write_bytes(b"others")
+    told = "stale: cnn, which it evaluates, is stale: cnn.weights.h5 has other content"
+    assert str(records.measurement_standing("sensitivity", small)) == told
+    keep(run_config("cnn"), weights="trained again")
+    assert "weights of cnn" in records.measurement_standing("sensitivity", small).changes
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from dcn import models
-from dcn.study import training
-from dcn.study.config import RUNS, STAND_INS, run_config
-from dcn.study.data import splits
+from dcn_study.runs.catalogue import RUNS, STAND_INS, run_config
+from dcn_study.runs.data import splits
+from dcn_study.runs.networks import initial_model
+from dcn_study.runs.witness import FirstSteps
 
-STEPS = 200
+STEPS = 25
 
 
 def test_training_batch_normalisation_alone_is_training_the_deformable_cnn_bit_for_bit():
@@ -17,10 +18,11 @@ def test_training_batch_normalisation_alone_is_training_the_deformable_cnn_bit_f
     for run in ("deformable_cnn", STAND_INS["deformable_cnn"]):
         config = run_config(run, train_size=STEPS * RUNS[run].batch_size, test_size=1)
         data = splits(config)
-        model = training._initial_model(config, data)
-        with training._Progress(config, 0, False) as losses:
-            model.fit(*data.train(0), batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[losses])
-        trained[run] = model, losses.losses
+        model = initial_model(config, data)
+        images, labels = data.train(0)
+        with FirstSteps(config.batch_size, len(images), "", visible=False) as steps:
+            model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[steps])
+        trained[run] = model, steps.witness.losses
     (deformable, first), (plain, second) = trained.values()
     assert first == second
     for layer in plain.layers:

@@ -4,11 +4,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_records import make
+from helpers import evaluations, history, make
 
 from dcn import DeformableConv2D, models
-from dcn.study import figures, pages, tables
-from dcn.study.config import run_config
+from dcn_study import names
+from dcn_study.book.parameters import notebook_parameters
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.inputs import Inputs, Machine
+from dcn_study.runs.records import Confirmation, Measurement, Standing
+from dcn_study.show import figures, tables
 
 
 def multiply_adds_by_tensorflow(model):
@@ -53,7 +57,7 @@ def runs(accuracies, model="cnn"):
     found = []
     for seed, accuracy in enumerate(accuracies):
         record = make(run_config(model, seed=seed))
-        record.evaluations = {kind: {"accuracy": accuracy, "loss": 0.1, "images": 10} for kind in ("plain", "scaled")}
+        record.evaluations = evaluations(accuracy)
         found.append(record)
     return {model: found}
 
@@ -80,15 +84,25 @@ def test_the_spread_of_one_run_is_unknown():
     assert np.isnan(tables.agreement(runs([0.7]))["s"].iloc[0])
 
 
+INPUTS = Inputs(code="c", versions={"TensorFlow": "2", "Keras": "3"})
+MACHINE = Machine(python="3", processor="one", threads=2)
+
+
+def measurement(parameters, results):
+    return Measurement(
+        name="some", parameters=parameters, results=results, inputs=INPUTS, machine=MACHINE, started="2026-01-02T03:04"
+    )
+
+
 def measured():
     results = [
         {"model": name, "batch": batch, "size": 28, "what": what, "low": 1.0, "milliseconds": 2.0, "high": 3.0}
-        for name in tables.OURS.values()
+        for name in names.TIMED.values()
         for batch in (1, 4)
         for what in ("forward", "training step")
     ]
-    memory = dict.fromkeys(tables.OURS.values(), 5_000_000)
-    return {"parameters": {"sizes": "28", "batch": 4}, "results": results, "memory": memory}
+    memory = dict.fromkeys(names.TIMED.values(), 5_000_000)
+    return measurement({"sizes": "28", "batch": 4}, {"rows": results, "memory": memory})
 
 
 def test_training_cost():
@@ -98,7 +112,7 @@ def test_training_cost():
 
 def test_memory():
     comparison = measured()
-    comparison["memory"]["CNN"] = None
+    comparison.results["memory"]["CNN"] = None
     assert tables.memory(comparison)["peak memory (MB)"].tolist() == ["not measured", "5", "5", "5"]
 
 
@@ -107,7 +121,7 @@ def test_controls_are_compared_after_as_many_epochs():
     found |= runs([0.7, 0.8], "cnn_scaled")
     found["cnn_batch_norm"] += runs([0.0, 0.9], "cnn_batch_norm")["cnn_batch_norm"][1:]
     for record, validation in zip(found["cnn_batch_norm"], (0.4, 0.6), strict=True):
-        record.history = [{"epoch": 1, "validation_accuracy": validation}, {"epoch": 2, "validation_accuracy": 0.9}]
+        record.history = history(validation_accuracy=[validation, 0.9])
     table = tables.controls(found)
     assert table.loc["CNN", "epochs"] == 0
     assert math.isnan(table.loc["CNN", "as published"])
@@ -119,8 +133,8 @@ def test_controls_are_compared_after_as_many_epochs():
 
 def test_side_by_side_compares_after_the_epochs_that_all_have():
     first, second = (runs([accuracy])["cnn"][0] for accuracy in (0.5, 0.6))
-    first.history = [{"epoch": n, "validation_accuracy": n / 10} for n in (1, 2, 3)]
-    second.history = [{"epoch": n, "validation_accuracy": n / 20} for n in (1, 2)]
+    first.history = history(validation_accuracy=[0.1, 0.2, 0.3])
+    second.history = history(validation_accuracy=[0.05, 0.1])
     table = tables.side_by_side({"one": first, "other": second})
     assert table.loc["one"].tolist() == [3, 20, 50, 50]
     assert table.loc["other", "after 2"] == 10
@@ -131,8 +145,7 @@ def test_side_by_side_compares_after_the_epochs_that_all_have():
 
 def test_split_chooses_by_the_images_held_out():
     record = runs([0.5])["cnn"][0]
-    pairs = ((0.7, 0.6), (0.9, 0.7), (0.8, 0.75), (0.8, 0.65))
-    record.history = [{"validation_accuracy": held_out, "test_accuracy": test} for held_out, test in pairs]
+    record.history = history(validation_accuracy=[0.7, 0.9, 0.8, 0.8], test_accuracy=[0.6, 0.7, 0.75, 0.65])
     assert tables.split({"one": record}).loc["one"].tolist() == [65, 70, 75, 5, 90, "2 of 4"]
 
 
@@ -147,17 +160,36 @@ def test_the_finding_shows_the_table_and_the_published_accuracies():
 
 
 def test_status_has_a_row_for_every_run():
-    record = make(
-        run_config("cnn"), seconds=90.0, finished="2026-01-02T03:04:05", processor="one", threads=2, tensorflow="2"
-    )
-    record.confirmations = [{"date": "2026-02-03T00:00:00"}, {"date": "2026-01-09T00:00:00"}]
-    table = tables.status({"cnn": ("confirmed", record), "mini_resnet": ("missing", None)})
-    assert table.loc["cnn"].tolist() == ["confirmed", "1", "2", "2026-01-02", "2026-02-03", "one, threads: 2", "2"]
+    record = make(run_config("cnn"), inputs=INPUTS, machine=MACHINE, finished="2026-01-02T03:04:05")
+    record.confirmations = [
+        Confirmation(inputs=INPUTS, machine=MACHINE, date=date, differences={})
+        for date in ("2026-02-03T00:00:00", "2026-01-09T00:00:00")
+    ]
+    stale = Standing("stale", ("Keras 1, now 2", "data"))
+    table = tables.status({"cnn": (record, stale), "mini_resnet": (None, Standing("missing"))})
+    shown = ["stale: Keras 1, now 2; data", "1", "2", "2026-01-02", "2026-02-03", "one, threads: 2", "2"]
+    assert table.loc["cnn"].tolist() == shown
     assert table.loc["mini_resnet"].tolist() == ["missing", "", "", "", "", "", ""]
 
 
+def test_measurements_have_a_row_each():
+    found = {"offsets": (measurement({}, {}), Standing("fresh")), "bench": (None, Standing("missing"))}
+    table = tables.measurements(found)
+    assert table.loc["offsets"].tolist() == ["fresh", "2026-01-02", "one, threads: 2", "TensorFlow 2, Keras 3"]
+    assert table.loc["bench"].tolist() == ["missing", "", "", ""]
+
+
+def test_bench_shows_ratios_of_what_was_measured():
+    times = {"deform_conv2d": [1.0, 2.0, 3.0], "conv2d": [0.5, 1.0, 2.0]}
+    faster = {"deform_conv2d": [1.0, 1.0, 3.0], "conv2d": [0.5, 2.0, 2.0]}
+    shapes = [{"shape": [1, 2, 3, 4], "milliseconds": each} for each in (times, faster)]
+    table = tables.bench(measurement({}, {"shapes": shapes}))
+    assert table.index.tolist() == ["deform_conv2d forward / conv2d"]
+    assert table.iloc[0].tolist() == [2, 0.5, 1]
+
+
 def test_parameters_are_those_of_the_notebook():
-    table = tables.parameters({name: pages.notebook_parameters(name) for name in ("training", "again")})
+    table = tables.parameters({name: notebook_parameters(name) for name in ("training", "again")})
     assert table.loc[("training", "seed")].tolist() == ["int", "0", "of weights, order and transformations"]
     assert table.loc[("training", "epochs"), "type"] == "int or None"
     assert table.loc["again"].index.tolist() == ["template"]
@@ -165,7 +197,7 @@ def test_parameters_are_those_of_the_notebook():
 
 def test_selection_shows_last_and_best_epoch():
     found = runs([0.5, 0.6])
-    found["cnn"][1].history = [{"validation_accuracy": value} for value in (0.2, 0.9, 0.6)]
+    found["cnn"][1].history = history(validation_accuracy=[0.2, 0.9, 0.6])
     table = tables.selection(found)
     assert table.loc[("CNN", "published")].tolist() == [99.01, 99.36, 0.35, "7 of 10"]
     assert table.loc[("CNN", "seed 1")].tolist() == [60, 90, 30, "2 of 3"]

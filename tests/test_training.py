@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -8,11 +7,14 @@ import time
 import keras
 import numpy as np
 import pytest
+from helpers import inside
 
-from dcn.study import records, training
-from dcn.study.config import ConfigurationError, run_config
-from dcn.study.data import splits
-from dcn.study.records import RecordError
+from dcn import models
+from dcn_study.errors import ConfigurationError, LockedError, RecordError
+from dcn_study.runs import networks, records, training
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.data import splits
+from dcn_study.runs.files import file_sha256, locked
 
 SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
 
@@ -23,106 +25,105 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     (root / "book").mkdir()
     (root / "_config.yml").touch()
-    before = os.getcwd()
-    os.chdir(root)
-    record = training.train(run_config("cnn", **SMALL), progress=False)
-    os.chdir(before)
+    with inside(root):
+        record = training.train(run_config("cnn", **SMALL), progress=False)
     return root, record
 
 
 @pytest.fixture
-def inside(trained, monkeypatch):
+def finished(trained, monkeypatch):
     monkeypatch.chdir(trained[0])
     return trained[1]
 
 
-def test_the_record_is_complete(inside):
-    record = inside
+@pytest.fixture
+def stopped(project, monkeypatch):
+    """Trains a run until its first checkpoint; returns the file of its state, and what this contains."""
+
+    def stop(config):
+        def stop_after(*given):
+            save(*given)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            save = training._save  # noqa: SLF001
+            patch.setattr(training, "_save", stop_after)
+            with pytest.raises(KeyboardInterrupt):
+                training.train(config, force=True, progress=False)
+        state = project / "checkpoints" / records.record_name(config) / "state.json"
+        return state, json.loads(state.read_text())
+
+    return stop
+
+
+def test_the_record_is_complete(finished):
+    record = finished
     assert record == records.read(record.config)
-    assert [epoch["epoch"] for epoch in record.history] == [1, 2]
-    for epoch in record.history:
-        assert np.isfinite(list(epoch.values())).all()
-    assert record.evaluations["plain"]["accuracy"] == record.history[-1]["validation_accuracy"]
-    assert {evaluation["images"] for evaluation in record.evaluations.values()} == {40}
-    assert len(record.witness) == 3  # an epoch has no more steps
-    origin = record.provenance
-    assert origin["weights_sha256"] == records.file_sha256(records.weights_path(record.config))
-    assert origin["code_sha256"] == records.code_sha256()
-    assert records.standing(record.config, record) == "fresh"
-    assert not list((records.project_root() / "checkpoints").iterdir())
+    assert [epoch.epoch for epoch in record.history] == [1, 2]
+    assert record.evaluations["plain"].accuracy == record.history[-1].validation_accuracy
+    assert {evaluation.images for evaluation in record.evaluations.values()} == {40}
+    assert len(record.witness.losses) == 3  # an epoch has no more steps
+    assert len(record.witness.norms) == len(models.cnn().weights)
+    assert len(record.witness.epochs) == 2
+    assert record.provenance.weights == file_sha256(record.weights_path)
+    assert record.provenance.inputs == records.current_inputs(record.config)
+    assert str(records.standing(record.config, record)) == "fresh"
+    assert not training.interrupted(record.config)
 
 
-def test_a_record_is_read_and_not_trained_again(inside, monkeypatch):
-    monkeypatch.setattr(training, "_train_epoch", None)
-    assert training.train(inside.config) == inside
+def test_a_record_is_read_and_not_trained_again(finished, monkeypatch):
+    monkeypatch.setattr(training, "initial_model", None)
+    assert training.train(finished.config) == finished
 
 
-def test_training_again_gives_the_same_numbers(inside):
-    again = training.train(inside.config, force=True, progress=False)
-    assert again.witness == inside.witness
-    assert again.evaluations == inside.evaluations
-    for first, second in zip(inside.history, again.history, strict=True):
-        assert {**first, "seconds": 0} == {**second, "seconds": 0}
+def test_where_only_records_may_be_read_nothing_is_trained(finished, monkeypatch):
+    monkeypatch.setattr(training, "initial_model", None)
+    monkeypatch.setenv(records.RECORDS_ONLY, "1")
+    assert training.train(finished.config, force=True) == finished
+    with pytest.raises(RecordError, match=r"cnn.json is missing. Train it with: dcn train cnn$"):
+        training.train(run_config("cnn"))
 
 
-def test_stored_weights_give_the_recorded_accuracy(inside):
-    model = training.load_model(inside)
-    for kind, stored in inside.evaluations.items():
-        assert training.evaluate(model, splits(inside.config), kind) == stored
+def test_training_again_gives_the_same_numbers(finished):
+    again = training.train(finished.config, force=True, progress=False)
+    assert again.witness == finished.witness
+    assert again.evaluations == finished.evaluations
+    for first, second in zip(finished.history, again.history, strict=True):
+        assert first.model_copy(update={"seconds": 0}) == second.model_copy(update={"seconds": 0})
 
 
-def test_evaluation_agrees_with_keras(inside):
-    model = training.load_model(inside)
+def test_stored_weights_give_the_recorded_accuracy(finished):
+    model = networks.load_model(finished)
+    for kind, stored in finished.evaluations.items():
+        assert networks.evaluate(model, splits(finished.config), kind) == stored
+
+
+def test_evaluation_agrees_with_keras(finished):
+    model = networks.load_model(finished)
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    images, labels = splits(inside.config).test("scaled")
+    images, labels = splits(finished.config).test("scaled")
     loss, accuracy = model.evaluate(images, labels, verbose=0)
-    ours = training.evaluate(model, splits(inside.config), "scaled")
-    assert ours["accuracy"] == pytest.approx(accuracy)
-    assert ours["loss"] == pytest.approx(loss, rel=1e-5)
+    ours = networks.evaluate(model, splits(finished.config), "scaled")
+    assert ours.accuracy == pytest.approx(accuracy)
+    assert ours.loss == pytest.approx(loss, rel=1e-5)
 
 
-def test_confirmation_adds_the_code_of_today(inside):
-    record = records.read(inside.config)
-    record.provenance["code_sha256"] = "earlier"
-    assert records.standing(record.config, record) == "stale"
-    assert training.confirm(record) == []
-    assert records.standing(record.config, records.read(record.config)) == "confirmed"
-    assert record.confirmations[0]["largest_witness_difference"] == 0
-    records.write(inside)
+def test_logits_are_what_the_softmax_takes(finished):
+    model, (images, _) = networks.load_model(finished), splits(finished.config).test("plain")
+    found = np.exp(networks.logits(model, images))
+    np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), model(images), rtol=1e-4)
 
 
-def test_confirmation_sees_another_computation(inside, monkeypatch):
-    monkeypatch.setattr(training.models, "cnn", _other_model)
-    record = records.read(inside.config)
-    differences = training._largest_difference(training._replay(record.config, splits(record.config)), record.witness)
-    assert differences > training.WITNESS_TOLERANCE
-
-
-def _other_model(shape, **frozen):
-    inputs = keras.Input(shape)
-    return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(inputs)))
-
-
-def test_confirmation_names_what_differs(inside):
-    record = records.read(inside.config)
-    record.witness[1] *= 1.01
-    record.evaluations["plain"]["accuracy"] += 0.1
-    record.provenance["data_sha256"] = "other"
-    differences = training.confirm(record)
-    assert [words.split(":")[0] for words in differences] == ["data", "first 3 losses", "plain accuracy"]
-    assert records.read(inside.config) == inside
-
-
-def test_weights_that_are_missing_or_others(inside):
-    path = records.weights_path(inside.config)
+def test_weights_that_are_missing_or_others(finished):
+    path = finished.weights_path
     content = path.read_bytes()
     try:
         path.write_bytes(content + b"x")
-        with pytest.raises(RecordError, match=f"{path} is not what run {inside.name} wrote: expected"):
-            training.load_model(inside)
+        with pytest.raises(RecordError, match=f"{path} is not what run {finished.name} wrote: expected"):
+            networks.load_model(finished)
         path.unlink()
         with pytest.raises(RecordError, match=f"{path} is missing"):
-            training.load_model(inside)
+            networks.load_model(finished)
     finally:
         path.write_bytes(content)
 
@@ -142,11 +143,11 @@ def test_too_many_images_are_refused_before_anything_starts(project):
 
 def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
     small = {**SMALL, "epochs": 1, "train_size": 32}
-    monkeypatch.setattr(training, "run_config", lambda run, **changes: run_config(run, **small, **changes))
     initial = training.train(run_config("cnn", **small), progress=False)
+    monkeypatch.setattr(records, "initial_record", lambda config: initial if config.initial_run else None)
     record = training.train(run_config("deformable_cnn", **small), progress=False)
-    assert record.provenance["initial_weights_sha256"] == initial.provenance["weights_sha256"]
-    before, after = training.load_model(initial), training.load_model(record)
+    assert record.provenance.inputs.weights == {initial.name: initial.provenance.weights}
+    before, after = networks.load_model(initial), networks.load_model(record)
     for name in ("conv11", "conv12", "conv21", "conv22", "fc1"):
         for old, new in zip(before.get_layer(name).get_weights(), after.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)
@@ -154,26 +155,26 @@ def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
 
 
 SCRIPT = """
-from dcn.study.config import run_config
-from dcn.study.training import train
-train(run_config("cnn", epochs=4, train_size=320, test_size=40), progress=False)
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.training import train
+train(run_config("cnn", epochs=8, train_size=160, test_size=40), progress=False)
 """
 
 
 def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project):
     record = training.train(run_config("cnn", **{**SMALL, "train_size": 66}, validation_size=30), progress=False)
     last = record.history[-1]
-    assert last["test_accuracy"] == record.evaluations["plain"]["accuracy"]
-    assert last["test_loss"] == record.evaluations["plain"]["loss"]
+    assert last.test_accuracy == record.evaluations["plain"].accuracy
+    assert last.test_loss == record.evaluations["plain"].loss
     images, labels = splits(record.config).validation("plain")
-    predicted = training.load_model(record).predict(images, verbose=0).argmax(axis=1)
-    assert last["validation_accuracy"] == (predicted == labels).mean()
+    predicted = networks.load_model(record).predict(images, verbose=0).argmax(axis=1)
+    assert last.validation_accuracy == (predicted == labels).mean()
 
 
 def test_without_a_learning_rate_only_running_statistics_change(project):
-    config = run_config("cnn", **SMALL, learning_rate=0.0)
-    before = training._initial_model(config, splits(config))
-    after = training.load_model(training.train(config, progress=False))
+    config = run_config("cnn", **{**SMALL, "epochs": 1}, learning_rate=0.0)
+    before = networks.initial_model(config, splits(config))
+    after = networks.load_model(training.train(config, progress=False))
     for old, new in zip(before.weights, after.weights, strict=True):
         moves = new.name in ("moving_mean", "moving_variance")
         assert np.array_equal(old, new) != moves, new.path
@@ -181,7 +182,7 @@ def test_without_a_learning_rate_only_running_statistics_change(project):
 
 def test_repairs_reach_the_layers_and_survive_a_checkpoint(tmp_path):
     config = run_config("deformable_mini_resnet", corners="bilinear", pairing="per_pixel", chained=True)
-    model = training.build_model(config)
+    model = networks.build_model(config)
     model.save(tmp_path / "model.keras")
     for each in (model, keras.models.load_model(tmp_path / "model.keras")):
         offsets = [layer for layer in each.layers if layer.name.endswith("_offset")]
@@ -189,8 +190,8 @@ def test_repairs_reach_the_layers_and_survive_a_checkpoint(tmp_path):
         assert {(layer.corners, layer.pairing) for layer in offsets} == {("bilinear", "per_pixel")}
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(project, monkeypatch):
-    config = run_config("cnn", epochs=4, train_size=320, test_size=40)
+def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, monkeypatch):
+    config = run_config("cnn", epochs=8, train_size=160, test_size=40)
     state = project / "checkpoints" / records.record_name(config) / "state.json"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT])
     while process.poll() is None and not state.is_file():
@@ -198,39 +199,51 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(project, monkeypatc
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     finished = len(json.loads(state.read_text())["history"])
-    assert 1 <= finished < 4
+    assert 1 <= finished < 8
     assert records.read(config) is None
+    assert training.interrupted(config)
     epochs = []
-    train_epoch = training._train_epoch
-    monkeypatch.setattr(training, "_train_epoch", lambda *given: (epochs.append(1), train_epoch(*given)))
-    resumed = training.train(config, progress=False)
-    assert len(epochs) == 4 - finished
+    train = splits(config).__class__.train
+    monkeypatch.setattr(splits(config).__class__, "train", lambda *given: epochs.append(1) or train(*given))
+    resumed = training.train(config, progress=False)  # the lock of the dead process is taken over
+    assert len(epochs) == 8 - finished
     whole = training.train(config, force=True, progress=False)
-    assert len(epochs) == 4 - finished + 4
+    assert len(epochs) == 8 - finished + 8
     assert resumed.evaluations == whole.evaluations
     assert resumed.witness == whole.witness
     for first, second in zip(resumed.history, whole.history, strict=True):
-        assert {**first, "seconds": 0} == {**second, "seconds": 0}
+        assert first.model_copy(update={"seconds": 0}) == second.model_copy(update={"seconds": 0})
 
 
-def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(project, monkeypatch):
+def test_force_trains_from_nothing(stopped):
     config = run_config("cnn", **SMALL)
-    save = training._State.save
+    state, _ = stopped(config)
+    state.write_text("damaged")
+    record = training.train(config, force=True, progress=False)
+    assert len(record.history) == 2
+    record.path.write_text("damaged too")
+    assert training.train(config, force=True, progress=False).evaluations == record.evaluations
 
-    def save_and_stop(state, model):
-        save(state, model)
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(training._State, "save", save_and_stop)
-        patch.setattr(training, "CODE_SHA256", "earlier")
-        with pytest.raises(KeyboardInterrupt):
-            training.train(config, progress=False)
-    state = project / "checkpoints" / records.record_name(config) / "state.json"
-    content = json.loads(state.read_text())
-    assert content["code_sha256"] == "earlier"
-    state.write_text(json.dumps({**content, "witness": [9.0, 9.0, 9.0]}))
-    with pytest.raises(ConfigurationError, match="was written by other code"):
+def test_an_interrupted_training_resumes_although_there_is_a_record(stopped):
+    config = run_config("cnn", **SMALL)
+    first = training.train(config, progress=False)
+    stopped(config)
+    second = training.train(config, progress=False)
+    assert second.provenance.started >= first.provenance.finished
+    assert second.evaluations == first.evaluations
+    assert not training.interrupted(config)
+
+
+def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped):
+    config = run_config("cnn", **SMALL)
+    state, content = stopped(config)
+    content["inputs"]["code"] = "earlier"
+    other = {**content, "witness": {**content["witness"], "losses": [9.0, 9.0, 9.0]}}
+    state.write_text(json.dumps(other))
+    with pytest.raises(
+        RecordError, match=r"inputs \(code\), and a replay .* \(first losses differ by .* dcn run, with --force"
+    ):
         training.train(config, progress=False)
     state.write_text(json.dumps(content)[:-1])
     with pytest.raises(RecordError, match="state.json is damaged"):
@@ -238,4 +251,38 @@ def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(project
     state.write_text(json.dumps(content))
     record = training.train(config, progress=False)
     assert len(record.history) == 2
-    assert record.provenance["earlier_code_sha256"] == ["earlier"]
+    assert [inputs.code for inputs in record.provenance.earlier] == ["earlier"]
+
+
+@pytest.mark.parametrize("changed", [{"data": "other"}, {"weights": {"cnn": "other"}}])
+def test_a_checkpoint_from_other_data_or_initial_weights_is_refused(stopped, changed):
+    config = run_config("cnn", **SMALL)
+    state, content = stopped(config)
+    state.write_text(json.dumps({**content, "inputs": {**content["inputs"], **changed}}))
+    with pytest.raises(RecordError, match=r"from other inputs \((data|weights of cnn)\)\. Train from nothing"):
+        training.train(config, progress=False)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from dcn_study.runs.files import locked
+with locked(Path(sys.argv[1]), "run"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_trains_a_run(project):
+    config = run_config("cnn", **SMALL)
+    lock = project / "checkpoints" / f"{records.record_name(config)}.lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, lock], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match=f"run cnn-.* is in use by process {holder.pid} on .*, since"):
+            training.train(config, progress=False)
+    finally:
+        holder.kill()
+        holder.communicate()
+    with locked(lock, "run"):
+        pass

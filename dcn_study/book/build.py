@@ -215,8 +215,8 @@ def _execute_all(profile: str, book: Path, progress: bool) -> None:
     no two of them train the same run.
     """
     spawn = multiprocessing.get_context("spawn")
-    records_only = {records.RECORDS_ONLY: "1"} if profile == "paper" else {}
-    with ProcessPoolExecutor(2, mp_context=spawn, initializer=os.environ.update, initargs=(records_only,)) as pool:
+    forbid_training = _forbid_training if profile == "paper" else None
+    with ProcessPoolExecutor(2, mp_context=spawn, initializer=forbid_training) as pool:
         if profile == "smoke":
             needed = [config for page in PAGES for config in runs_of(page, page_parameters(page, profile))]
             for first in (True, False):  # those from whose weights others start, then the others
@@ -236,6 +236,10 @@ def _all(pool: Executor, function: Callable, items: Iterable, *arguments: Any) -
     finally:
         for each in running:
             each.cancel()
+
+
+def _forbid_training() -> None:
+    os.environ[records.RECORDS_ONLY] = "1"  # the kernels of this process inherit it
 
 
 def _train_small(config: RunConfig) -> str:

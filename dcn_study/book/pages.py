@@ -51,7 +51,7 @@ PAGES: dict[str, Page] = {
     "deformable_cnn": _training("deformable_cnn"),
     "mini_resnet": _training("mini_resnet"),
     "deformable_mini_resnet": _training("deformable_mini_resnet"),
-    "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke={**SMOKE, "steps": 5}),
+    "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke={**SMOKE, "steps": 2}),
     "gain": Page("gain", runs=tuple(names.CONTROLS), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 1}),
     "validation": Page(
         "validation",
@@ -62,7 +62,7 @@ PAGES: dict[str, Page] = {
     ),
     "residual": Page("residual", runs=tuple(names.RESIDUAL), smoke=SMOKE),
     "sensitivity": Page(
-        "sensitivity", runs=(*PAPER, *RATES), measurement="sensitivity", smoke={"draws": 1, "images": 500}
+        "sensitivity", runs=(*PAPER, *RATES), measurement="sensitivity", smoke={"draws": 1, "images": 50}
     ),
     "accuracy": Page("accuracy", runs=PAPER, parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
     "robustness": Page(
@@ -75,7 +75,11 @@ PAGES: dict[str, Page] = {
     "again": Page("again"),
     "status": Page("status"),
     "operators": Page("operators", measurement="bench"),
-    "runtime": Page("runtime", measurement="runtime", smoke={"batches": "2", "sizes": "28", "batch": 2, "repeats": 1}),
+    "runtime": Page(
+        "runtime",
+        measurement="runtime",
+        smoke={"batches": "2", "sizes": "28", "batch": 2, "repeats": 1, "memory": False},
+    ),
 }
 
 

@@ -285,7 +285,7 @@ def ratios(measured: dict[str, Any]) -> dict[str, list[float]]:
     medians = [{name: times[1] for name, times in result["milliseconds"].items()} for result in measured["shapes"]]
     found = {}
     for parts, peer, label in RATIOS:
-        if all(peer in times for times in medians):
+        if all({*parts, peer} <= times.keys() for times in medians):
             values = [sum(times[part] for part in parts) / times[peer] for times in medians]
             found[label] = [*values, float(np.exp(np.mean(np.log(values))))]
     return found

@@ -86,6 +86,7 @@ def compare(
     repeats: int,
     threads: int,
     device: str,
+    memory: bool,
     force: bool = False,
 ) -> Measurement:
     """Times all `CONTESTANTS`; measures if there is no record of these parameters, or if `force`.
@@ -100,6 +101,7 @@ def compare(
         repeats: measurements of each.
         threads: threads of one operation; 0 leaves it to TensorFlow. Only in a process that has not used it yet.
         device: as TensorFlow names it.
+        memory: whether to measure the peak memory as well, each model in a process of its own.
         force: whether to measure although there is a record.
 
     Returns:
@@ -109,7 +111,7 @@ def compare(
         ConfigurationError: if a parameter breaks its rule.
     """
     parameters = {"batches": batches, "sizes": sizes, "batch": batch, "repeats": repeats, "threads": threads}
-    parameters |= {"device": device}
+    parameters |= {"device": device, "memory": memory}
     batch_sizes, sides = _positive("batches", batches), _positive("sizes", sizes)
     for name, value, least in (("batch", batch, 1), ("repeats", repeats, 1), ("threads", threads, 0)):
         if value < least:
@@ -126,11 +128,10 @@ def compare(
         with tf.device(device):
             for batch_size, side in tqdm(settings, desc="batch and image sizes"):
                 results += _measure(batch_size, side, repeats)
-        memory = {
-            name: peak_memory(training_step_here, name, batch, sides[0])
-            for name in tqdm(CONTESTANTS, desc="peak memory")
-        }
-        return {"rows": results, "memory": memory}
+        peaks: dict[str, int | None] = dict.fromkeys(CONTESTANTS)
+        for name in tqdm(CONTESTANTS if memory else (), desc="peak memory"):
+            peaks[name] = peak_memory(training_step_here, name, batch, sides[0])
+        return {"rows": results, "memory": peaks}
 
     return records.measurement("runtime", parameters, measure, force=force)
 

@@ -96,6 +96,7 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
         "repeats": 7,
         "threads": 0,
         "device": "/CPU:0",
+        "memory": True,
     },
     "offsets": {"run": "deformable_cnn", "steps": 300, "seed": 0},
     "sensitivity": {"draws": 5, "images": TEST_IMAGES},
@@ -106,8 +107,8 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
 # The command that takes a measurement again.
 REMEASURE = {name: f"dcn run {name} --force" for name in MEASUREMENTS} | {"bench": "dcn bench --record"}
 
-# What the profile "smoke" changes in every run: enough to see that all of it works, in a minute.
-SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 1000, "test_size": 500}
+# What the profile "smoke" changes in every run: enough to see that all of it works, in seconds. Six whole batches.
+SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 192, "test_size": 100}
 
 
 def run_config(run: str, **changes: Any) -> RunConfig:

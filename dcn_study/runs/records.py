@@ -34,6 +34,7 @@ __all__ = [
     "Standing",
     "Witness",
     "current_inputs",
+    "how_to_restart",
     "initial_record",
     "inspect",
     "inspect_measurement",
@@ -293,6 +294,12 @@ def missing(config: RunConfig) -> str:
     return f"{record_path(config)} is missing. {how}"
 
 
+def how_to_restart(config: RunConfig) -> str:
+    """Returns the advice to train a run from nothing."""
+    command = f"dcn train --force {record_name(config)}" if is_named(config) else "dcn run, with --force"
+    return f"Train from nothing with: {command}"
+
+
 def initial_record(config: RunConfig) -> Record | None:
     """Returns the record of the run whose weights this one starts from; None for random initial weights.
 
@@ -376,7 +383,6 @@ def standing(config: RunConfig, record: Record | None) -> Standing:
 
     Raises:
         DataError: if the data are missing or damaged.
-        RecordError: if the record of the initial weights is damaged.
     """
     if record is None:
         return Standing("missing")
@@ -389,8 +395,9 @@ def standing(config: RunConfig, record: Record | None) -> Standing:
         changes.append(f"{record.weights_path.name} has other content")
     try:
         current, initial = current_inputs(config), initial_record(config)
-    except ConfigurationError:
-        return Standing("stale", (*changes, f"{config.initial_run}, from which it starts, is missing"))
+    except (ConfigurationError, RecordError) as error:
+        state = "missing" if isinstance(error, ConfigurationError) else "damaged"
+        return Standing("stale", (*changes, f"{config.initial_run}, from which it starts, is {state}"))
     if initial is not None:
         origin = standing(initial.config, initial)
         if not origin.holds:

@@ -58,9 +58,11 @@ def train(config: RunConfig, *, book: bool = False, force: bool = False, progres
             return kept
         if kept is not None and not interrupted(config):
             return kept
+    data = splits(config)
+    inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
     folder = _folder(config)
     with locked(folder.with_name(f"{folder.name}.lock"), f"run {record_name(config)}"):
-        return _train(config, records.record_path(config, book=book), force, progress)
+        return _train(config, data, inputs, records.record_path(config, book=book), force, progress)
 
 
 def interrupted(config: RunConfig) -> bool:
@@ -68,9 +70,7 @@ def interrupted(config: RunConfig) -> bool:
     return (_folder(config) / STATE).is_file()
 
 
-def _train(config: RunConfig, path: Path, force: bool, progress: bool) -> Record:
-    data = splits(config)
-    inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
+def _train(config: RunConfig, data: Splits, inputs: Inputs, path: Path, force: bool, progress: bool) -> Record:
     folder = _folder(config)
     if force:
         shutil.rmtree(folder, ignore_errors=True)
@@ -148,7 +148,7 @@ def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
     path = _folder(config) / STATE
     if not path.is_file():
         return None
-    restart = f"Train from nothing with: dcn train --force {record_name(config)}"
+    restart = records.how_to_restart(config)
     try:
         state = _State.model_validate(json.loads(path.read_text(encoding="utf-8")))
         before = RunConfig(**{**state.configuration, "epochs": config.epochs})

@@ -3,18 +3,24 @@ import math
 
 import pytest
 
-from dcn.study.config import (
+from dcn_study.errors import ConfigurationError
+from dcn_study.names import RESIDUAL
+from dcn_study.runs import catalogue
+from dcn_study.runs.catalogue import (
+    PAPER,
     RATES,
-    RESIDUAL,
     RUNS,
+    SEEDS,
     STAND_INS,
-    ConfigurationError,
-    RunConfig,
-    is_published,
+    book_runs,
+    in_book,
+    is_named,
     record_name,
     run_config,
+    run_named,
     seeds_of,
 )
+from dcn_study.runs.configuration import RunConfig
 
 
 @pytest.mark.parametrize(
@@ -130,10 +136,53 @@ def test_every_configuration_has_a_name_of_its_own():
     assert len(names) == len(dataclasses.fields(RunConfig)) + 1
 
 
-def test_other_configurations_are_not_published():
-    assert is_published(run_config("cnn", seed=7))
-    assert not is_published(run_config("cnn", epochs=1))
-    assert not is_published(run_config("cnn", data="x.npz"))
+def test_the_book_shows_all_of_the_paper_and_every_run():
+    shown = book_runs()
+    assert len(shown) == len(set(shown))
+    assert {dataclasses.replace(config, seed=0) for config in shown} == set(RUNS.values())
+    for model in PAPER:
+        assert set(seeds_of(model, SEEDS)) <= set(shown)
+    for config in shown:
+        if config.initial_run:
+            assert run_config(config.initial_run, seed=config.seed) in shown[: shown.index(config)]
+
+
+def test_seeds_beyond_the_book_are_named_and_not_in_it():
+    assert in_book(run_config("cnn", seed=SEEDS - 1))
+    for config in (run_config("cnn", seed=SEEDS), run_config("fast_cnn_batch_norm", seed=1)):
+        assert is_named(config)
+        assert not in_book(config)
+    for config in (run_config("cnn", epochs=1), run_config("cnn", data="x.npz")):
+        assert not is_named(config)
+        assert not in_book(config)
+
+
+def test_a_run_is_found_by_the_name_of_its_record():
+    for name, config in {"cnn": RUNS["cnn"], "cnn-seed12": run_config("cnn", seed=12)}.items():
+        assert run_named(name) == config
+        assert record_name(config) == name
+    for wrong in ("dnn", "dnn-seed1", "cnn-seed", "cnn-seed-1", "cnn-seedx", "cnn-1"):
+        with pytest.raises(ConfigurationError, match=f"NAME must be one of cnn, .* Received: {wrong}$"):
+            run_named(wrong)
+
+
+def test_a_new_field_with_a_default_renames_no_run(monkeypatch):
+    wider = dataclasses.make_dataclass("Wider", [("dropout", float, 0.0)], bases=(RunConfig,), frozen=True)
+    narrow = {"epochs": 1, "train_size": 10}
+    names = [record_name(run_config("cnn")), record_name(run_config("cnn", **narrow))]
+    runs = {name: wider(**config.to_dict()) for name, config in RUNS.items()}
+    monkeypatch.setattr(catalogue, "RUNS", runs)
+    assert [record_name(runs["cnn"]), record_name(dataclasses.replace(runs["cnn"], **narrow))] == names
+
+
+def test_types_are_checked_in_a_subclass_of_another_module():
+    @dataclasses.dataclass(frozen=True)
+    class Decayed(RunConfig):
+        weight_decay: float = 0.0
+
+    assert Decayed(**RUNS["cnn"].to_dict(), weight_decay=1).weight_decay == 1.0
+    with pytest.raises(ConfigurationError, match="weight_decay must be of type float. Received: weight_decay='much'"):
+        Decayed(**RUNS["cnn"].to_dict(), weight_decay="much")
 
 
 def test_a_configuration_survives_json():

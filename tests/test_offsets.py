@@ -1,13 +1,14 @@
-import json
-
 import numpy as np
 import pytest
-from test_records import make
+from helpers import keep, make
 
 from dcn import models
-from dcn.ops import resampling
-from dcn.study import audit, diagrams, figures, records, training
-from dcn.study.config import ConfigurationError, run_config
+from dcn.ops import resample_by_offsets
+from dcn_study.errors import ConfigurationError
+from dcn_study.experiments import offsets
+from dcn_study.runs import networks, records
+from dcn_study.runs.catalogue import run_config
+from dcn_study.show import diagrams, figures
 
 CONFIG = run_config("deformable_cnn", test_size=20)
 
@@ -16,12 +17,12 @@ CONFIG = run_config("deformable_cnn", test_size=20)
 def trained(monkeypatch):
     """A deformable CNN in the place of the stored one."""
     model = models.deformable_cnn()
-    monkeypatch.setattr(training, "load_model", lambda record: model)
+    monkeypatch.setattr(networks, "load_model", lambda record: model)
     return model
 
 
 def test_zero_kernels_leave_every_bit_of_the_logits(trained):
-    compared = audit.compare_with_identity(make(CONFIG), "scaled")
+    compared = offsets.compare_with_identity(make(CONFIG), "scaled")
     assert compared == {
         "images": 20, "logits": 200, "different": 0, "largest_difference": 0.0, "largest_kernel": 0.0
     }  # fmt: skip
@@ -30,7 +31,7 @@ def test_zero_kernels_leave_every_bit_of_the_logits(trained):
 def test_other_kernels_do_not(trained, random):
     kernel = trained.get_layer("conv21_offset").kernel
     kernel.assign(0.01 * random.normal(size=kernel.shape))
-    compared = audit.compare_with_identity(make(CONFIG), "plain")
+    compared = offsets.compare_with_identity(make(CONFIG), "plain")
     assert compared["different"] > 100
     assert compared["largest_difference"] > 0
     assert compared["largest_kernel"] == pytest.approx(float(np.abs(kernel).max()))
@@ -38,41 +39,44 @@ def test_other_kernels_do_not(trained, random):
 
 def test_the_mini_resnet_is_compared_with_its_own_regular_form(monkeypatch):
     model = models.deformable_mini_resnet(chained=True)
-    monkeypatch.setattr(training, "load_model", lambda record: model)
-    compared = audit.compare_with_identity(make(run_config("chained_deformable_mini_resnet", test_size=3)), "plain")
+    monkeypatch.setattr(networks, "load_model", lambda record: model)
+    compared = offsets.compare_with_identity(make(run_config("chained_deformable_mini_resnet", test_size=3)), "plain")
     assert (compared["logits"], compared["different"]) == (30, 0)
 
 
 def test_the_pairs_are_those_that_the_layer_takes(random):
-    offsets = random.normal(size=(1, 5, 4, 6)).astype("float32")
-    sources = audit.pairing_sources(5, 4, 3)
-    paired = offsets[0][tuple(np.moveaxis(sources, -1, 0))]  # (5, 4, 3, 2)
-    dy, dx = resampling._split_pairs(offsets, False)
-    np.testing.assert_array_equal(paired[..., 0].reshape(20, 3), dy[0])
-    np.testing.assert_array_equal(paired[..., 1].reshape(20, 3), dx[0])
+    predicted = random.normal(size=(1, 5, 4, 6)).astype("float32")
+    sources = offsets.pairing_sources(5, 4, 3)
+    paired = predicted[0][tuple(np.moveaxis(sources, -1, 0))]  # (5, 4, 3, 2): dy and dx of every value
+    features = random.uniform(size=(1, 5, 4, 3)).astype("float32")
+    own = paired.reshape(1, 5, 4, 6)  # the same pairs, laid out for a layer that takes them from the pixel itself
+    np.testing.assert_array_equal(
+        resample_by_offsets(features, predicted), resample_by_offsets(features, own, pairing="per_pixel")
+    )
     assert len(diagrams.offset_pairing(sources, channel=1)) == 3
 
 
 def test_the_first_steps_are_followed_once_and_kept(project, monkeypatch):
-    fresh = models.deformable_cnn(trainable=False)
-    monkeypatch.setattr(training, "load_model", lambda record: fresh)
-    monkeypatch.setattr(training, "_initial_record", lambda config: None)
+    keep(run_config("cnn", seed=1))
+    untrained = models.cnn()
+    monkeypatch.setattr(networks, "load_model", lambda record: untrained)
     small = {"run": "deformable_cnn", "steps": 2, "seed": 1}
-    measured = audit.trace_offsets(**small)
-    path = records.measurement_path(small, "offsets")
+    measured = offsets.trace_offsets(**small)
+    path = records.measurement_path("offsets", small)
     assert path.parent == project / "runs"
-    assert json.loads(path.read_text()) == measured
+    assert records.read_measurement("offsets", small) == measured
+    assert measured.inputs.weights.keys() == {"cnn-seed1"}
     layers = {"conv12_offset", "conv21_offset", "conv22_offset"}
-    for name, trace in measured["traces"].items():
+    for name, trace in measured.results["traces"].items():
         assert set(trace["layers"]) == layers
         assert len(trace["loss"]) == 2
         for values in trace["layers"].values():
             for quantity in ("gradient", "kernel"):
                 assert len(values[quantity]) == 2
                 assert all((value == 0) == (name == "as published") for value in values[quantity])
-    assert figures.offset_traces(measured["traces"]).shape == (2, 4)
-    monkeypatch.setattr(audit, "_trace", None)
-    assert audit.trace_offsets(**small) == measured
+    assert figures.offset_traces(measured.results["traces"]).shape == (2, 4)
+    monkeypatch.setattr(networks, "initial_model", None)
+    assert offsets.trace_offsets(**small) == measured
 
 
 @pytest.mark.parametrize(
@@ -86,4 +90,4 @@ def test_the_first_steps_are_followed_once_and_kept(project, monkeypatch):
 )
 def test_wrong_parameters(project, changes, message):
     with pytest.raises(ConfigurationError, match=message):
-        audit.trace_offsets(**{"run": "deformable_cnn", "steps": 2, "seed": 0, **changes})
+        offsets.trace_offsets(**{"run": "deformable_cnn", "steps": 2, "seed": 0, **changes})

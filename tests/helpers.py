@@ -1,0 +1,84 @@
+"""What several tests need: records of runs that were never trained, and a folder to work in."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import record_name, run_config
+from dcn_study.runs.data import data_sha256
+from dcn_study.runs.inputs import Inputs, Machine, code_sha256, versions
+from dcn_study.runs.records import Epoch, Evaluation, FirstBatch, Provenance, Record, Witness
+
+ROOT = Path(__file__).parents[1]
+
+
+def weights_of(config):
+    """The content of a weights file that stands for the trained weights of a run."""
+    return f"weights of {record_name(config)}".encode()
+
+
+def current_inputs(config):
+    """The inputs that make a record fresh, if the run that it starts from was kept by `keep`."""
+    weights = {}
+    if config.initial_run:
+        initial = run_config(config.initial_run, seed=config.seed, data=config.data)
+        weights[record_name(initial)] = hashlib.sha256(weights_of(initial)).hexdigest()
+    return Inputs(code=code_sha256(), versions=versions(), data=data_sha256(config.data), weights=weights)
+
+
+def make(config, **provenance):
+    """A record as if this run had been trained for one epoch."""
+    origin = {
+        "inputs": current_inputs(config),
+        "machine": Machine(python="3", processor="one", threads=2),
+        "started": "2026-01-02T03:00:00",
+        "finished": "2026-01-02T03:04:05",
+        "seconds": 90.0,
+        "weights": hashlib.sha256(weights_of(config)).hexdigest(),
+        **provenance,
+    }
+    return Record(
+        name=record_name(config),
+        configuration=config.to_dict(),
+        history=[Epoch(epoch=1, loss=0.1, accuracy=0.9, validation_loss=0.2, validation_accuracy=0.8, seconds=90.0)],
+        evaluations={kind: Evaluation(accuracy=0.8, loss=0.2, images=10) for kind in ("plain", "scaled")},
+        witness=Witness(
+            losses=[2.3, 2.2], norms={"kernel": 1.0}, slots=[1.0], epochs=[FirstBatch(labels="", pixels=0.0)]
+        ),
+        provenance=Provenance(**origin),
+        path=records.record_path(config),
+    )
+
+
+def keep(config, **provenance):
+    """Writes such a record, and what stands for its weights."""
+    record = make(config, **provenance)
+    records.write(record)
+    record.weights_path.write_bytes(weights_of(config))
+    return record
+
+
+@contextlib.contextmanager
+def inside(folder):
+    """Works in a folder."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield folder
+    finally:
+        os.chdir(before)
+
+
+def history(**curves):
+    """One epoch for each number in the curves, which are lists of one length by field of `Epoch`."""
+    rest = {"loss": 0.1, "accuracy": 0.9, "validation_loss": 0.2, "validation_accuracy": 0.8, "seconds": 1.0}
+    rows = (dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True))
+    return [Epoch(epoch=number, **{**rest, **row}) for number, row in enumerate(rows, 1)]
+
+
+def evaluations(plain, scaled=None, images=10):
+    """Results with these accuracies; on scaled images the same if only one is given."""
+    accuracies = {"plain": plain, "scaled": plain if scaled is None else scaled}
+    return {kind: Evaluation(accuracy=each, loss=0.1, images=images) for kind, each in accuracies.items()}

@@ -1,0 +1,150 @@
+"""A replay must see every change of what a run computes, above all of batch normalisation."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import inside
+
+from dcn_study.errors import RecordError
+from dcn_study.runs import confirmation, data, records, training, witness
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.data import splits
+
+SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A project with a small run of each kind: plain digits; scaled ones; and statistics alone, at rate zero."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "book").mkdir()
+    (root / "_config.yml").touch()
+    configurations = {
+        "plain": run_config("cnn", **SMALL),
+        "scaled": run_config("cnn", **SMALL, train_on="scaled"),
+        "statistics": run_config("cnn", **SMALL, learning_rate=0.0),
+    }
+    with inside(root):
+        return root, {name: training.train(config, progress=False) for name, config in configurations.items()}
+
+
+@pytest.fixture
+def record(trained, monkeypatch):
+    """Gives a copy of a record, whose file is restored afterwards."""
+    root, found = trained
+    monkeypatch.chdir(root)
+    yield lambda name: records.read(found[name].config)
+    for each in found.values():
+        records.write(each)
+
+
+def objections(record):
+    return [words.split(" differ")[0] for words in confirmation.confirm(record)]
+
+
+def test_a_replay_with_the_same_code_gives_the_same_numbers(record):
+    plain = record("plain")
+    plain.provenance.inputs = plain.provenance.inputs.model_copy(update={"code": "earlier"})
+    assert str(records.standing(plain.config, plain)) == "stale: code"
+    assert confirmation.confirm(plain) == []
+    again = records.read(plain.config)
+    assert str(records.standing(again.config, again)) == "confirmed"
+    assert set(again.confirmations[0].differences.values()) == {0}
+    assert confirmation.confirm(again) == []
+    assert len(again.confirmations) == 1  # the later one of the same inputs and machine replaces the earlier
+
+
+@pytest.mark.parametrize("name", ["plain", "statistics"])
+def test_it_sees_another_momentum_of_batch_normalisation(record, monkeypatch, name):
+    """The losses of training do not depend on it, and the stored weights keep the old statistics."""
+    made = record(name)
+    original = keras.layers.BatchNormalization.__init__
+
+    def with_less_momentum(self, *given, **named):
+        original(self, *given, **{**named, "momentum": 0.5})
+
+    monkeypatch.setattr(keras.layers.BatchNormalization, "__init__", with_less_momentum)
+    assert objections(made) == ["norms"]
+
+
+def test_it_sees_another_order_in_later_epochs(record, monkeypatch):
+    plain = record("plain")
+    order = data.Splits.labels
+
+    def reversed_later(self, epoch):
+        return order(self, epoch)[::-1].copy() if epoch else order(self, epoch)
+
+    monkeypatch.setattr(data.Splits, "labels", reversed_later)
+    assert objections(plain) == ["labels"]
+
+
+def test_it_sees_other_images_in_later_epochs(record, monkeypatch):
+    scaled = record("scaled")
+    draw = data.draw_transforms
+
+    def wider_later(count, seed, side=(28, 28)):
+        drawn = draw(count, seed, side)
+        later = isinstance(seed, tuple) and seed[1] > 0
+        return data.Transforms(drawn.zoom * (1.01 if later else 1), drawn.shift)
+
+    monkeypatch.setattr(data, "draw_transforms", wider_later)
+    assert objections(scaled) == ["pixels"]
+
+
+def test_it_sees_another_optimiser_at_rate_zero(record, monkeypatch):
+    statistics = record("statistics")
+    monkeypatch.setattr(keras.optimizers, "Adam", keras.optimizers.RMSprop)
+    assert objections(statistics) == ["slots"]
+
+
+def test_it_sees_a_slightly_larger_step(record, monkeypatch):
+    plain = record("plain")
+    adam = keras.optimizers.Adam
+    monkeypatch.setattr(keras.optimizers, "Adam", lambda rate: adam(1.01 * rate))
+    assert "first losses" in objections(plain)
+
+
+def test_it_sees_other_evaluations(record):
+    plain = record("plain")
+    plain.evaluations["plain"].loss *= 1.001
+    plain.evaluations["scaled"].accuracy += 0.001
+    assert objections(plain) == ["test loss", "test accuracy"]
+    assert records.read(plain.config).confirmations == []
+
+
+def test_no_replay_makes_up_for_other_data_or_initial_weights(record):
+    plain = record("plain")
+    plain.provenance.inputs = plain.provenance.inputs.model_copy(update={"data": "other", "weights": {"cnn": "w"}})
+    assert confirmation.confirm(plain) == ["data", "weights of cnn"]
+
+
+def test_missing_weights_are_named(record):
+    plain = record("plain")
+    content = plain.weights_path.read_bytes()
+    plain.weights_path.unlink()
+    try:
+        with pytest.raises(RecordError, match="is missing: the weights of run"):
+            confirmation.confirm(plain)
+    finally:
+        plain.weights_path.write_bytes(content)
+
+
+def test_the_losses_are_those_of_single_steps(record):
+    """Keras gives the mean over all steps so far; the witness holds what each step adds."""
+    plain = record("plain")
+    model = witness.initial_model(plain.config, splits(plain.config))
+    images, labels = splits(plain.config).train(0)
+    losses = []
+    for start in range(0, len(images), plain.config.batch_size):
+        part = slice(start, start + plain.config.batch_size)
+        model.reset_metrics()
+        losses.append(float(model.train_on_batch(images[part], labels[part])[0]))
+    np.testing.assert_allclose(plain.witness.losses, losses, rtol=1e-5)
+
+
+def test_witnesses_of_another_form_differ_by_infinity(record):
+    plain = record("plain").witness
+    for changes in ({"losses": plain.losses[:2]}, {"norms": {}}, {"slots": []}, {"epochs": plain.epochs[:1]}):
+        found = witness.compare(plain.model_copy(update=changes), plain)
+        assert np.inf in found.values(), changes
+        assert witness.objections(found)
