@@ -34,3 +34,8 @@ def test_all_metadata_names_one_version_and_one_title():
     study = (ROOT / "dcn_study" / "pyproject.toml").read_text(encoding="utf-8")
     assert f'\nversion = "{dcn.__version__}"\n' in study
     assert f'"deformable-conv-digits=={dcn.__version__}"' in study
+
+
+def test_nothing_is_deployed_unless_all_records_hold():
+    workflow = (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8")
+    assert workflow.index("dcn check") < workflow.index("dcn build") < workflow.index("deploy-pages")

@@ -183,6 +183,7 @@ def test_a_damaged_measurement_is_one_line_that_names_file_and_field(project):
     with pytest.raises(RecordError, match=f"{made.path} is not a valid record: parameters: Field required"):
         records.read_measurement("bench", {"repeats": 3})
     assert records.inspect_measurement("bench", {"repeats": 3})[1].state == "damaged"
+    assert records.measurement("bench", {"repeats": 3}, lambda: {"n": 1}, force=True).results == {"n": 1}
 
 
 def test_where_only_records_may_be_read_nothing_is_measured(project, monkeypatch):

@@ -219,10 +219,8 @@ def _execute_all(profile: str, book: Path, progress: bool) -> None:
     with ProcessPoolExecutor(2, mp_context=spawn, initializer=forbid_training) as pool:
         if profile == "smoke":
             needed = [config for page in PAGES for config in runs_of(page, page_parameters(page, profile))]
-            for first in (True, False):  # those from whose weights others start, then the others
-                chosen = [config for config in dict.fromkeys(needed) if first == (not config.initial_run)]
-                for name in _all(pool, _train_small, chosen):
-                    _say(f"trained {name}", progress)
+            for name in _all(pool, _train_small, dict.fromkeys(needed)):  # from the weights of the book's own runs
+                _say(f"trained {name}", progress)
         for page in _all(pool, _execute_one, PAGES, profile, book):
             _say(f"executed {page}", progress)
 

@@ -112,7 +112,7 @@ def _changes(parameters: Mapping[str, Any], without: str = "") -> dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A record that a page shows: where it is or will be, its standing, and, if it is there, the record."""
+    """A record that a page shows: where it is or will be, its standing, and, if it is there and valid, the record."""
 
     path: Path
     standing: Standing
@@ -120,11 +120,7 @@ class Source:
 
 
 def sources(page: str, parameters: Mapping[str, Any]) -> list[Source]:
-    """Returns the records that a page with these parameters shows, whether or not they exist yet.
-
-    Raises:
-        RecordError: if a record is damaged.
-    """
+    """Returns the records that a page with these parameters shows, whether or not they exist yet or are damaged."""
     configurations = runs_of(page, parameters)
     if "run" in parameters and "seeds" in parameters:  # it also shows other seeds, where they are recorded
         siblings = seeds_of(parameters["run"], parameters["seeds"], **_changes(parameters, without="seed"))
@@ -132,12 +128,10 @@ def sources(page: str, parameters: Mapping[str, Any]) -> list[Source]:
         configurations += [record.config for record in records.recorded(siblings) if record.config.seed != own]
     found: list[Source] = []
     for config in dict.fromkeys(configurations):
-        record = records.read(config)
-        path = record.path if record else records.record_path(config)
-        found.append(Source(path, records.standing(config, record), record))
+        record, standing = records.inspect(config)
+        found.append(Source(record.path if record else records.record_path(config), standing, record))
     name = PAGES[page].measurement
     if name:
-        measured = records.read_measurement(name, parameters)
-        path = records.measurement_path(name, parameters)
-        found.append(Source(path, records.measurement_standing(name, parameters), measured))
+        measured, standing = records.inspect_measurement(name, parameters)
+        found.append(Source(records.measurement_path(name, parameters), standing, measured))
     return found

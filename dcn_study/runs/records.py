@@ -478,9 +478,10 @@ def measurement(
     Raises:
         RecordError: if the record is damaged, or is missing while only records may be read.
     """
-    found = read_measurement(name, parameters)
-    if found is not None and found.parameters == parameters and not force:
-        return found
+    if not force or records_only():
+        found = read_measurement(name, parameters)
+        if found is not None and found.parameters == parameters:
+            return found
     path = measurement_path(name, parameters)
     if records_only():
         raise RecordError(f"{path} is missing, and a build does not measure. Measure it with: {REMEASURE[name]}")
