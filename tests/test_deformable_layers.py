@@ -58,7 +58,9 @@ def test_its_offsets_are_used_and_learn(random):
             assert np.abs(gradient).max() > 0, weight.path
 
 
-@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD(0.1, momentum=0.9), keras.optimizers.Adam(0.1)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer", [keras.optimizers.SGD(0.1, momentum=0.9), keras.optimizers.Adam(0.1)], ids=["sgd", "adam"]
+)
 def test_the_learning_rate_multiplier_scales_the_step_of_any_optimiser(random, optimizer):
     inputs = draw_inputs(random)
     steps = {}
