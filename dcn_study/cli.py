@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from dcn_study.errors import ConfigurationError, StudyError
 
 if TYPE_CHECKING:
+    from dcn_study.cluster.plan import Task
     from dcn_study.runs.configuration import RunConfig
-    from dcn_study.runs.records import Standing
+    from dcn_study.runs.records import Record, Standing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,9 +50,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="train or measure from nothing")
     command.set_defaults(call=_run)
 
-    command = commands.add_parser("train", help="train the book's runs that have no record, one after the other")
+    command = commands.add_parser("train", help="train the book's runs that have no record")
     command.add_argument("run", nargs="*", metavar="NAME", help="a run, with any seed, such as cnn-seed7; default: all")
     command.add_argument("--force", action="store_true", help="train the named runs from nothing")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, metavar="N", help="train N runs at a time on this machine")
+    where.add_argument(
+        "--scheduler", metavar="ADDRESS", help="train on a running Dask cluster, such as tcp://HOST:8786"
+    )
+    command.add_argument("--threads", type=int, metavar="N", help="threads of each run; default: all, shared evenly")
+    command.add_argument("--dry-run", action="store_true", help="print the plan and how long it takes, train nothing")
     command.set_defaults(call=_train)
 
     command = commands.add_parser("build", help="execute all pages and render the book")
@@ -136,21 +144,99 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from dcn_study.runs import records, training
+    from dcn_study.cluster.plan import plan
+    from dcn_study.runs import records
+    from dcn_study.runs.catalogue import record_name
 
-    if options.force and not options.run:
+    for name in ("workers", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigurationError(f"--{name} must be at least 1. Received: --{name} {value}")
+    if options.force and not options.run and not options.dry_run:
         raise ConfigurationError("--force is for named runs. Received: no NAME")
-    hold = True
-    for config in _chosen(options.run):
-        record = training.train(config, book=True, force=options.force)
-        accuracies = ", ".join(f"{kind} {100 * each.accuracy:.2f} %" for kind, each in record.evaluations.items())
-        print(f"{record.name:<34} {accuracies}", flush=True)
-        standing = records.standing(config, record)
-        if not standing.holds:
-            how = f"dcn confirm {record.name}, or train again: dcn train --force {record.name}"
-            print(f"{record.name:<34} {standing}. Not trained: {how}", flush=True)
-            hold = False
-    return 0 if hold else 1
+    chosen = _chosen(options.run)
+    tasks = plan(chosen, force=options.force)
+    if options.dry_run:
+        _print_plan(tasks, options.workers or 1)
+        return 0
+    planned = {task.name for task in tasks}
+    there = [records.read(config, book=True) for config in chosen if record_name(config) not in planned]
+    standings = [_print_result(record) for record in there if record]
+    train = _train_here if options.workers is options.scheduler is None else _train_on_workers
+    failures = train(tasks, options) if tasks else {}
+    for name, reason in failures.items():
+        print(f"dcn: {name} failed: {reason}", file=sys.stderr)
+    return 0 if all(standings) and not failures else 1
+
+
+def _print_plan(tasks: Sequence[Task], workers: int) -> None:
+    from dcn_study.cluster.display import duration
+    from dcn_study.cluster.plan import schedule
+
+    slots = schedule(tasks, workers)
+    print(f"{'run':<34} {'worker':>6} {'starts after':>12} {'duration':>10}  starts from")
+    for slot in slots:
+        known = "" if slot.task.seconds is not None else "?"
+        lasts = f"{known}{duration(slot.end - slot.start)}"
+        print(f"{slot.task.name:<34} {slot.worker:>6} {duration(slot.start):>12} {lasts:>10}  {slot.task.after}")
+    last = max((slot.end for slot in slots), default=0.0)
+    print(f"\n{len(slots)} runs, done after {duration(last)} on {workers} worker{'s' if workers > 1 else ''}")
+    if any(task.seconds is None for task in tasks):
+        print("? no record of a similar run: taken to last as long as the median of the others")
+
+
+def _print_result(record: Record) -> bool:
+    """Prints the accuracies of a run, and says what to do if its record does not hold; returns whether it does."""
+    from dcn_study.runs import records
+
+    accuracies = ", ".join(f"{kind} {100 * each.accuracy:.2f} %" for kind, each in record.evaluations.items())
+    print(f"{record.name:<34} {accuracies}", flush=True)
+    standing = records.standing(record.config, record)
+    if not standing.holds:
+        how = f"dcn confirm {record.name}, or train again: dcn train --force {record.name}"
+        print(f"{record.name:<34} {standing}. Not trained: {how}", flush=True)
+    return standing.holds
+
+
+def _train_here(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, str]:
+    """Trains the runs of a plan one after the other, in this process; returns the reasons of those that failed."""
+    from dcn_study.cluster.plan import schedule
+    from dcn_study.runs import training
+
+    if options.threads:
+        training.use_threads(options.threads)
+    failures: dict[str, str] = {}
+    for slot in schedule(tasks, 1):
+        task = slot.task
+        if task.after in failures:
+            failures[task.name] = f"it starts from {task.after}, which failed"
+            continue
+        try:
+            _print_result(training.train(task.config, book=True, force=options.force))
+        except StudyError as error:
+            if options.debug:
+                raise
+            failures[task.name] = str(error)
+    return failures
+
+
+def _train_on_workers(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, str]:
+    """Trains the runs of a plan on Dask workers; returns the reasons of those that failed."""
+    try:
+        from dcn_study.cluster.train import connect, local, train_all
+    except ImportError as error:
+        raise ConfigurationError(
+            f"--workers and --scheduler require Dask, see the extra 'cluster' of dcn_study/pyproject.toml: {error}"
+        ) from error
+    from dcn_study.runs.inputs import processors
+
+    if options.scheduler:
+        cluster = connect(options.scheduler)
+    else:
+        workers = min(options.workers, len(tasks))
+        cluster = local(workers, options.threads or max(1, processors() // options.workers))
+    with cluster as client:
+        return train_all(client, tasks, threads=options.threads or 0, force=options.force, finished=_print_result)
 
 
 def _chosen(run_names: Sequence[str]) -> list[RunConfig]:

@@ -20,8 +20,8 @@ def test_training_batch_normalisation_alone_is_training_the_deformable_cnn_bit_f
         data = splits(config)
         model = initial_model(config, data)
         images, labels = data.train(0)
-        with FirstSteps(config.batch_size, len(images), "", visible=False) as steps:
-            model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[steps])
+        steps = FirstSteps(config.batch_size, len(images))
+        model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[steps])
         trained[run] = model, steps.witness.losses
     (deformable, first), (plain, second) = trained.values()
     assert first == second

@@ -68,7 +68,7 @@ def test_the_record_is_complete(finished):
     assert record.provenance.weights == file_sha256(record.weights_path)
     assert record.provenance.inputs == records.current_inputs(record.config)
     assert str(records.standing(record.config, record)) == "fresh"
-    assert not training.interrupted(record.config)
+    assert not records.interrupted(record.config)
 
 
 def test_a_record_is_read_and_not_trained_again(finished, monkeypatch):
@@ -201,7 +201,7 @@ def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, m
     finished = len(json.loads(state.read_text())["history"])
     assert 1 <= finished < 8
     assert records.read(config) is None
-    assert training.interrupted(config)
+    assert records.interrupted(config)
     epochs = []
     train = splits(config).__class__.train
     monkeypatch.setattr(splits(config).__class__, "train", lambda *given: epochs.append(1) or train(*given))
@@ -232,7 +232,7 @@ def test_an_interrupted_training_resumes_although_there_is_a_record(stopped):
     second = training.train(config, progress=False)
     assert second.provenance.started >= first.provenance.finished
     assert second.evaluations == first.evaluations
-    assert not training.interrupted(config)
+    assert not records.interrupted(config)
 
 
 def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pydantic
 
-__all__ = ["MEASUREMENT_CODE", "RUN_CODE", "Inputs", "Machine", "code_sha256", "machine", "versions"]
+__all__ = ["MEASUREMENT_CODE", "RUN_CODE", "Inputs", "Machine", "code_sha256", "machine", "processors", "versions"]
 
 _MODELS = ("dcn.ops.geometry", "dcn.ops.convolution", "dcn.ops.resampling", "dcn.layers", "dcn.models")
 
@@ -61,7 +61,10 @@ class Inputs(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
 
 
 class Machine(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
-    """Where something was computed. It is stated, and not among the inputs: results hold on other machines too."""
+    """Where something was computed, and with how many threads for an operation of TensorFlow.
+
+    It is stated, and not among the inputs: results hold on other machines too, within the tolerances of a witness.
+    """
 
     python: str
     processor: str
@@ -74,8 +77,13 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(library) for name, library in libraries.items()}
 
 
-def machine() -> Machine:
-    return Machine(python=platform.python_version(), processor=_processor(), threads=_threads())
+def machine(threads: int = 0) -> Machine:
+    """Returns this machine.
+
+    Args:
+        threads: for an operation of TensorFlow; 0 if there are as many as processors.
+    """
+    return Machine(python=platform.python_version(), processor=_processor(), threads=threads or processors())
 
 
 @functools.cache
@@ -124,5 +132,6 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _threads() -> int:
+def processors() -> int:
+    """Returns how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

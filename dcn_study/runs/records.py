@@ -6,6 +6,7 @@ give the same results. See `standing`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -33,11 +34,14 @@ __all__ = [
     "Record",
     "Standing",
     "Witness",
+    "checkpoint_folder",
     "current_inputs",
+    "existing",
     "how_to_restart",
     "initial_record",
     "inspect",
     "inspect_measurement",
+    "interrupted",
     "measurement",
     "measurement_path",
     "measurement_standing",
@@ -52,6 +56,7 @@ __all__ = [
     "write",
 ]
 
+CHECKPOINT = "state.json"  # the file of a checkpoint that is written last
 RECORDS_ONLY = "DCN_RECORDS_ONLY"  # environment variable: set while a book is built, so that nothing trains or measures
 
 Number = Annotated[float, pydantic.Field(strict=False)]  # a whole number is a number too
@@ -269,6 +274,26 @@ def recorded(configurations: Iterable[RunConfig]) -> list[Record]:
     """
     found = [(config, read(config)) for config in configurations]
     return [record for config, record in found if record is not None and record.config == config]
+
+
+def existing() -> list[Record]:
+    """Returns all valid records of runs in the project, those of the book first."""
+    found = []
+    for folder in ("book/records", "runs"):
+        for path in sorted((project_root() / folder).glob("*.json")):
+            with contextlib.suppress(RecordError):  # damaged, or of a measurement
+                found.append(_read(path, Record))
+    return found
+
+
+def checkpoint_folder(config: RunConfig) -> Path:
+    """Returns where the checkpoint of a run is kept until it is finished."""
+    return project_root() / "checkpoints" / record_name(config)
+
+
+def interrupted(config: RunConfig) -> bool:
+    """Returns whether a checkpoint of this run waits to be resumed."""
+    return (checkpoint_folder(config) / CHECKPOINT).is_file()
 
 
 def trained(names: Iterable[str]) -> dict[str, Record]:

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import pydantic
+import tensorflow as tf
 
 from dcn_study.errors import RecordError
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import record_name
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import Splits, splits
-from dcn_study.runs.files import file_sha256, locked, now, project_root, replacing
+from dcn_study.runs.files import file_sha256, locked, now, replacing
 from dcn_study.runs.inputs import Inputs, code_sha256, machine
 from dcn_study.runs.networks import build_model, evaluate, initial_model, score
+from dcn_study.runs.progress import Bar, Progress, Reporting
 from dcn_study.runs.records import Epoch, Provenance, Record, Witness
 from dcn_study.runs.witness import FirstSteps, compare, first_batch, objections, replay
 
-__all__ = ["CODE_SHA256", "interrupted", "train"]
+__all__ = ["CODE_SHA256", "train", "use_threads"]
 
 CODE_SHA256 = code_sha256()  # taken now: this process keeps running this code, whatever is edited meanwhile
 
 
-def train(config: RunConfig, *, book: bool = False, force: bool = False, progress: bool = True) -> Record:
+def use_threads(threads: int) -> None:
+    """Sets how many threads TensorFlow uses, within an operation and for operations beside each other.
+
+    Args:
+        threads: the number; 0 leaves it to TensorFlow: all processors.
+
+    Raises:
+        RuntimeError: if TensorFlow has already computed something in this process.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def train(
+    config: RunConfig,
+    *,
+    book: bool = False,
+    force: bool = False,
+    progress: bool = True,
+    report: Callable[[Progress], None] | None = None,
+) -> Record:
     """Returns the record of a run; trains if there is none, if an interrupted training waits, or if `force`.
 
     An interrupted run resumes after the last complete epoch, with the result of an uninterrupted run. Seeds Python,
@@ -39,6 +63,7 @@ def train(config: RunConfig, *, book: bool = False, force: bool = False, progres
         force: whether to train from nothing, although there may be a record or a checkpoint. The record is replaced
             when the new run is finished.
         progress: whether to show a progress bar.
+        report: takes the progress in place of the bar.
 
     Returns:
         The record, which is also stored, with the weights next to it.
@@ -56,22 +81,20 @@ def train(config: RunConfig, *, book: bool = False, force: bool = False, progres
             if kept is None:
                 raise RecordError(records.missing(config))
             return kept
-        if kept is not None and not interrupted(config):
+        if kept is not None and not records.interrupted(config):
             return kept
     data = splits(config)
     inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
-    folder = _folder(config)
+    folder = records.checkpoint_folder(config)
     with locked(folder.with_name(f"{folder.name}.lock"), f"run {record_name(config)}"):
-        return _train(config, data, inputs, records.record_path(config, book=book), force, progress)
+        report = report or (Bar() if progress else None)
+        return _train(config, data, inputs, records.record_path(config, book=book), force, report)
 
 
-def interrupted(config: RunConfig) -> bool:
-    """Returns whether a checkpoint of this run waits to be resumed."""
-    return (_folder(config) / STATE).is_file()
-
-
-def _train(config: RunConfig, data: Splits, inputs: Inputs, path: Path, force: bool, progress: bool) -> Record:
-    folder = _folder(config)
+def _train(
+    config: RunConfig, data: Splits, inputs: Inputs, path: Path, force: bool, report: Callable[[Progress], None] | None
+) -> Record:
+    folder = records.checkpoint_folder(config)
     if force:
         shutil.rmtree(folder, ignore_errors=True)
     model = initial_model(config, data)
@@ -79,7 +102,7 @@ def _train(config: RunConfig, data: Splits, inputs: Inputs, path: Path, force: b
     if state.history:
         model = keras.models.load_model(folder / state.model)
     while len(state.history) < config.epochs:
-        _train_epoch(config, model, data, state, progress)
+        _train_epoch(config, model, data, state, report)
         _save(folder, state, model)
     assert state.witness is not None
     bare = build_model(config, data.digits.x_train.shape[1:])  # holds the weights alone, without those of the optimiser
@@ -93,7 +116,7 @@ def _train(config: RunConfig, data: Splits, inputs: Inputs, path: Path, force: b
         provenance=Provenance(
             inputs=inputs,
             earlier=state.earlier,
-            machine=machine(),
+            machine=machine(tf.config.threading.get_intra_op_parallelism_threads()),
             started=state.started,
             finished=now(),
             seconds=sum(epoch.seconds for epoch in state.history),
@@ -109,9 +132,6 @@ def _train(config: RunConfig, data: Splits, inputs: Inputs, path: Path, force: b
     return record
 
 
-STATE = "state.json"
-
-
 class _State(pydantic.BaseModel, extra="forbid"):
     """What a checkpoint holds besides the model: see `Record` and `Provenance`; `model` is the name of its file."""
 
@@ -124,16 +144,12 @@ class _State(pydantic.BaseModel, extra="forbid"):
     model: str = ""
 
 
-def _folder(config: RunConfig) -> Path:
-    return project_root() / "checkpoints" / record_name(config)
-
-
 def _save(folder: Path, state: _State, model: keras.Model) -> None:
     """Writes model and state; until the last step the previous checkpoint remains the valid one."""
     previous, state.model = state.model, f"epoch-{len(state.history):03}.keras"
     with replacing(folder / state.model) as temporary:
         model.save(temporary)
-    with replacing(folder / STATE) as temporary:
+    with replacing(folder / records.CHECKPOINT) as temporary:
         temporary.write_text(state.model_dump_json(indent=1), encoding="utf-8")
     if previous and previous != state.model:
         (folder / previous).unlink(missing_ok=True)
@@ -145,7 +161,7 @@ def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
     Raises:
         RecordError: if the checkpoint is damaged, or was made from other inputs that do not give the same results.
     """
-    path = _folder(config) / STATE
+    path = records.checkpoint_folder(config) / records.CHECKPOINT
     if not path.is_file():
         return None
     restart = records.how_to_restart(config)
@@ -173,15 +189,26 @@ def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
     return state
 
 
-def _train_epoch(config: RunConfig, model: keras.Model, data: Splits, state: _State, progress: bool) -> None:
+def _train_epoch(
+    config: RunConfig,
+    model: keras.Model,
+    data: Splits,
+    state: _State,
+    report: Callable[[Progress], None] | None,
+) -> None:
     epoch = len(state.history)
     started = time.perf_counter()
     images, labels = data.train(epoch)
-    name = f"{record_name(config)} {epoch + 1}/{config.epochs}"
-    with FirstSteps(config.batch_size, len(images), name, visible=progress) as steps:
-        fitted = model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[steps])
+    callbacks: list[keras.callbacks.Callback] = []
     if state.witness is None:
-        state.witness = steps.witness
+        first = FirstSteps(config.batch_size, len(images))
+        callbacks.append(first)
+    if report is not None:
+        steps = math.ceil(len(images) / config.batch_size)
+        callbacks.append(Reporting(record_name(config), epoch + 1, config.epochs, steps, report))
+    fitted = model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=callbacks)
+    if state.witness is None:
+        state.witness = first.witness
     state.witness.epochs.append(first_batch(images[: config.batch_size], labels))
     seconds = time.perf_counter() - started
     validation = score(model, *data.validation(config.train_on))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import Splits, fingerprint
@@ -40,8 +38,8 @@ def replay(config: RunConfig, data: Splits) -> Witness:
     """Returns the witness of a run, trained anew for its first steps, with the images of all of its epochs."""
     model = initial_model(config, data)
     images, labels = data.train(0, first=STEPS * config.batch_size)
-    with FirstSteps(config.batch_size, len(images), "", visible=False) as steps:
-        model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[steps])
+    steps = FirstSteps(config.batch_size, len(images))
+    model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[steps])
     for epoch in range(config.epochs):
         images, _ = data.train(epoch, first=config.batch_size)
         steps.witness.epochs.append(first_batch(images, data.labels(epoch)))
@@ -92,37 +90,26 @@ def _relative(found: dict[str, float], recorded: dict[str, float], floor: float)
 
 
 class FirstSteps(keras.callbacks.Callback):
-    """Shows the progress of an epoch and takes the witness of its first steps.
+    """Takes the witness of an epoch's first steps.
 
     Args:
         batch_size: images in a step.
         images: images in the epoch.
-        name: what the progress bar shows.
-        visible: whether to show it.
     """
 
-    def __init__(self, batch_size: int, images: int, name: str, *, visible: bool) -> None:
+    def __init__(self, batch_size: int, images: int) -> None:
         super().__init__()
         self.batch_size, self.images = batch_size, images
         self.witness = Witness(losses=[], norms={}, slots=[], epochs=[])
-        self.steps = math.ceil(images / batch_size)
+        self.steps = min(STEPS, math.ceil(images / batch_size))
         self.total = 0.0  # of the losses of all images so far
-        self.bar = tqdm(total=self.steps, desc=name, unit="step", disable=not visible, mininterval=1.0)
-
-    def __enter__(self) -> FirstSteps:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.bar.close()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         assert logs is not None
-        if batch < STEPS:
+        if batch < self.steps:
             self._note_loss(batch, float(logs["loss"]))
-        if batch + 1 == min(STEPS, self.steps):
+        if batch + 1 == self.steps:
             self._note_norms()
-        self.bar.set_postfix(loss=f"{logs['loss']:.4f}", accuracy=f"{logs['accuracy']:.4f}", refresh=False)
-        self.bar.update()
 
     def _note_loss(self, batch: int, mean: float) -> None:
         """Takes this step's loss out of the mean over all images so far, which is what Keras gives."""

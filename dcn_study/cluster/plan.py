@@ -1,0 +1,142 @@
+"""Plans a set of runs: which are left to train, in which order, and how long that takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import heapq
+import statistics
+from collections.abc import Iterable, Sequence
+
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import is_named, record_name, run_config
+from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.data import data_sha256
+from dcn_study.runs.inputs import Inputs, code_sha256, versions
+from dcn_study.runs.records import Record
+
+__all__ = ["Slot", "Task", "next_ready", "plan", "schedule"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A run that is left to train.
+
+    Attributes:
+        config: the run.
+        name: name of its record.
+        key: its name and a digest of its inputs. For a run that starts from another run of the plan, whose weights do
+            not exist yet, the key of that run takes the place of the weights' digest.
+        after: name of the run of the plan that it starts from; empty if there is none.
+        seconds: expected duration, from earlier records; None if there is no record of a similar run.
+    """
+
+    config: RunConfig
+    name: str
+    key: str
+    after: str = ""
+    seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """When and where a planned run is expected to train, in seconds from now; workers are numbered from 0."""
+
+    task: Task
+    worker: int
+    start: float
+    end: float
+
+
+def plan(configurations: Iterable[RunConfig], *, force: bool = False) -> list[Task]:
+    """Returns the runs that are left to train, in the order in which workers take them.
+
+    Lower seeds come first, so that every run has its first seeds early. Within a seed, the run whose own duration and
+    that of the runs after it take longest comes first.
+
+    Args:
+        configurations: the runs.
+        force: whether to train runs that have a record as well.
+
+    Raises:
+        ConfigurationError: if a run starts from one that has no record and is not in the plan.
+        DataError, RecordError: if the data or a record are damaged.
+    """
+    left = [config for config in dict.fromkeys(configurations) if force or not _done(config)]
+    known = records.existing()
+    tasks: dict[str, Task] = {}
+    for config in sorted(left, key=lambda config: bool(config.initial_run)):  # the runs that others start from first
+        name, after = record_name(config), ""
+        if config.initial_run:
+            initial = record_name(run_config(config.initial_run, seed=config.seed, data=config.data))
+            after = initial if initial in tasks else ""
+        tasks[name] = Task(config, name, _key(name, config, tasks.get(after)), after, _expected(config, known))
+    paths = _paths(tasks)
+    return sorted(tasks.values(), key=lambda task: (task.config.seed, -paths[task.name], task.name))
+
+
+def schedule(tasks: Sequence[Task], workers: int) -> list[Slot]:
+    """Returns the expected timetable of a plan on a number of workers, in the order of the starts.
+
+    Runs of unknown duration are taken to last as long as the median of the known ones.
+    """
+    usual = statistics.median([task.seconds for task in tasks if task.seconds is not None] or [0.0])
+    free = [(0.0, worker) for worker in range(workers)]
+    waiting, finished, ends, slots = list(tasks), set[str](), list[tuple[float, str]](), list[Slot]()
+    while waiting:
+        now, worker = heapq.heappop(free)
+        while ends and ends[0][0] <= now:
+            finished.add(heapq.heappop(ends)[1])
+        task = next_ready(waiting, finished)
+        if task is None:
+            heapq.heappush(free, (ends[0][0], worker))  # waits for the next run to end
+            continue
+        waiting.remove(task)
+        end = now + (usual if task.seconds is None else task.seconds)
+        slots.append(Slot(task, worker, now, end))
+        heapq.heappush(free, (end, worker))
+        heapq.heappush(ends, (end, task.name))
+    return slots
+
+
+def next_ready(waiting: Iterable[Task], finished: set[str]) -> Task | None:
+    """Returns the first task whose predecessor, if it has one, is finished."""
+    return next((task for task in waiting if not task.after or task.after in finished), None)
+
+
+def _done(config: RunConfig) -> bool:
+    record = records.read(config, book=is_named(config))
+    return record is not None and record.config == config and not records.interrupted(config)
+
+
+def _key(name: str, config: RunConfig, predecessor: Task | None) -> str:
+    if predecessor is None:
+        inputs = records.current_inputs(config)
+    else:
+        weights = {predecessor.name: predecessor.key}
+        inputs = Inputs(code=code_sha256(), versions=versions(), data=data_sha256(config.data), weights=weights)
+    return f"{name}-{hashlib.sha256(inputs.model_dump_json().encode()).hexdigest()[:12]}"
+
+
+def _expected(config: RunConfig, known: Sequence[Record]) -> float | None:
+    """Returns the median duration of an epoch in the records most like a run, times its epochs.
+
+    These are the records of the same run with any seed, or else those of its model.
+    """
+    found = [
+        record
+        for record in known
+        if dataclasses.replace(record.config, epochs=config.epochs, seed=config.seed) == config
+    ]
+    found = found or [record for record in known if record.config.model == config.model]
+    rates = [record.provenance.seconds / len(record.history) for record in found]
+    return config.epochs * statistics.median(rates) if rates else None
+
+
+def _paths(tasks: dict[str, Task]) -> dict[str, float]:
+    """Returns for each task its duration and that of the longest run that waits for it."""
+    longest = dict.fromkeys(tasks, 0.0)
+    for task in tasks.values():
+        if task.after:
+            longest[task.after] = max(longest[task.after], task.seconds or 0.0)
+    return {name: longest[name] + (task.seconds or 0.0) for name, task in tasks.items()}

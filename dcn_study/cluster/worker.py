@@ -1,0 +1,198 @@
+"""What a Dask worker does: tells what is installed there, and trains a run in a process of its own.
+
+The worker itself stays light and answers the scheduler while TensorFlow computes, however long a step takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distributed import Worker, get_worker
+
+from dcn_study.errors import StudyError
+from dcn_study.runs.data import data_sha256
+from dcn_study.runs.files import replacing
+from dcn_study.runs.inputs import RUN_CODE, code_sha256, versions
+
+__all__ = ["Files", "Request", "RunError", "Visit", "describe", "installed", "train"]
+
+# What decides how a run is trained, resumed and recorded.
+CODE = (
+    *RUN_CODE,
+    *(f"dcn_study.runs.{name}" for name in ("catalogue", "configuration", "files", "records", "witness")),
+)
+# The nanny of a worker sets these to 1; a run has the environment of the command `dcn train` without workers.
+SET_BY_NANNY = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_")
+
+
+class RunError(StudyError):
+    """A run failed; the message says why and where its log is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """A record and the weights next to it: their path in the project, without ending, and their content."""
+
+    path: str
+    record: bytes
+    weights: bytes
+
+    @classmethod
+    def read(cls, root: Path, record: str) -> Files:
+        path = Path(record).with_suffix("")
+        weights = (root / path).with_suffix(".weights.h5")
+        return cls(str(path), (root / record).read_bytes(), weights.read_bytes())
+
+    def write(self, root: Path) -> None:
+        """Writes both, each whole or not at all, the weights first: a record without its weights would not hold."""
+        for ending, content in ((".weights.h5", self.weights), (".json", self.record)):
+            path = root / f"{self.path}{ending}"
+            if not path.is_file() or path.read_bytes() != content:
+                with replacing(path) as temporary:
+                    temporary.write_bytes(content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Visit:
+    """What a client finds on a worker: versions and digests by name, threads, whether it shares the client's folder."""
+
+    installed: dict[str, str]
+    threads: int
+    shares: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A run to be trained.
+
+    Attributes:
+        name: name of its record.
+        configuration: all fields of its `RunConfig`.
+        root: the project's folder on the client; empty if the worker does not share it.
+        threads: for an operation of TensorFlow.
+        force: whether to train from nothing, although there may be a record or a checkpoint.
+        initial: the run that it starts from, if any; for workers that do not share the folder.
+        topic: where progress is reported.
+    """
+
+    name: str
+    configuration: dict[str, Any]
+    root: str
+    threads: int
+    force: bool
+    initial: Files | None
+    topic: str
+
+
+def installed() -> dict[str, str]:
+    """Returns what must be the same on client and workers, by name."""
+    packages = {"dcn": "deformable-conv-digits", "dcn_study": "deformable-conv-digits-study"}
+    found = {name: importlib.metadata.version(package) for name, package in packages.items()}
+    return {**found, "code": code_sha256(CODE)[:12], **versions(), "data": data_sha256()[:12]}
+
+
+def describe(token: str) -> Visit:
+    """Returns what a client finds on this worker.
+
+    Args:
+        token: path of a file of the client, which this worker sees only if it shares the folder.
+    """
+    return Visit(installed(), get_worker().state.nthreads, Path(token).is_file())
+
+
+def train(request: Request) -> Files:
+    """Trains a run in a new process, reports its progress, and returns its record and weights.
+
+    A valid record that is already in the folder is returned at once. If the run is cancelled, its process is ended;
+    its last complete epoch stays.
+
+    Raises:
+        RunError: if the run fails.
+    """
+    worker, key = get_worker(), _current_key()
+    root = Path(request.root) if request.root else _own_project(Path(worker.local_directory))
+    if request.initial is not None and not request.root:
+        request.initial.write(root)
+    log = root / "logs" / f"{request.name}.log"
+    log.parent.mkdir(exist_ok=True)
+    last: dict[str, Any] = {}
+    with _process(root, log, request) as process, _ended_if_cancelled(worker, key, process):
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = json.loads(line)
+            worker.log_event(request.topic, {"run": request.name, **last})
+    where = f"log: {log} on {worker.address}"
+    if "error" in last:
+        raise RunError(f"{last['error']}; {where}")
+    if "record" not in last:
+        raise RunError(f"its process ended with exit code {process.returncode}; {where}")
+    return Files.read(root, last["record"])
+
+
+def _current_key() -> str:
+    from distributed.worker import thread_state
+
+    return thread_state.key
+
+
+def _own_project(folder: Path) -> Path:
+    """Returns a project without records in the folder of this worker, for as long as the worker lives."""
+    root = folder / "project"
+    (root / "book").mkdir(parents=True, exist_ok=True)
+    (root / "_config.yml").touch()
+    return root
+
+
+@contextlib.contextmanager
+def _process(root: Path, log: Path, request: Request) -> Iterator[subprocess.Popen]:
+    content = {"configuration": request.configuration, "force": request.force, "threads": request.threads}
+    environment = {name: value for name, value in os.environ.items() if name not in SET_BY_NANNY}
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dcn_study.cluster.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            cwd=root,
+            env=environment,
+        )
+        try:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(content) + "\n")
+            process.stdin.flush()
+            yield process
+            process.wait()
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@contextlib.contextmanager
+def _ended_if_cancelled(worker: Worker, key: str, process: subprocess.Popen) -> Iterator[None]:
+    """Kills the process of a task that is no longer wanted: Dask cannot stop the thread that waits for it."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            task = worker.state.tasks.get(key)
+            if task is None or task.state != "executing":
+                process.kill()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
