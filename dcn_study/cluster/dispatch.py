@@ -7,14 +7,16 @@ that wait are known to the client alone.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import queue
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from distributed import CancelledError, Client, Future
+from distributed.client import ClosedClientError
 
 from dcn_study.errors import StudyError
 
@@ -23,6 +25,9 @@ __all__ = ["ClusterError", "Job", "Work", "dispatch"]
 LOOK = 1.0  # seconds between looks at which workers there are
 DEATHS = 3  # a job fails if so many workers have died with it
 FETCH = 60.0  # seconds for a finished result to arrive
+
+
+GONE = "the scheduler is gone. Start it and call again: runs resume"
 
 
 class ClusterError(StudyError):
@@ -78,6 +83,15 @@ def dispatch(client: Client, jobs: Sequence[Job], work: Work, events: queue.Simp
     _Dispatch(client, jobs, work, events or queue.SimpleQueue()).run()
 
 
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """Says that the scheduler is gone where Dask says so in one of its ways."""
+    try:
+        yield
+    except (ClosedClientError, OSError, TimeoutError) as error:
+        raise ClusterError(f"{GONE} ({type(error).__name__}: {error})") from error
+
+
 class _Dispatch:
     def __init__(self, client: Client, jobs: Sequence[Job], work: Work, events: queue.SimpleQueue) -> None:
         self.client, self.work, self.events = client, work, events
@@ -117,15 +131,13 @@ class _Dispatch:
 
     def _look(self) -> None:
         """Finds out which workers are new and which are gone."""
-        try:
+        with _connected():
             present = set(self.client.scheduler_info(n_workers=-1)["workers"])
             new = present - self.known
             self.known = present
             self.free = (self.free & present) | (self.work.welcome(sorted(new)) if new else set())
-        except (OSError, TimeoutError) as error:
-            raise ClusterError(f"the scheduler is gone: {error}. Start it and call again: runs resume") from error
         if self.client.status != "running":
-            raise ClusterError("the scheduler is gone. Start it and call again: runs resume")
+            raise ClusterError(GONE)
         for worker in set(self.running) - present:
             self._lost(worker, "its worker is gone")
 
@@ -139,7 +151,8 @@ class _Dispatch:
             self._fail(job, str(error))
             return
         key = f"{job.key}-{attempt}" if attempt else job.key
-        future = self.client.submit(function, *arguments, key=key, workers=[worker], pure=False)
+        with _connected():
+            future = self.client.submit(function, *arguments, key=key, workers=[worker], pure=False)
         self.running[worker] = (place, future)
         future.add_done_callback(self.events.put)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import queue
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,18 +25,21 @@ from dcn_study.runs.records import Record
 __all__ = ["connect", "local", "train_all"]
 
 
+ANSWER = 10.0  # seconds for a scheduler to answer
+
+
 @contextlib.contextmanager
 def local(workers: int, threads: int) -> Iterator[Client]:
     """Gives a client of a new cluster on this machine, reachable from this machine alone."""
-    dashboard = "127.0.0.1:0" if importlib.util.find_spec("bokeh") else None
     with (
         LocalCluster(
             n_workers=workers,
             threads_per_worker=threads,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=dashboard,
+            dashboard_address="127.0.0.1:0",
             memory_limit=0,  # runs have processes of their own, and Dask does not weigh them
+            silence_logs=logging.CRITICAL,  # a worker that dies is reported here
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -50,7 +54,7 @@ def connect(address: str) -> Iterator[Client]:
         ClusterError: if no scheduler answers there.
     """
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=ANSWER)
     except (OSError, ValueError, TimeoutError) as error:
         raise ClusterError(f"no scheduler answers at {address}: {error}") from error
     with client:

@@ -101,13 +101,14 @@ def installed() -> dict[str, str]:
     return {**found, "code": code_sha256(CODE)[:12], **versions(), "data": data_sha256()[:12]}
 
 
-def describe(token: str) -> Visit:
-    """Returns what a client finds on this worker.
+def describe(token: str, dask_worker: Worker) -> Visit:
+    """Returns what a client finds on a worker.
 
     Args:
-        token: path of a file of the client, which this worker sees only if it shares the folder.
+        token: path of a file of the client, which the worker sees only if it shares the folder.
+        dask_worker: the worker; Dask fills this in.
     """
-    return Visit(installed(), get_worker().state.nthreads, Path(token).is_file())
+    return Visit(installed(), dask_worker.state.nthreads, Path(token).is_file())
 
 
 def train(request: Request) -> Files:
@@ -157,7 +158,7 @@ def _own_project(folder: Path) -> Path:
 def _process(root: Path, log: Path, request: Request) -> Iterator[subprocess.Popen]:
     content = {"configuration": request.configuration, "force": request.force, "threads": request.threads}
     environment = {name: value for name, value in os.environ.items() if name not in SET_BY_NANNY}
-    with log.open("w", encoding="utf-8") as file:
+    with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "dcn_study.cluster.process"],
             stdin=subprocess.PIPE,

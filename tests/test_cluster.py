@@ -1,0 +1,260 @@
+"""Training on Dask workers gives the records of serial training, whatever dies meanwhile."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import distributed
+import pytest
+from helpers import ROOT, inside, keep
+from train_small import SMALL
+
+from dcn_study import cli
+from dcn_study.cluster import train, worker
+from dcn_study.cluster.dispatch import ClusterError
+from dcn_study.cluster.plan import plan
+from dcn_study.cluster.train import connect, train_all
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import run_config
+
+PROGRAM = Path(__file__).with_name("train_small.py")
+DASK = Path(sys.executable).with_name("dask")
+MOMENTS = int(os.environ.get("DCN_KILLS", "1"))  # at how many random moments each process is killed
+
+
+def new_project(root):
+    (root / "book" / "records").mkdir(parents=True)
+    (root / "_config.yml").touch()
+    return root
+
+
+def results(root):
+    """All that the records of small runs hold, but times and versions of the machine."""
+    with inside(root):
+        found = [records.read(config) for config in SMALL]
+    return [record and (timeless(record.history), record.evaluations, record.witness) for record in found]
+
+
+def timeless(history):
+    return [epoch.model_copy(update={"seconds": 0}) for epoch in history]
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    """The results of training in one process, with one thread."""
+    root = new_project(tmp_path_factory.mktemp("serial"))
+    subprocess.run([sys.executable, PROGRAM, "here"], cwd=root, check=True, capture_output=True)
+    found = results(root)
+    assert all(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two workers in this process; the runs have processes of their own."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def test_runs_on_workers_equal_serial_runs_bit_by_bit(client, project, serial, capsys):
+    finished = []
+    assert train_all(client, plan(SMALL), finished=lambda record: finished.append(record.name)) == {}
+    assert results(project) == serial
+    assert set(finished) == {records.record_name(config) for config in SMALL}
+    assert {records.read(config).provenance.machine.threads for config in SMALL} == {1}
+    assert plan(SMALL) == []
+    told = capsys.readouterr().err
+    assert f"{finished[0]}: epoch 6 of 6, accuracy " in told
+    assert all((project / "logs" / f"{name}.log").is_file() for name in finished)
+
+
+@pytest.fixture
+def apart(monkeypatch):
+    """Makes workers unable to see the client's folder."""
+    see = worker.describe
+
+    def describe(token, dask_worker):
+        return dataclasses.replace(see(token, dask_worker), shares=False)
+
+    monkeypatch.setattr(train, "describe", describe)
+
+
+def test_without_a_shared_folder_the_client_writes_and_sends_what_a_run_starts_from(client, project, apart):
+    shutil.copytree(ROOT / "book" / "records", project / "book" / "records", ignore=lambda _, names: {
+        name for name in names if name not in ("cnn.json", "cnn.weights.h5")
+    })  # fmt: skip
+    config = run_config("cnn_batch_norm", epochs=1, train_size=32, test_size=20)
+    tasks = plan([config])
+    assert train_all(client, tasks) == {}
+    record = records.read(config)
+    assert str(records.standing(config, record)) in ("fresh", "confirmed")
+    assert record.provenance.inputs.weights == {"cnn": records.read(run_config("cnn")).provenance.weights}
+    assert not (project / "logs").exists()
+    written = record.path.stat().st_mtime_ns
+    assert train_all(client, tasks) == {}  # the workers have kept it, and the client has it already
+    assert record.path.stat().st_mtime_ns == written
+
+
+def test_a_run_that_fails_says_which_and_why_and_where_its_log_is(client, project, capsys):
+    keep(run_config("cnn"))  # its weights are no weights
+    bad, good = run_config("cnn_batch_norm", epochs=1, train_size=32, test_size=20), SMALL[0]
+    failures = train_all(client, plan([bad, good]))
+    name = records.record_name(bad)
+    assert set(failures) == {name}
+    log = project / "logs" / f"{name}.log"
+    assert f"; log: {log} on " in failures[name]
+    assert "Traceback" in log.read_text()
+    assert f"{name}: failed: {failures[name]}" in capsys.readouterr().err
+    assert records.read(good) is not None
+
+
+def test_workers_with_other_software_are_refused_by_name(client, project, monkeypatch, capsys):
+    here = worker.installed()
+    monkeypatch.setattr(train, "installed", lambda: {**here, "TensorFlow": "99.0", "data": "other"})
+    with pytest.raises(ClusterError, match="no worker of the cluster may be used"):
+        train_all(client, plan(SMALL))
+    told = capsys.readouterr().err
+    assert f"is refused: it has TensorFlow {here['TensorFlow']}, here 99.0; data {here['data']}, here other" in told
+
+
+def test_an_interruption_ends_the_processes_and_the_same_command_resumes(client, project, serial, monkeypatch):
+    heard = train.Display.hear
+
+    def interrupt(display, event):
+        if event.get("progress", {}).get("epoch") == 2:
+            raise KeyboardInterrupt
+        heard(display, event)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Display, "hear", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_all(client, plan(SMALL))
+    begun = [config for config in SMALL if records.interrupted(config)]
+    assert begun
+    assert train_all(client, plan(SMALL)) == {}  # waits for the locks, which the old processes hold until they end
+    assert results(project) == serial
+
+
+def test_the_command_trains_on_workers(project, serial, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_chosen", lambda names: SMALL)
+    monkeypatch.setattr(cli, "_print_result", lambda record: print(record.name))
+    assert cli.main(["train", "--workers", "2", "--threads", "1"]) == 0
+    assert results(project) == serial
+    assert len(capsys.readouterr().out.split()) == 3
+
+
+def test_the_command_says_if_nobody_answers(project, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_chosen", lambda names: SMALL)
+    monkeypatch.setattr(train, "ANSWER", 0.5)
+    assert cli.main(["train", "--scheduler", "tcp://127.0.0.1:9"]) == 1
+    assert "no scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def scheduler(root):
+    """A scheduler as the page on clusters starts it; gives its process and its address."""
+    file = root / "scheduler.json"
+    file.unlink(missing_ok=True)
+    command = [DASK, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file]
+    with started(command, root) as process:
+        while not (file.is_file() and file.read_text().endswith("}")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield process, json.loads(file.read_text())["address"]
+
+
+@contextlib.contextmanager
+def started(command, root):
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def workers(root, address):
+    """Two workers, each with a nanny."""
+    command = [DASK, "worker", address, "--nworkers", "2", "--nthreads", "1", "--memory-limit", "0", "--no-dashboard"]
+    return started([*command, "--local-directory", root / "scratch"], root)
+
+
+def train_here(root, address):
+    return subprocess.Popen([sys.executable, PROGRAM, address], cwd=root, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until_one_trains(root, process):
+    while not list((root / "checkpoints").glob("*/state.json")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+
+
+def moments(kind):
+    return [random.Random(f"{kind} {number}").uniform(0, 6) for number in range(MOMENTS)]
+
+
+@pytest.mark.parametrize("moment", moments("worker"))
+def test_a_killed_worker_costs_no_more_than_an_epoch(tmp_path, serial, moment):
+    root = new_project(tmp_path)
+    with scheduler(root) as (_, address), workers(root, address):
+        training = train_here(root, address)
+        wait_until_one_trains(root, training)
+        time.sleep(moment)
+        with connect(address) as client:
+            victims = client.run(os.getpid)
+        if victims:
+            os.kill(random.Random(moment).choice(sorted(victims.values())), signal.SIGKILL)
+        assert training.wait() == 0, training.stderr.read()
+        training.stderr.close()
+    assert results(root) == serial
+
+
+@pytest.mark.parametrize("moment", moments("client"))
+def test_a_killed_client_loses_no_finished_run(tmp_path, serial, moment):
+    root = new_project(tmp_path)
+    with scheduler(root) as (_, address), workers(root, address):
+        training = train_here(root, address)
+        wait_until_one_trains(root, training)
+        time.sleep(moment)
+        training.kill()
+        training.communicate()
+        before = [result for result in results(root) if result]
+        assert all(result in serial for result in before)
+        again = train_here(root, address)
+        assert again.wait() == 0, again.stderr.read()
+        again.stderr.close()
+    assert results(root) == serial
+
+
+@pytest.mark.parametrize("moment", moments("scheduler"))
+def test_a_killed_scheduler_loses_no_finished_run(tmp_path, serial, moment):
+    root = new_project(tmp_path)
+    with scheduler(root) as (process, address), workers(root, address):
+        training = train_here(root, address)
+        wait_until_one_trains(root, training)
+        time.sleep(moment)
+        process.kill()
+        _, told = training.communicate()
+        assert training.returncode == 0 or "the scheduler is gone" in told
+    with scheduler(root) as (_, address), workers(root, address):
+        training = train_here(root, address)
+        assert training.wait() == 0, training.stderr.read()
+        training.stderr.close()
+    assert results(root) == serial

@@ -1,0 +1,30 @@
+"""Trains small runs in this folder: `python train_small.py ADDRESS`, or `here` for this process, one thread each."""
+
+import sys
+
+from dcn_study.cluster.plan import plan, schedule
+from dcn_study.cluster.train import connect, train_all
+from dcn_study.errors import StudyError
+from dcn_study.runs import training
+from dcn_study.runs.catalogue import run_config
+
+SMALL = [run_config("mini_resnet", epochs=6, train_size=320, test_size=40, seed=seed) for seed in range(3)]
+
+
+def main(address):
+    tasks = plan(SMALL)
+    if address == "here":
+        training.use_threads(1)
+        for slot in schedule(tasks, 1):
+            training.train(slot.task.config, progress=False)
+        return 0
+    try:
+        with connect(address) as client:
+            return 1 if train_all(client, tasks, threads=1) else 0
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
