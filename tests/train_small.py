@@ -1,6 +1,9 @@
 """Trains small runs in this folder: `python train_small.py ADDRESS`, or `here` for this process, one thread each."""
 
+import os
 import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dcn_study.cluster.plan import plan, schedule
 from dcn_study.cluster.train import connect, train_all
@@ -8,7 +11,7 @@ from dcn_study.errors import StudyError
 from dcn_study.runs import training
 from dcn_study.runs.catalogue import run_config
 
-SMALL = [run_config("mini_resnet", epochs=6, train_size=320, test_size=40, seed=seed) for seed in range(3)]
+SMALL = [run_config("mini_resnet", epochs=5, train_size=320, test_size=40, seed=seed) for seed in range(2)]
 
 
 def main(address):

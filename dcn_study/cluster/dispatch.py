@@ -132,12 +132,15 @@ class _Dispatch:
     def _look(self) -> None:
         """Finds out which workers are new and which are gone."""
         with _connected():
-            present = set(self.client.scheduler_info(n_workers=-1)["workers"])
+            info = self.client.scheduler_info(n_workers=-1)
+            if self.client.status == "connecting":
+                return  # Dask tries for a while to reach the scheduler again
+            if self.client.status != "running" or "workers" not in info:
+                raise ClusterError(GONE)
+            present = set(info["workers"])
             new = present - self.known
             self.known = present
             self.free = (self.free & present) | (self.work.welcome(sorted(new)) if new else set())
-        if self.client.status != "running":
-            raise ClusterError(GONE)
         for worker in set(self.running) - present:
             self._lost(worker, "its worker is gone")
 

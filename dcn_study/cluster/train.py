@@ -87,7 +87,7 @@ def train_all(
     topic = f"dcn {client.id}"
     events: queue.SimpleQueue = queue.SimpleQueue()
     with tempfile.NamedTemporaryFile(dir=_checkpoints(), prefix=".client.") as token, Display(tasks) as display:
-        if client.dashboard_link and importlib.util.find_spec("bokeh"):
+        if importlib.util.find_spec("bokeh") and "dashboard" in client.scheduler_info()["services"]:
             display.say(f"dashboard: {client.dashboard_link}")
         client.subscribe_topic(topic, lambda event: events.put(event[1]))
         try:
