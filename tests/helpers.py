@@ -28,7 +28,7 @@ def current_inputs(config):
     return Inputs(code=code_sha256(), versions=versions(), data=data_sha256(config.data), weights=weights)
 
 
-def make(config, **provenance):
+def make(config, book=False, **provenance):
     """A record as if this run had been trained for one epoch."""
     origin = {
         "inputs": current_inputs(config),
@@ -48,13 +48,13 @@ def make(config, **provenance):
             losses=[2.3, 2.2], norms={"kernel": 1.0}, slots=[1.0], epochs=[FirstBatch(labels="", pixels=0.0)]
         ),
         provenance=Provenance(**origin),
-        path=records.record_path(config),
+        path=records.record_path(config, book=book),
     )
 
 
-def keep(config, **provenance):
+def keep(config, book=False, **provenance):
     """Writes such a record, and what stands for its weights."""
-    record = make(config, **provenance)
+    record = make(config, book, **provenance)
     records.write(record)
     record.weights_path.write_bytes(weights_of(config))
     return record

@@ -9,9 +9,9 @@ from helpers import ROOT, keep, make
 
 from dcn_study import cli
 from dcn_study.book import build, pages
-from dcn_study.errors import ConfigurationError
+from dcn_study.errors import ConfigurationError, RecordError
 from dcn_study.runs import confirmation, records, training
-from dcn_study.runs.catalogue import MEASUREMENTS, RUNS, SEEDS, book_runs, run_config
+from dcn_study.runs.catalogue import MEASUREMENTS, RUNS, SEEDS, SMOKE, book_runs, run_config
 
 
 @pytest.fixture
@@ -49,6 +49,8 @@ def no_kernel(monkeypatch):
         (["confirm", "dnn"], ["NAME must be one of"]),
         (["train", "cnn", "dnn"], ["NAME must be one of cnn, ", "Received: dnn"]),
         (["train", "--force"], ["--force is for named runs"]),
+        (["train", "--workers", "0"], ["--workers must be at least 1. Received: --workers 0"]),
+        (["train", "--threads", "-1"], ["--threads must be at least 1. Received: --threads -1"]),
     ],
 )
 def test_wrong_calls_exit_2_before_a_kernel_starts(clone, no_kernel, capsys, arguments, words):
@@ -58,7 +60,10 @@ def test_wrong_calls_exit_2_before_a_kernel_starts(clone, no_kernel, capsys, arg
         assert word in message
 
 
-@pytest.mark.parametrize("arguments", [[], ["burn"], ["run"], ["build", "--profile", "tiny"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["burn"], ["run"], ["build", "--profile", "tiny"], ["train", "--workers", "2", "--scheduler", "tcp://h:1"]],
+)
 def test_wrong_syntax_exits_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.main(arguments)
@@ -144,7 +149,7 @@ def trained(monkeypatch):
 
     def train(config, **how):
         calls.append((records.record_name(config), how))
-        return keep(config)
+        return keep(config, how["book"])
 
     monkeypatch.setattr(training, "train", train)
     return calls
@@ -154,14 +159,55 @@ def test_train_trains_named_runs_with_any_seed_into_the_book(clone, trained, cap
     assert cli.main(["train", "cnn_batch_norm-seed7", "cnn-seed7"]) == 0
     assert trained == [(name, {"book": True, "force": False}) for name in ("cnn-seed7", "cnn_batch_norm-seed7")]
     assert "plain 80.00 %" in capsys.readouterr().out
+    assert cli.main(["train", "cnn-seed7"]) == 0
+    assert len(trained) == 2  # it is there
+    assert "plain 80.00 %" in capsys.readouterr().out
 
 
 def test_train_trains_every_run_of_the_book_after_the_one_that_it_starts_from(clone, trained):
     assert cli.main(["train"]) == 0
     names = [name for name, _ in trained]
-    assert names == [records.record_name(config) for config in book_runs()]
+    assert set(names) == {records.record_name(config) for config in book_runs()}
     for run, seed in (("deformable_cnn", ""), ("cnn_batch_norm", "-seed1")):
         assert names.index(f"cnn{seed}") < names.index(f"{run}{seed}")
+
+
+def test_a_run_that_fails_leaves_the_others_alone_and_exits_1(clone, trained, monkeypatch, capsys):
+    train = training.train
+
+    def fail(config, **how):
+        if config.model == "mini_resnet" or config == run_config("cnn"):
+            raise RecordError("no luck")
+        return train(config, **how)
+
+    monkeypatch.setattr(training, "train", fail)
+    assert cli.main(["train", "cnn", "cnn_batch_norm", "cnn-seed1", "cnn_batch_norm-seed1"]) == 1
+    assert [name for name, _ in trained] == ["cnn-seed1", "cnn_batch_norm-seed1"]
+    told = capsys.readouterr().err
+    assert "dcn: cnn failed: no luck" in told
+    assert "dcn: cnn_batch_norm failed: it starts from cnn, which failed" in told
+
+
+def test_threads_are_set_before_anything_is_computed(clone, trained, monkeypatch):
+    monkeypatch.setattr(training, "use_threads", lambda threads: trained.append(threads))
+    assert cli.main(["train", "cnn", "--threads", "3"]) == 0
+    assert trained[0] == 3
+
+
+def test_a_dry_run_prints_the_plan_and_trains_nothing(clone, trained, capsys):
+    keep(run_config("cnn", seed=9), seconds=60.0)
+    keep(run_config("mini_resnet", seed=9), seconds=180.0)
+    assert cli.main(["train", "cnn", "cnn_batch_norm", "mini_resnet", "--dry-run", "--workers", "2"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:4] == [
+        ["cnn", "0", "0", "s", "10", "min"],
+        ["mini_resnet", "1", "0", "s", "30", "min"],
+        ["cnn_batch_norm", "0", "10", "min", "20", "min", "cnn"],
+    ]
+    assert " ".join(lines[5]) == "3 runs, done after 30 min on 2 workers"
+    assert cli.main(["train", "--dry-run", "--force"]) == 0
+    assert f"{len(book_runs())} runs, done after " in capsys.readouterr().out
+    assert trained == []
 
 
 def test_train_with_force_says_so(clone, trained):
@@ -201,8 +247,7 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
     page, parameters, output = calls[0]
     assert page == "cnn"
     assert parameters == {
-        "run": "cnn", "seeds": SEEDS, "epochs": 1, "train_size": 1000, "test_size": 500, "learning_rate": 1e-4,
-        "train_on": "scaled", "force": True,
+        **SMOKE, "run": "cnn", "seeds": SEEDS, "learning_rate": 1e-4, "train_on": "scaled", "force": True,
     }  # fmt: skip
     assert output.parent == clone / "runs"
     assert str(output) in capsys.readouterr().out

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -156,13 +157,24 @@ def test_the_command_says_if_nobody_answers(project, monkeypatch, capsys):
     assert "no scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
+SCHEDULER = ("scheduler", "--host", "127.0.0.1", "--port", "0")
+WORKER = ("worker", "ADDRESS", "--nworkers", "2", "--nthreads", "1", "--memory-limit", "0")
+
+
+@pytest.mark.parametrize("tested", [SCHEDULER, WORKER])
+def test_the_commands_of_the_page_are_the_tested_ones(tested):
+    page = json.loads((ROOT / "notebooks" / "cluster.ipynb").read_text(encoding="utf-8"))
+    text = "".join(line for cell in page["cells"] for line in cell["source"])
+    (command,) = re.findall(rf"^\.venv/bin/dask {tested[0]} (.*)$", text, flags=re.MULTILINE)
+    assert re.findall(r"--[a-z-]+", command) == [part for part in tested if part.startswith("--")]
+
+
 @contextlib.contextmanager
 def scheduler(root):
     """A scheduler as the page on clusters starts it; gives its process and its address."""
     file = root / "scheduler.json"
     file.unlink(missing_ok=True)
-    command = [DASK, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file]
-    with started(command, root) as process:
+    with started([DASK, *SCHEDULER, "--no-dashboard", "--scheduler-file", file], root) as process:
         while not (file.is_file() and file.read_text().endswith("}")):
             assert process.poll() is None
             time.sleep(0.05)
@@ -185,8 +197,8 @@ def started(command, root):
 
 def workers(root, address):
     """Two workers, each with a nanny."""
-    command = [DASK, "worker", address, "--nworkers", "2", "--nthreads", "1", "--memory-limit", "0", "--no-dashboard"]
-    return started([*command, "--local-directory", root / "scratch"], root)
+    command = [address if part == "ADDRESS" else part for part in WORKER]
+    return started([DASK, *command, "--no-dashboard", "--local-directory", root / "scratch"], root)
 
 
 def train_here(root, address):

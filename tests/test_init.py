@@ -52,7 +52,7 @@ def test_the_wheel_is_the_library_and_nothing_else(tmp_path):
     assert all(name.endswith(".py") for name in names if name.startswith("dcn/"))
 
 
-ROOMS = ("errors", "names", "runs", "experiments", "show", "book", "cli")
+ROOMS = ("errors", "names", "runs", "cluster", "experiments", "show", "book", "cli")
 
 
 def room(module):

@@ -75,6 +75,9 @@ PAGES: dict[str, Page] = {
     "again": Page("again"),
     "status": Page("status"),
     "operators": Page("operators", measurement="bench"),
+    "cluster": Page(
+        "cluster", measurement="scale", smoke={"workers": 1, "empty_jobs": 20, "sleeping_jobs": 4, "sleep": 0.01}
+    ),
     "runtime": Page(
         "runtime",
         measurement="runtime",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,9 +29,9 @@ def scale(*, workers: int, empty_jobs: int, sleeping_jobs: int, sleep: float, fo
         force: whether to measure although there is a record.
 
     Returns:
-        A measurement with the results "rows", one per number of workers: seconds for all empty and for all sleeping
-        jobs, milliseconds per empty job, the share of the workers' time spent asleep, and the largest resident memory
-        of scheduler and client, in bytes.
+        A measurement with the results "dask", its version, and "rows", one per number of workers: seconds for all
+        empty and for all sleeping jobs, milliseconds per empty job, the share of the workers' time spent asleep, and
+        the resident memory of scheduler and client after all jobs, in bytes.
 
     Raises:
         ConfigurationError: if a parameter breaks its rule.
@@ -44,7 +45,8 @@ def scale(*, workers: int, empty_jobs: int, sleeping_jobs: int, sleep: float, fo
     sizes = [2**power for power in range(workers.bit_length())]
 
     def measure() -> dict[str, Any]:
-        return {"rows": [_measure(size, empty_jobs, sleeping_jobs, sleep) for size in tqdm(sizes, desc="clusters")]}
+        rows = [_measure(size, empty_jobs, sleeping_jobs, sleep) for size in tqdm(sizes, desc="clusters")]
+        return {"dask": importlib.metadata.version("distributed"), "rows": rows}
 
     parameters = {"workers": workers, "empty_jobs": empty_jobs, "sleeping_jobs": sleeping_jobs, "sleep": sleep}
     return records.measurement("scale", parameters, measure, force=force)

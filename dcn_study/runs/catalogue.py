@@ -102,10 +102,14 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
     "sensitivity": {"draws": 5, "images": TEST_IMAGES},
     "robustness": {"zooms": 7, "shifts": 9, "images": 500},
     "bench": {"repeats": 15},
+    "scale": {"workers": 16, "empty_jobs": 10_000, "sleeping_jobs": 1000, "sleep": 0.1},
 }
 
 # The command that takes a measurement again.
-REMEASURE = {name: f"dcn run {name} --force" for name in MEASUREMENTS} | {"bench": "dcn bench --record"}
+REMEASURE = {name: f"dcn run {name} --force" for name in MEASUREMENTS} | {
+    "bench": "dcn bench --record",
+    "scale": "dcn run cluster --force",
+}
 
 # What the profile "smoke" changes in every run: enough to see that all of it works, in seconds. Six whole batches.
 SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 192, "test_size": 100}

@@ -24,6 +24,7 @@ RUN_CODE = (*_MODELS, *(f"dcn_study.runs.{name}" for name in ("data", "networks"
 MEASUREMENT_CODE = {
     "runtime": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "runtime", "timing"))),
     "bench": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "bench", "timing"))),
+    "scale": ("dcn_study.cluster.dispatch", "dcn_study.experiments.scale"),
     "offsets": (*RUN_CODE, "dcn_study.experiments.offsets"),
     "sensitivity": (*RUN_CODE, "dcn_study.experiments.sensitivity"),
     "robustness": (*RUN_CODE, "dcn_study.experiments.robustness"),

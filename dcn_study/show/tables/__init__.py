@@ -12,7 +12,7 @@ from dcn_study.show.tables.accuracies import (
 )
 from dcn_study.show.tables.networks import layers, models, multiply_adds
 from dcn_study.show.tables.origin import measurements, parameters, provenance, status
-from dcn_study.show.tables.times import bench, memory, runtime, training_cost
+from dcn_study.show.tables.times import bench, memory, runtime, scale, training_cost
 
 __all__ = [
     "accuracy",
@@ -28,6 +28,7 @@ __all__ = [
     "parameters",
     "provenance",
     "runtime",
+    "scale",
     "seen",
     "selection",
     "side_by_side",

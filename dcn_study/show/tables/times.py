@@ -11,7 +11,7 @@ from dcn_study.runs.configuration import TRAIN_IMAGES
 from dcn_study.runs.records import Measurement
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["bench", "memory", "runtime", "training_cost"]
+__all__ = ["bench", "memory", "runtime", "scale", "training_cost"]
 
 
 def runtime(times: pd.DataFrame) -> pd.DataFrame:
@@ -82,3 +82,21 @@ def bench(measured: Measurement) -> pd.DataFrame:
     rows = {label.strip(): values for label, values in ratios(measured.results).items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*shapes, "geometric mean"])
     return with_corner(frame.round(2), "ratio of medians, by shape (batch x channels x side x filters)")
+
+
+def scale(measured: Measurement) -> pd.DataFrame:
+    """Returns what handing out jobs costs, one row per number of workers.
+
+    Args:
+        measured: as `scale.scale` returns it.
+    """
+    rows = {
+        row["workers"]: {
+            "overhead per job (ms)": f"{row['milliseconds']:.1f}",
+            "time asleep": f"{100 * row['utilisation']:.0f} %",
+            "memory, scheduler (MB)": f"{row['scheduler_bytes'] / 1e6:,.0f}",
+            "memory, client (MB)": f"{row['client_bytes'] / 1e6:,.0f}",
+        }
+        for row in measured.results["rows"]
+    }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "workers")
