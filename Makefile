@@ -10,7 +10,7 @@ book: $(INSTALLED) ## build the book from the committed records: _build/html/ind
 	$(BIN)/dcn build
 
 test: lint ## install all that is needed and pass the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff check .

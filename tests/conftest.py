@@ -4,6 +4,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import filelock
 import numpy as np
 import pytest
 from helpers import ROOT, inside
@@ -12,12 +13,13 @@ from helpers import ROOT, inside
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 3e-2, "float16": 4e-3}
 
 
+# The files that take longest, in the order in which workers take them; then all others.
+LONGEST = ("test_book", "test_cluster", "test_deform_conv2d", "test_browser")
+
+
 def pytest_collection_modifyitems(items):
-    """Keeps together what shares slow fixtures when several processes run the tests, the longest first."""
-    for item in items:
-        group = "book" if "built" in item.fixturenames else item.module.__name__
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: "built" not in item.fixturenames)
+    """Puts the longest files first, so that the workers of pytest-xdist end at about the same time."""
+    items.sort(key=lambda item: LONGEST.index(name) if (name := item.module.__name__) in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
@@ -60,15 +62,23 @@ def browser_path():
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, browser_path):
-    """A copy of the project in which the smoke book was built once, and printed if there is a browser."""
+    """A copy of the project in which the smoke book was built once, and printed if there is a browser.
+
+    All workers of pytest-xdist share it.
+    """
     from dcn_study import cli
 
-    root, here = tmp_path_factory.mktemp("clone"), ROOT
-    for name in ("notebooks", "book"):
-        shutil.copytree(here / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    shutil.copy(here / "_config.yml", root)
-    with inside(root):
-        assert cli.main(["build", "--profile", "smoke", *(["--pdf"] if browser_path else [])]) == 0
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "clone"
+    with filelock.FileLock(root.with_suffix(".lock")):
+        if not (root / "built").is_file():
+            shutil.rmtree(root, ignore_errors=True)
+            for name in ("notebooks", "book"):
+                shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+            shutil.copy(ROOT / "_config.yml", root)
+            with inside(root):
+                assert cli.main(["build", "--profile", "smoke", *(["--pdf"] if browser_path else [])]) == 0
+            (root / "built").touch()
     return root
 
 

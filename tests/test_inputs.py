@@ -88,7 +88,7 @@ def test_all_versions_of_python_give_one_digest():
 KEEPERS = {
     "dcn", "dcn.ops", "dcn.ops.roi_pooling", "dcn_study", "dcn_study.errors", "dcn_study.names", "dcn_study.runs",
     *(f"dcn_study.runs.{name}" for name in (
-        "catalogue", "configuration", "files", "inputs", "published", "records", "witness",
+        "catalogue", "configuration", "files", "inputs", "progress", "published", "records", "witness",
     )),
 }  # fmt: skip
 

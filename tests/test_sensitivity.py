@@ -65,7 +65,7 @@ def test_models_are_evaluated_once_and_the_result_goes_stale_with_their_weights(
     assert str(records.measurement_standing("sensitivity", small)) == "fresh"  # the same weights
     record.weights_path.write_bytes(b"others")
     told = "stale: cnn, which it evaluates, is stale: cnn.weights.h5 has other content"
-    assert str(records.measurement_standing("sensitivity", small)) == told
+    assert str(records.measurement_standing("sensitivity", small)).startswith(told)
     keep(run_config("cnn"), weights="trained again")
     assert "weights of cnn" in records.measurement_standing("sensitivity", small).changes
 

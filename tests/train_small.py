@@ -8,15 +8,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from dcn_study.cluster.plan import plan, schedule
 from dcn_study.cluster.train import connect, train_all
 from dcn_study.errors import StudyError
-from dcn_study.runs import training
 from dcn_study.runs.catalogue import run_config
 
-SMALL = [run_config("mini_resnet", epochs=5, train_size=320, test_size=40, seed=seed) for seed in range(2)]
+SMALL = [run_config("mini_resnet", epochs=5, train_size=160, test_size=40, seed=seed) for seed in range(2)]
 
 
 def main(address):
     tasks = plan(SMALL)
     if address == "here":
+        from dcn_study.runs import training
+
         training.use_threads(1)
         for slot in schedule(tasks, 1):
             training.train(slot.task.config, progress=False)

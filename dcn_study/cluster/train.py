@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import dask
 from distributed import Client, LocalCluster
 
 from dcn_study.cluster.dispatch import ClusterError, dispatch
@@ -32,6 +33,8 @@ ANSWER = 10.0  # seconds for a scheduler to answer
 def local(workers: int, threads: int) -> Iterator[Client]:
     """Gives a client of a new cluster on this machine, reachable from this machine alone."""
     with (
+        # A nanny would set OMP_NUM_THREADS and the like in the environment of this process, for good.
+        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=threads,
