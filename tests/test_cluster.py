@@ -28,7 +28,9 @@ from dcn_study.runs.catalogue import run_config
 
 PROGRAM = Path(__file__).with_name("train_small.py")
 DASK = Path(sys.executable).with_name("dask")
-MOMENTS = int(os.environ.get("DCN_KILLS", "1"))  # at how many random moments each process is killed
+# At how many random moments each kind of process is killed, in trials of their own; 0: all kinds in one trial.
+KILLS = int(os.environ.get("DCN_KILLS", "0"))
+ALL_VICTIMS = ("scheduler", "client", "worker")
 
 
 def new_project(root):
@@ -80,7 +82,7 @@ def test_the_command_gives_the_records_of_serial_runs_bit_by_bit(project, serial
     assert set(finished) == {records.record_name(config) for config in SMALL}
     assert {records.read(config).provenance.machine.threads for config in SMALL} == {1}
     assert plan(SMALL) == []
-    assert f"{finished[0]}: epoch 5 of 5, accuracy " in capsys.readouterr().err
+    assert f"{finished[0]}: epoch 10 of 10, accuracy " in capsys.readouterr().err
     assert all((project / "logs" / f"{name}.log").is_file() for name in finished)
 
 
@@ -202,65 +204,47 @@ def workers(root, address):
     return started([DASK, *command, "--no-dashboard", "--local-directory", root / "scratch"], root)
 
 
+@contextlib.contextmanager
 def train_here(root, address):
-    return subprocess.Popen([sys.executable, PROGRAM, address], cwd=root, stderr=subprocess.PIPE, text=True)
+    """The client, as a process; gives it once a run has a checkpoint, or all are finished."""
+    with subprocess.Popen([sys.executable, PROGRAM, address], cwd=root, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list((root / "checkpoints").glob("*/state.json")):
+            time.sleep(0.02)
+        yield process
 
 
-def wait_until_one_trains(root, process):
-    while not list((root / "checkpoints").glob("*/state.json")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
+def kill_a_worker(address, random):
+    with connect(address) as client:
+        found = client.run(os.getpid)
+    if found:
+        os.kill(random.choice(sorted(found.values())), signal.SIGKILL)
 
 
-def moments(kind):
-    return [random.Random(f"{kind} {number}").uniform(0, 3) for number in range(MOMENTS)]
-
-
-@pytest.mark.parametrize("moment", moments("worker"))
-def test_a_killed_worker_costs_no_more_than_an_epoch(tmp_path, serial, moment):
-    root = new_project(tmp_path)
-    with scheduler(root) as (_, address), workers(root, address):
-        training = train_here(root, address)
-        wait_until_one_trains(root, training)
-        time.sleep(moment)
-        with connect(address) as client:
-            victims = client.run(os.getpid)
-        if victims:
-            os.kill(random.Random(moment).choice(sorted(victims.values())), signal.SIGKILL)
-        assert training.wait() == 0, training.stderr.read()
-        training.stderr.close()
-    assert results(root) == serial
-
-
-@pytest.mark.parametrize("moment", moments("client"))
-def test_a_killed_client_loses_no_finished_run(tmp_path, serial, moment):
-    root = new_project(tmp_path)
-    with scheduler(root) as (_, address), workers(root, address):
-        training = train_here(root, address)
-        wait_until_one_trains(root, training)
-        time.sleep(moment)
-        training.kill()
-        training.communicate()
-        before = [result for result in results(root) if result]
-        assert all(result in serial for result in before)
-        again = train_here(root, address)
-        assert again.wait() == 0, again.stderr.read()
-        again.stderr.close()
-    assert results(root) == serial
-
-
-@pytest.mark.parametrize("moment", moments("scheduler"))
-def test_a_killed_scheduler_loses_no_finished_run(tmp_path, serial, moment):
-    root = new_project(tmp_path)
-    with scheduler(root) as (process, address), workers(root, address):
-        training = train_here(root, address)
-        wait_until_one_trains(root, training)
-        time.sleep(moment)
-        process.kill()
-        _, told = training.communicate()
-        assert training.returncode == 0 or "the scheduler is gone" in told
-    with scheduler(root) as (_, address), workers(root, address):
-        training = train_here(root, address)
-        assert training.wait() == 0, training.stderr.read()
-        training.stderr.close()
+@pytest.mark.parametrize("number", range(max(1, KILLS)))
+@pytest.mark.parametrize("victims", [("scheduler",), ("client",), ("worker",)] if KILLS else [ALL_VICTIMS])
+def test_whatever_is_killed_the_records_equal_serial_ones(tmp_path, serial, victims, number):
+    """Processes are killed at random moments; where one ends the command, the same command is given again."""
+    chance, root = random.Random(f"{victims} {number}"), new_project(tmp_path)
+    for victim in victims:
+        with (
+            scheduler(root) as (scheduling, address),
+            workers(root, address),
+            train_here(root, address) as training,
+        ):
+            time.sleep(chance.uniform(0, 1 if len(victims) > 1 else 4))
+            if victim == "worker":
+                kill_a_worker(address, chance)
+            else:
+                {"scheduler": scheduling, "client": training}[victim].kill()
+            told = training.communicate()[1]
+            finished = [result for result in results(root) if result]
+            assert all(result in serial for result in finished)
+            if victim == "worker":
+                assert training.returncode == 0, told
+            elif victim == "scheduler" and training.returncode != 0:
+                assert "the scheduler is gone" in told
+    if victims[-1] != "worker":
+        with scheduler(root) as (_, address), workers(root, address), train_here(root, address) as training:
+            told = training.communicate()[1]
+            assert training.returncode == 0, told
     assert results(root) == serial

@@ -10,7 +10,7 @@ from dcn_study.cluster.train import connect, train_all
 from dcn_study.errors import StudyError
 from dcn_study.runs.catalogue import run_config
 
-SMALL = [run_config("mini_resnet", epochs=5, train_size=160, test_size=40, seed=seed) for seed in range(2)]
+SMALL = [run_config("mini_resnet", epochs=10, train_size=160, test_size=40, seed=seed) for seed in range(2)]
 
 
 def main(address):
