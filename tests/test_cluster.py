@@ -15,14 +15,15 @@ from pathlib import Path
 
 import distributed
 import pytest
-from helpers import ROOT, inside, keep
+from helpers import ROOT, inside, keep, make, weights_of
 from train_small import SMALL
 
 from dcn_study import cli
 from dcn_study.cluster import train, worker
 from dcn_study.cluster.dispatch import ClusterError
-from dcn_study.cluster.plan import plan
+from dcn_study.cluster.plan import Task, plan
 from dcn_study.cluster.train import connect, train_all
+from dcn_study.errors import RecordError
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import run_config
 
@@ -111,6 +112,29 @@ def test_without_a_shared_folder_the_client_writes_and_sends_what_a_run_starts_f
     written = record.path.stat().st_mtime_ns
     assert train_all(client, tasks) == {}  # the workers have kept it, and the client has it already
     assert record.path.stat().st_mtime_ns == written
+
+
+def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
+    config = SMALL[0]
+    made = make(config)
+    work = object.__new__(train._Training)  # noqa: SLF001
+    weights = weights_of(config)
+    records.write(made)
+    content = made.path.read_bytes()
+    made.path.unlink()
+    for record, given, told in (
+        (content, b"other", "does not hold here: weights"),
+        (content[:-9], weights, "is not a valid record"),
+    ):
+        with pytest.raises(RecordError, match=told):
+            work.finish(Task(config, made.name, "key"), worker.Files(made.path.name, record, given))
+    other = run_config("mini_resnet", epochs=1, train_size=64, test_size=40)
+    with pytest.raises(RecordError, match="does not hold here: configuration"):
+        work.finish(Task(other, "other", "key"), worker.Files(made.path.name, content, weights))
+    monkeypatch.setattr(records, "versions", lambda: {"Keras": "99.0"})
+    with pytest.raises(RecordError, match=r"does not hold here: .*Keras .*, now 99\.0"):
+        work.finish(Task(config, made.name, "key"), worker.Files(made.path.name, content, weights))
+    assert not list(made.path.parent.iterdir())
 
 
 def test_a_run_that_fails_says_which_and_why_and_where_its_log_is(client, project, capsys):

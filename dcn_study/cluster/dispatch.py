@@ -188,6 +188,7 @@ class _Dispatch:
         """Puts the job of a worker that is gone back, unless it has taken too many workers with it."""
         place, future = self.running.pop(worker)
         future.cancel()
+        self.known.discard(worker)  # if it is there after all, it is welcomed anew
         job = place[1]
         self.attempts[job.name] += 1
         if self.attempts[job.name] < DEATHS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import logging
 import queue
@@ -158,18 +159,23 @@ class _Training:
             threads=self.threads or visit.threads,
             # A later attempt resumes what an earlier one has begun from nothing.
             force=self.force and not (attempt and visit.shares and records.interrupted(job.config)),
-            initial=Files.read(root, str(initial.path.relative_to(root))) if initial and not visit.shares else None,
+            initial=Files.read(initial.path) if initial and not visit.shares else None,
             topic=self.topic,
         )
         self.display.start(job.name, worker)
         return train, (request,)
 
     def finish(self, job: Task, result: Files) -> None:
-        root = project_root()
-        result.write(root)
-        record = records.read(job.config, book=is_named(job.config))
-        if record is None or record.config != job.config:
-            raise RecordError(f"{root / result.path}.json is not the record of run {job.name}")
+        path = records.record_path(job.config, book=is_named(job.config))
+        record = records.parse(result.record, path)
+        changes = record.provenance.inputs.changes(records.current_inputs(job.config))
+        if record.config != job.config:
+            changes.append("configuration")
+        if record.provenance.weights != hashlib.sha256(result.weights).hexdigest():
+            changes.append("weights")
+        if changes:
+            raise RecordError(f"the worker sent a record that does not hold here: {'; '.join(changes)}")
+        result.write(path)
         self.display.finish(job.name)
         self.finished(record)
 

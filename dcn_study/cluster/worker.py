@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -41,25 +42,25 @@ class RunError(StudyError):
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """A record and the weights next to it: their path in the project, without ending, and their content."""
+    """The content of a record and of the weights next to it; `name` is the record's file name."""
 
-    path: str
+    name: str
     record: bytes
     weights: bytes
 
     @classmethod
-    def read(cls, root: Path, record: str) -> Files:
-        path = Path(record).with_suffix("")
-        weights = (root / path).with_suffix(".weights.h5")
-        return cls(str(path), (root / record).read_bytes(), weights.read_bytes())
+    def read(cls, record: Path) -> Files:
+        return cls(record.name, record.read_bytes(), record.with_suffix(".weights.h5").read_bytes())
 
-    def write(self, root: Path) -> None:
+    def write(self, record: Path) -> None:
         """Writes both, each whole or not at all, the weights first: a record without its weights would not hold."""
-        for ending, content in ((".weights.h5", self.weights), (".json", self.record)):
-            path = root / f"{self.path}{ending}"
+        for path, content in ((record.with_suffix(".weights.h5"), self.weights), (record, self.record)):
             if not path.is_file() or path.read_bytes() != content:
                 with replacing(path) as temporary:
                     temporary.write_bytes(content)
+
+    def sha256(self) -> str:
+        return hashlib.sha256(self.record + self.weights).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +122,7 @@ def train(request: Request) -> Files:
         RunError: if the run fails.
     """
     worker, key = get_worker(), _current_key()
-    root = Path(request.root) if request.root else _own_project(Path(worker.local_directory))
-    if request.initial is not None and not request.root:
-        request.initial.write(root)
+    root = Path(request.root) if request.root else _own_project(Path(worker.local_directory), request.initial)
     log = root / "logs" / f"{request.name}.log"
     log.parent.mkdir(exist_ok=True)
     last: dict[str, Any] = {}
@@ -137,7 +136,7 @@ def train(request: Request) -> Files:
         raise RunError(f"{last['error']}; {where}")
     if "record" not in last:
         raise RunError(f"its process ended with exit code {process.returncode}; {where}")
-    return Files.read(root, last["record"])
+    return Files.read(root / last["record"])
 
 
 def _current_key() -> str:
@@ -146,11 +145,16 @@ def _current_key() -> str:
     return thread_state.key
 
 
-def _own_project(folder: Path) -> Path:
-    """Returns a project without records in the folder of this worker, for as long as the worker lives."""
-    root = folder / "project"
+def _own_project(folder: Path, initial: Files | None) -> Path:
+    """Returns a project in the folder of this worker, kept while the worker lives.
+
+    There is one for each run from whose weights others start, so that a record made from other weights is not found.
+    """
+    root = folder / (f"project-{initial.sha256()[:12]}" if initial else "project")
     (root / "book").mkdir(parents=True, exist_ok=True)
     (root / "_config.yml").touch()
+    if initial is not None:
+        initial.write(root / "book" / "records" / initial.name)
     return root
 
 

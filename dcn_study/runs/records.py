@@ -46,6 +46,7 @@ __all__ = [
     "measurement_path",
     "measurement_standing",
     "missing",
+    "parse",
     "read",
     "read_measurement",
     "record_path",
@@ -354,16 +355,36 @@ def write(record: Record | Measurement) -> None:
 _Kind = TypeVar("_Kind", Record, Measurement)
 
 
+def parse(content: bytes, path: Path) -> Record:
+    """Returns the record of a run from the content of its file.
+
+    Args:
+        content: of the file.
+        path: where the file is or will be.
+
+    Raises:
+        RecordError: if it is no valid record.
+    """
+    return _parse(content, path, Record)
+
+
 def _read(path: Path, kind: type[_Kind]) -> _Kind:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return _parse(path.read_bytes(), path, kind)
+    except OSError as error:
+        raise RecordError(f"{path} is not a valid record: {error}") from error
+
+
+def _parse(text: bytes, path: Path, kind: type[_Kind]) -> _Kind:
+    try:
+        content = json.loads(text)
         seal = content.pop("sha256", None) if isinstance(content, dict) else None
         record = kind.model_validate(content)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the whole file"
         raise RecordError(f"{path} is not a valid record: {field}: {first['msg']}") from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise RecordError(f"{path} is not a valid record: {error}") from error
     if seal != _seal(content):
         raise RecordError(f"{path} was edited: its content has another SHA-256 than it states")
