@@ -177,6 +177,22 @@ def test_an_interruption_ends_the_processes_and_the_same_command_resumes(client,
     assert results(project) == serial
 
 
+def test_ctrl_c_is_one_line_and_the_same_command_resumes(project, serial):
+    """The signal reaches all processes of a terminal, as this one does all processes of a group."""
+    command = [sys.executable, PROGRAM, "local"]
+    with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True) as training:
+        while not list((project / "checkpoints").glob("*/state.json")):
+            assert training.poll() is None
+            time.sleep(0.02)
+        os.killpg(training.pid, signal.SIGINT)
+        told = training.communicate()[1]
+    assert training.returncode == 130
+    assert "Traceback" not in told
+    assert any(records.interrupted(config) for config in SMALL)
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    assert results(project) == serial
+
+
 def test_the_command_says_if_nobody_answers(project, monkeypatch, capsys):
     monkeypatch.setattr(cli, "_chosen", lambda names: SMALL)
     monkeypatch.setattr(train, "ANSWER", 0.5)

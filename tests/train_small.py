@@ -1,4 +1,7 @@
-"""Trains small runs in this folder: `python train_small.py ADDRESS`, or `here` for this process, one thread each."""
+"""Trains small runs in this folder, one thread each: `python train_small.py ADDRESS`.
+
+The address is that of a Dask scheduler; or "local", for two new workers; or "here", for this process.
+"""
 
 import os
 import sys
@@ -6,7 +9,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dcn_study.cluster.plan import plan, schedule
-from dcn_study.cluster.train import connect, train_all
+from dcn_study.cluster.train import connect, local, train_all
 from dcn_study.errors import StudyError
 from dcn_study.runs.catalogue import run_config
 
@@ -23,11 +26,13 @@ def main(address):
             training.train(slot.task.config, progress=False)
         return 0
     try:
-        with connect(address) as client:
+        with local(2, 1) if address == "local" else connect(address) as client:
             return 1 if train_all(client, tasks, threads=1) else 0
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ class Display:
 
     def start(self, run: str, worker: str) -> None:
         if self.terminal:
-            self.bars[run] = tqdm(desc=run, bar_format="{desc}: {postfix}", leave=False)
-            self.bars[run].set_postfix_str(f"starts on {worker}")
+            self.bars[run] = tqdm(bar_format="{desc}", leave=False)
+            self._show(run, f"starts on {worker}")
         else:
             self.say(f"{run}: starts on {worker}")
 
@@ -80,7 +80,7 @@ class Display:
 
     def _show(self, run: str, text: str, whole: bool = True) -> None:
         if run in self.bars:
-            self.bars[run].set_postfix_str(text)
+            self.bars[run].set_description_str(f"{run}: {text}")
         elif not self.terminal and whole:
             self.say(f"{run}: {text}")
 

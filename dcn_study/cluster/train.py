@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import logging
 import queue
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,17 +27,15 @@ from dcn_study.runs.records import Record
 
 __all__ = ["connect", "local", "train_all"]
 
-
 ANSWER = 10.0  # seconds for a scheduler to answer
 
 
 @contextlib.contextmanager
 def local(workers: int, threads: int) -> Iterator[Client]:
     """Gives a client of a new cluster on this machine, reachable from this machine alone."""
-    with (
-        # A nanny would set OMP_NUM_THREADS and the like in the environment of this process, for good.
-        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
-        LocalCluster(
+    # A nanny would set OMP_NUM_THREADS and the like in the environment of this process, for good.
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}), _deaf_to_interrupts():
+        cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=threads,
             processes=True,
@@ -44,10 +43,22 @@ def local(workers: int, threads: int) -> Iterator[Client]:
             dashboard_address="127.0.0.1:0",
             memory_limit=0,  # runs have processes of their own, and Dask does not weigh them
             silence_logs=logging.CRITICAL,  # a worker that dies is reported here
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+        )
+    with cluster, Client(cluster) as client:
         yield client
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Lets the processes that are started meanwhile ignore Ctrl+C, which reaches all processes of a terminal.
+
+    This process ends them.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
