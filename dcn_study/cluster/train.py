@@ -14,6 +14,7 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
+from tqdm import tqdm
 
 from dcn_study.cluster.dispatch import ClusterError, dispatch
 from dcn_study.cluster.display import Display
@@ -188,7 +189,8 @@ class _Training:
             raise RecordError(f"the worker sent a record that does not hold here: {'; '.join(changes)}")
         result.write(path)
         self.display.finish(job.name)
-        self.finished(record)
+        with tqdm.external_write_mode():  # what it prints goes above the bars
+            self.finished(record)
 
     def fail(self, job: Task, reason: str) -> None:
         self.failures[job.name] = reason
