@@ -101,6 +101,20 @@ def page(browser):
     page.close()
 
 
+@pytest.fixture(scope="module")
+def client():
+    """A client of two Dask workers in this process; the runs that they train have processes of their own."""
+    import distributed
+
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
 @pytest.fixture(autouse=True)
 def any_order():
     """Undoes what training switches on for its whole process, so that no test depends on those before it."""

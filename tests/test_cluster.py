@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import distributed
 import pytest
 from helpers import ROOT, inside, keep, make, weights_of
 from train_small import SMALL
@@ -59,18 +58,6 @@ def serial(tmp_path_factory):
     found = results(root)
     assert all(found)
     return found
-
-
-@pytest.fixture(scope="module")
-def client():
-    """Two workers in this process; the runs have processes of their own."""
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
 
 
 def test_the_command_gives_the_records_of_serial_runs_bit_by_bit(project, serial, monkeypatch, capsys):

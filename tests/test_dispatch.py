@@ -50,31 +50,19 @@ class Noted:
         self.heard.append(event)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Two workers in this process."""
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
-
-
-def test_earlier_jobs_are_taken_first_and_each_worker_has_one(cluster):
+def test_earlier_jobs_are_taken_first_and_each_worker_has_one(client):
     work = Noted(**{f"job{number}": lambda _: time.sleep(0.05) for number in range(8)})
     jobs = [Job(f"job{number}") for number in range(8)]
-    dispatch(cluster, jobs, work)
+    dispatch(client, jobs, work)
     assert [name for name, _, _ in work.started] == [job.name for job in jobs]
     assert sorted(work.finished) == [job.name for job in jobs]
     assert {worker for _, worker, _ in work.started} == set(work.welcomed)
     assert len(work.welcomed) == 2
 
 
-def test_a_job_waits_for_the_one_that_it_names(cluster):
+def test_a_job_waits_for_the_one_that_it_names(client):
     work = Noted(first=lambda _: time.sleep(0.2))
-    dispatch(cluster, [Job("later", after="first"), Job("first"), Job("other")], work)
+    dispatch(client, [Job("later", after="first"), Job("first"), Job("other")], work)
     assert [name for name, _, _ in work.started] == ["first", "other", "later"]
     assert work.finished.index("first") < work.finished.index("later")
 
@@ -83,10 +71,10 @@ def fail(_):
     raise StudyError("no luck; log: here")
 
 
-def test_a_job_that_fails_takes_only_those_along_that_wait_for_it(cluster):
+def test_a_job_that_fails_takes_only_those_along_that_wait_for_it(client):
     work = Noted(bad=fail)
     jobs = [Job("bad"), Job("next", after="bad"), Job("last", after="next"), Job("good"), Job("fine", after="good")]
-    dispatch(cluster, jobs, work)
+    dispatch(client, jobs, work)
     assert sorted(work.finished) == ["fine", "good"]
     assert work.failed == {
         "bad": "no luck; log: here",
@@ -95,28 +83,28 @@ def test_a_job_that_fails_takes_only_those_along_that_wait_for_it(cluster):
     }
 
 
-def test_a_result_or_a_start_that_is_refused_is_a_failure(cluster):
+def test_a_result_or_a_start_that_is_refused_is_a_failure(client):
     work = Noted()
     work.finish = lambda job, result: fail(job)
-    dispatch(cluster, [Job("one"), Job("two", after="one")], work)
+    dispatch(client, [Job("one"), Job("two", after="one")], work)
     assert set(work.failed) == {"one", "two"}
     work = Noted()
     work.start = lambda job, worker, attempt: fail(job)
-    dispatch(cluster, [Job("three")], work)
+    dispatch(client, [Job("three")], work)
     assert work.failed == {"three": "no luck; log: here"}
 
 
-def test_refused_workers_take_no_jobs(cluster):
+def test_refused_workers_take_no_jobs(client):
     work = Noted()
-    work.accepted = {next(iter(cluster.scheduler_info()["workers"]))}
-    dispatch(cluster, [Job(f"some{number}") for number in range(5)], work)
+    work.accepted = {next(iter(client.scheduler_info()["workers"]))}
+    dispatch(client, [Job(f"some{number}") for number in range(5)], work)
     assert {worker for _, worker, _ in work.started} == work.accepted
     assert len(work.finished) == 5
 
 
-def test_reports_are_heard(cluster):
+def test_reports_are_heard(client):
     events = queue.SimpleQueue()
-    cluster.subscribe_topic("reports", lambda event: events.put(event[1]))
+    client.subscribe_topic("reports", lambda event: events.put(event[1]))
     work = Noted(talk=lambda _: report())
 
     def report():
@@ -125,7 +113,7 @@ def test_reports_are_heard(cluster):
         get_worker().log_event("reports", {"said": "hello"})
         time.sleep(0.3)
 
-    dispatch(cluster, [Job("talk")], work, events)
+    dispatch(client, [Job("talk")], work, events)
     assert [event["said"] for event in work.heard] == ["hello"]
 
 
