@@ -15,7 +15,7 @@ from dcn_study.runs.data import data_sha256
 from dcn_study.runs.inputs import Inputs, code_sha256, versions
 from dcn_study.runs.records import Record
 
-__all__ = ["Slot", "Task", "next_ready", "plan", "schedule"]
+__all__ = ["Slot", "Task", "plan", "schedule"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def schedule(tasks: Sequence[Task], workers: int) -> list[Slot]:
         now, worker = heapq.heappop(free)
         while ends and ends[0][0] <= now:
             finished.add(heapq.heappop(ends)[1])
-        task = next_ready(waiting, finished)
+        task = _next_ready(waiting, finished)
         if task is None:
             heapq.heappush(free, (ends[0][0], worker))  # waits for the next run to end
             continue
@@ -99,7 +99,7 @@ def schedule(tasks: Sequence[Task], workers: int) -> list[Slot]:
     return slots
 
 
-def next_ready(waiting: Iterable[Task], finished: set[str]) -> Task | None:
+def _next_ready(waiting: Iterable[Task], finished: set[str]) -> Task | None:
     """Returns the first task whose predecessor, if it has one, is finished."""
     return next((task for task in waiting if not task.after or task.after in finished), None)
 

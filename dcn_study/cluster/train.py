@@ -10,6 +10,7 @@ import queue
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -115,7 +116,7 @@ def train_all(
     return work.failures
 
 
-def _checkpoints() -> Any:
+def _checkpoints() -> Path:
     folder = project_root() / "checkpoints"
     folder.mkdir(exist_ok=True)
     return folder
