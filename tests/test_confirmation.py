@@ -8,7 +8,7 @@ from helpers import inside
 from dcn_study.errors import RecordError
 from dcn_study.runs import confirmation, data, records, training, witness
 from dcn_study.runs.catalogue import run_config
-from dcn_study.runs.data import splits
+from dcn_study.runs.splits import splits
 
 SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
 

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from dcn import models
 from dcn_study.runs.catalogue import RUNS, STAND_INS, run_config
-from dcn_study.runs.data import splits
 from dcn_study.runs.networks import initial_model
+from dcn_study.runs.splits import splits
 from dcn_study.runs.witness import FirstSteps
 
 STEPS = 25

@@ -13,8 +13,8 @@ from dcn import models
 from dcn_study.errors import ConfigurationError, LockedError, RecordError
 from dcn_study.runs import networks, records, training
 from dcn_study.runs.catalogue import run_config
-from dcn_study.runs.data import splits
 from dcn_study.runs.files import file_sha256, locked
+from dcn_study.runs.splits import splits
 
 SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
 

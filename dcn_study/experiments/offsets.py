@@ -15,8 +15,9 @@ from dcn_study.errors import ConfigurationError
 from dcn_study.runs import networks, records
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.data import data_sha256, splits
+from dcn_study.runs.data import data_sha256
 from dcn_study.runs.records import Measurement, Record
+from dcn_study.runs.splits import splits
 
 __all__ = ["RANDOM_START", "compare_with_identity", "pairing_sources", "trace_offsets"]
 

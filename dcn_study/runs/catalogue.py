@@ -12,21 +12,32 @@ from dcn_study.errors import ConfigurationError
 from dcn_study.runs.configuration import TEST_IMAGES, TRAIN_IMAGES, RunConfig
 
 __all__ = [
+    "AUGMENTED_ARMS",
+    "EVALUATED_ARMS",
     "MEASUREMENTS",
+    "NAMED",
     "PAPER",
+    "PILOTS",
+    "PILOT_RATES",
     "RATES",
+    "REALISATIONS",
     "REMEASURE",
     "RUNS",
     "SEEDS",
     "SMOKE",
+    "SOURCES",
     "STAND_INS",
+    "STUDY",
     "book_runs",
     "in_book",
     "is_named",
+    "keeps_weights",
     "record_name",
     "run_config",
     "run_named",
     "seeds_of",
+    "spread_run",
+    "study_runs",
 ]
 
 # The paper's runs, at the published protocol.
@@ -79,6 +90,76 @@ RUNS |= {
     ),
 }
 
+# The study on MNIST-Scale: arm → its model and the learning rate that its pilots chose, see `PILOTS`.
+_MNIST_SCALE: dict[str, Any] = {
+    "task": "mnist_scale",
+    "epochs": 30,
+    "optimizer": "adam",
+    "decay": "cosine",
+    "batch_size": 128,
+    "train_size": 10_000,
+    "validation_size": 2_000,
+    "test_size": 50_000,
+}
+_CONV_OFFSET: dict[str, Any] = {"model": "deformable_cnn", **_REPAIRED}
+_ARMS: dict[str, tuple[float, dict[str, Any]]] = {
+    "cnn": (1e-3, {"model": "cnn"}),
+    "wide_cnn": (1e-3, {"model": "wide_cnn"}),
+    "wider_cnn": (1e-3, {"model": "wider_cnn"}),
+    "dilated_cnn": (1e-3, {"model": "dilated_cnn"}),
+    "deform_conv_cnn": (1e-3, {"model": "deform_conv_cnn"}),
+    "modulated_cnn": (1e-3, {"model": "modulated_deform_conv_cnn"}),
+    "shared_offsets_cnn": (1e-3, {"model": "shared_offsets_cnn"}),
+    "transformer_cnn": (1e-3, {"model": "transformer_cnn"}),
+    "conv_offset_cnn": (1e-3, _CONV_OFFSET),
+    "mini_resnet": (1e-3, {"model": "mini_resnet", "chained": True}),
+    "deform_conv_mini_resnet": (1e-3, {"model": "deform_conv_mini_resnet", "chained": True}),
+}
+STUDY: dict[str, RunConfig] = {
+    f"scale_{arm}": RunConfig(**_MNIST_SCALE, learning_rate=rate, **model) for arm, (rate, model) in _ARMS.items()
+}
+AUGMENTED_ARMS = ("cnn", "wider_cnn", "deform_conv_cnn", "modulated_cnn", "transformer_cnn")
+STUDY |= {f"rescaled_{arm}": dataclasses.replace(STUDY[f"scale_{arm}"], train_on="rescaled") for arm in AUGMENTED_ARMS}
+REALISATIONS = 6
+FEW_REALISATIONS = {"scale_conv_offset_cnn": 3, "scale_mini_resnet": 3, "scale_deform_conv_mini_resnet": 3}
+EVALUATED_ARMS = ("scale_cnn", "scale_deform_conv_cnn")  # whose networks the pages evaluate again
+
+# Pilots of the study: each arm with three learning rates on a realisation of their own, for a third of the epochs.
+PILOT_RATES = (3e-4, 1e-3, 3e-3)
+PILOTS: dict[str, dict[float, RunConfig]] = {
+    arm: {
+        rate: dataclasses.replace(STUDY[f"scale_{arm}"], learning_rate=rate, epochs=10, seed=REALISATIONS)
+        for rate in PILOT_RATES
+    }
+    for arm in _ARMS
+}
+
+# Where the spread comes from: a small network with one source of chance varied, and all others kept at 0.
+SOURCES = ("weights", "order", "augmentation", "realisation")
+_SMALL = dataclasses.replace(STUDY["rescaled_cnn"], model="small_cnn", learning_rate=3e-3)
+_FIXED: dict[str, Any] = {"weights_seed": 0, "order_seed": 0, "augmentation_seed": 0}
+
+
+def spread_run(source: str, number: int) -> RunConfig:
+    """Returns the configuration of a run for the share of one source of chance in the spread.
+
+    Args:
+        source: one of `SOURCES`.
+        number: of the draw of this source; 0 is the same run for all of them.
+    """
+    varied = {"seed": number} if source == "realisation" else {f"{source}_seed": number}
+    return dataclasses.replace(_SMALL, **{**_FIXED, **varied})
+
+
+_SPREAD = {
+    f"spread_{source}_{number}": spread_run(source, number)
+    for source in SOURCES
+    for number in range(1, REALISATIONS)
+    if source != "realisation"  # these differ in their seed, and are called by it
+}
+_PILOTS = {f"pilot_{arm}_{rate:g}": run for arm, runs in PILOTS.items() for rate, run in runs.items()}
+NAMED = RUNS | STUDY | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD
+
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
 
@@ -119,26 +200,26 @@ def run_config(run: str, **changes: Any) -> RunConfig:
     """Returns the configuration of a named run with some fields changed; `None` keeps a field as it is.
 
     Args:
-        run: a name in `RUNS`.
+        run: a name in `NAMED`.
         **changes: fields of `RunConfig` with their new values.
 
     Raises:
         ConfigurationError: if the run or a field is unknown, or a value breaks its rule.
     """
-    if run not in RUNS:
-        raise ConfigurationError(f"run must be one of {tuple(RUNS)}. Received: run={run!r}")
+    if run not in NAMED:
+        raise ConfigurationError(f"run must be one of {tuple(NAMED)}. Received: run={run!r}")
     fields = [field.name for field in dataclasses.fields(RunConfig)]
     for name in changes:
         if name not in fields:
             raise ConfigurationError(f"parameters of a run are {', '.join(fields)}. Received: {name}")
-    return dataclasses.replace(RUNS[run], **{name: value for name, value in changes.items() if value is not None})
+    return dataclasses.replace(NAMED[run], **{name: value for name, value in changes.items() if value is not None})
 
 
 def seeds_of(run: str, seeds: int, **changes: Any) -> list[RunConfig]:
     """Returns the configurations of a named run with the seeds from 0; from seed 1 on of its stand-in, if it has one.
 
     Args:
-        run: a name in `RUNS`.
+        run: a name in `NAMED`.
         seeds: how many.
         **changes: as for `run_config`.
 
@@ -157,14 +238,34 @@ def book_runs() -> list[RunConfig]:
     return list(dict.fromkeys([*found, *RUNS.values()]))
 
 
+def study_runs() -> list[RunConfig]:
+    """Returns the configurations of all runs of the study, pilots included. The book shows those that there are."""
+    pilots = [run for runs in PILOTS.values() for run in runs.values()]
+    spread = [spread_run(source, number) for number in range(REALISATIONS) for source in SOURCES]
+    return list(dict.fromkeys([*pilots, *spread])) + [
+        run_config(run, seed=number)
+        for number in range(REALISATIONS)
+        for run in STUDY
+        if number < FEW_REALISATIONS.get(run, REALISATIONS)
+    ]
+
+
 def in_book(config: RunConfig) -> bool:
     """Returns whether the book shows this run, with this seed."""
-    return config in book_runs()
+    return config in book_runs() or config in study_runs()
+
+
+def keeps_weights(config: RunConfig) -> bool:
+    """Returns whether the weights of a run must be kept, because a page evaluates them again.
+
+    Without them a run can be replayed, but not evaluated again.
+    """
+    return config in book_runs() or record_name(dataclasses.replace(config, seed=0)) in EVALUATED_ARMS
 
 
 def is_named(config: RunConfig) -> bool:
-    """Returns whether this is a run of `RUNS`, whatever its seed."""
-    return any(dataclasses.replace(config, seed=run.seed) == run for run in RUNS.values())
+    """Returns whether this is a run of `NAMED`, whatever its seed."""
+    return any(dataclasses.replace(config, seed=run.seed) == run for run in NAMED.values())
 
 
 def record_name(config: RunConfig) -> str:
@@ -174,7 +275,7 @@ def record_name(config: RunConfig) -> str:
     model's name and eight digits of a hash of the fields that are not at their default, so that a new field with a
     default does not rename earlier runs.
     """
-    for name, run in RUNS.items():
+    for name, run in NAMED.items():
         if dataclasses.replace(config, seed=run.seed) == run:
             return name if config.seed == run.seed else f"{name}-seed{config.seed}"
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
@@ -184,14 +285,14 @@ def record_name(config: RunConfig) -> str:
 
 
 def run_named(name: str) -> RunConfig:
-    """Returns the configuration of a run by the name of its record: a name in `RUNS`, also with `-seed<n>` appended.
+    """Returns the configuration of a run by the name of its record: a name in `NAMED`, also with `-seed<n>` appended.
 
     Raises:
         ConfigurationError: if there is no such run.
     """
     run, _, seed = name.partition("-seed")
-    if run not in RUNS or not (seed.isdecimal() or name == run):
+    if run not in NAMED or not (seed.isdecimal() or name == run):
         raise ConfigurationError(
-            f"NAME must be one of {', '.join(RUNS)}, also with a seed appended, such as cnn-seed1. Received: {name}"
+            f"NAME must be one of {', '.join(NAMED)}, also with a seed appended, such as cnn-seed1. Received: {name}"
         )
     return run_config(run, seed=int(seed) if seed else None)

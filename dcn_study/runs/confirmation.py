@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dcn_study.runs import records
-from dcn_study.runs.data import Splits, splits
+from dcn_study.runs.catalogue import keeps_weights
 from dcn_study.runs.files import now
 from dcn_study.runs.inputs import machine
 from dcn_study.runs.networks import evaluate, load_model
 from dcn_study.runs.records import Confirmation, Record
+from dcn_study.runs.splits import Splits, splits
 from dcn_study.runs.training import CODE_SHA256
 from dcn_study.runs.witness import compare, objections, replay
 
@@ -16,6 +17,8 @@ __all__ = ["compare_evaluations", "confirm"]
 
 def confirm(record: Record) -> list[str]:
     """Replays the first steps of a run and evaluates its stored weights again, with the current code and libraries.
+
+    Where no weights are kept, the replay alone must do.
 
     If all numbers are those of the record, within tolerances that another processor meets too, a confirmation is added
     to it and the record is written.
@@ -31,7 +34,9 @@ def confirm(record: Record) -> list[str]:
     current = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
     made = record.provenance.inputs.model_copy(update={"code": current.code, "versions": current.versions})
     objected = made.changes(current)  # other data or initial weights: no replay can make up for them
-    found = compare(replay(config, data), record.witness) | compare_evaluations(record, data)
+    found = compare(replay(config, data), record.witness)
+    if record.weights_path.is_file() or keeps_weights(config):
+        found |= compare_evaluations(record, data)
     objected += objections(found)
     if not objected:
         confirmation = Confirmation(inputs=current, machine=machine(), date=now(), differences=found)

@@ -1,4 +1,4 @@
-"""The embedded MNIST, its checks, and the scaled and translated digits."""
+"""The embedded MNIST, its checks, and the scaling and translating of digits."""
 
 from __future__ import annotations
 
@@ -11,28 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
-from dcn_study.errors import ConfigurationError, DataError
-from dcn_study.runs.configuration import RunConfig
+from dcn_study.errors import DataError
 
 __all__ = [
+    "MNIST_SHA256",
     "SHIFT",
     "ZOOM",
     "Digits",
-    "Splits",
     "Transforms",
     "apply_transforms",
     "data_sha256",
+    "digest",
     "draw_transforms",
     "fingerprint",
     "load_digits",
-    "splits",
 ]
 
 MNIST = Path(__file__).with_name("mnist.npz")
 MNIST_SHA256 = "a01671389766172d0fe3c6ce94e27aea68db16480c3e1dda5bb946a18204cf3b"
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-SCALED_TEST_SEED = 20191215  # of the one scaled and translated test set on which all models are compared
-SCALED_VALIDATION_SEED = 20191216
 ZOOM = (1.0, 2.5)  # range of the zoom of each axis; a factor above 1 shrinks the digit
 SHIFT = 0.2  # largest shift of each axis, as a share of the side
 BLOCK = 5000  # images transformed at a time, to bound the memory
@@ -83,7 +80,7 @@ def _load(file: Path, expected: str, version: tuple[int, int]) -> Digits:
             arrays = {key: archive[key] for key in KEYS}
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} must be a readable .npz with the keys {', '.join(KEYS)}: {error}") from error
-    found = _digest(arrays)
+    found = digest(arrays)
     if expected and found != expected:
         raise DataError(f"{file} is damaged: expected SHA-256 {expected}, found {found}")
     for part in ("train", "test"):
@@ -102,12 +99,13 @@ def _load(file: Path, expected: str, version: tuple[int, int]) -> Digits:
     return Digits(**arrays, sha256=found)
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """Returns the SHA-256 of the four arrays of a data file, with their types and shapes."""
+    found = hashlib.sha256()
     for key in KEYS:
-        digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[key]).data)
-    return digest.hexdigest()
+        found.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
+        found.update(np.ascontiguousarray(arrays[key]).data)
+    return found.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,71 +166,6 @@ def _interpolation(zoom: np.ndarray, shift: np.ndarray, side: int) -> np.ndarray
     return np.maximum(0, 1 - np.abs(coordinates[:, :, None] - pixels))
 
 
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """What a run trains and tests on: images (N, H, W, 1) in [0, 1], float32; labels (N,), int32."""
-
-    digits: Digits
-    config: RunConfig
-
-    def train(self, epoch: int, first: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the training images and labels of an epoch (from 0), shuffled and, if so configured, scaled.
-
-        Args:
-            epoch: the epoch.
-            first: how many images to return, from the epoch's first; all by default.
-        """
-        size, seed = self.config.train_size, self.config.seed
-        chosen = slice(first)
-        order = self._order(epoch)[chosen]
-        images = _normalise(self.digits.x_train[order])
-        if self.config.train_on == "scaled":
-            transforms = draw_transforms(size, (seed, epoch, 1), images.shape[1:])
-            images = apply_transforms(images, Transforms(transforms.zoom[chosen], transforms.shift[chosen]))
-        return images[..., None], self.labels(epoch)[chosen]
-
-    def labels(self, epoch: int) -> np.ndarray:
-        """Returns the training labels of an epoch (from 0), as `train` does, without the images."""
-        return self.digits.y_train[self._order(epoch)].astype(np.int32)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.config.seed, epoch, 0)).permutation(self.config.train_size)
-
-    def test(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the test images and labels, "plain" or "scaled"; the scaled ones are always the same."""
-        chosen = slice(self.config.test_size)
-        return _held_out(self.digits.x_test, self.digits.y_test, chosen, kind, SCALED_TEST_SEED)
-
-    def validation(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the images and labels that a run validates on; as published, these are the test images."""
-        start, size = self.config.train_size, self.config.validation_size
-        if not size:
-            return self.test(kind)
-        chosen = slice(start, start + size)
-        return _held_out(self.digits.x_train, self.digits.y_train, chosen, kind, SCALED_VALIDATION_SEED)
-
-
-def splits(config: RunConfig) -> Splits:
-    """Loads the data of a run.
-
-    Raises:
-        DataError: as `load_digits`.
-        ConfigurationError: if the run asks for more images than there are.
-    """
-    digits = load_digits(config.data)
-    for name, there_are in (("train_size", len(digits.x_train)), ("test_size", len(digits.x_test))):
-        if getattr(config, name) > there_are:
-            raise ConfigurationError(
-                f"{name} must be at most the number of images, {there_are}. Received: {name}={getattr(config, name)}"
-            )
-    if config.train_size + config.validation_size > len(digits.x_train):
-        raise ConfigurationError(
-            f"train_size + validation_size must be at most the number of images, {len(digits.x_train)}. "
-            f"Received: train_size={config.train_size}, validation_size={config.validation_size}"
-        )
-    return Splits(digits, config)
-
-
 def fingerprint(images: np.ndarray, labels: np.ndarray) -> tuple[str, float]:
     """Returns what identifies an epoch: the SHA-256 of its labels (N,), and a weighted sum over its first images.
 
@@ -241,17 +174,3 @@ def fingerprint(images: np.ndarray, labels: np.ndarray) -> tuple[str, float]:
     """
     pixels = images.astype(np.float64).ravel()
     return hashlib.sha256(labels.tobytes()).hexdigest(), float(pixels @ np.cos(np.arange(len(pixels))))
-
-
-def _held_out(
-    images: np.ndarray, labels: np.ndarray, chosen: slice, kind: str, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    transforms = draw_transforms(len(images), seed, images.shape[1:])
-    images = _normalise(images[chosen])
-    if kind == "scaled":
-        images = apply_transforms(images, Transforms(transforms.zoom[chosen], transforms.shift[chosen]))
-    return images[..., None], labels[chosen].astype(np.int32)
-
-
-def _normalise(images: np.ndarray) -> np.ndarray:
-    return images.astype(np.float32) / 255

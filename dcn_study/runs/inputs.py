@@ -20,7 +20,8 @@ __all__ = ["MEASUREMENT_CODE", "RUN_CODE", "Inputs", "Machine", "code_sha256", "
 _MODELS = ("dcn.ops.geometry", "dcn.ops.convolution", "dcn.ops.resampling", "dcn.layers", "dcn.models")
 
 # The modules that compute a run; and those that compute each measurement.
-RUN_CODE = (*_MODELS, *(f"dcn_study.runs.{name}" for name in ("data", "networks", "training")))
+_RUNS = ("arms", "data", "mnist_scale", "networks", "splits", "training")
+RUN_CODE = (*_MODELS, *(f"dcn_study.runs.{name}" for name in _RUNS))
 MEASUREMENT_CODE = {
     "runtime": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "runtime", "timing"))),
     "bench": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "bench", "timing"))),

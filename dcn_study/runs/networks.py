@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -10,22 +11,24 @@ import tensorflow as tf
 
 from dcn import models
 from dcn_study.errors import RecordError
-from dcn_study.runs import records
-from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.data import Splits, load_digits
+from dcn_study.runs import arms, records
+from dcn_study.runs.configuration import ARMS, RunConfig
+from dcn_study.runs.data import load_digits
 from dcn_study.runs.files import file_sha256
 from dcn_study.runs.records import Evaluation, Record
+from dcn_study.runs.splits import Splits
 
-__all__ = ["build_model", "evaluate", "initial_model", "load_model", "logits", "score"]
+__all__ = ["build_model", "classes", "evaluate", "initial_model", "load_model", "logits", "score"]
 
 EVALUATION_BATCH = 500
 
 
 def build_model(config: RunConfig, image_size: tuple[int, int] = (28, 28)) -> keras.Model:
     """Returns the model of a run, untrained and not compiled, for images of (height, width)."""
-    options: dict[str, Any] = {"trainable": config.trainable}
-    if "resnet" in config.model:
-        options["chained"] = config.chained
+    options: dict[str, Any] = {"chained": config.chained} if "resnet" in config.model else {}
+    if config.model in ARMS:
+        return getattr(arms, config.model)((*image_size, 1), **options)
+    options["trainable"] = config.trainable
     if config.model in ("deformable_cnn", "deformable_mini_resnet"):
         options |= {"corners": config.corners, "pairing": config.pairing}
     return getattr(models, config.model)((*image_size, 1), **options)
@@ -39,16 +42,20 @@ def initial_model(config: RunConfig, data: Splits) -> keras.Model:
     Raises:
         ConfigurationError, RecordError: if the run that it starts from has no record, or a damaged one.
     """
-    keras.utils.set_random_seed(config.seed)
+    keras.utils.set_random_seed(config.seed_of("weights"))
     tf.config.experimental.enable_op_determinism()
     model = build_model(config, data.digits.x_train.shape[1:])
     initial = records.initial_record(config)
     if initial is not None:
         models.copy_weights_by_name(load_model(initial), model)
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = config.learning_rate
+    if config.decay == "cosine":
+        steps = config.epochs * math.ceil(config.train_size / config.batch_size)
+        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
     if config.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(config.learning_rate)
+        optimizer = keras.optimizers.Adam(rate)
     else:
-        optimizer = keras.optimizers.SGD(config.learning_rate, momentum=0.9, nesterov=True)
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model
 
@@ -71,7 +78,7 @@ def load_model(record: Record) -> keras.Model:
 
 
 def evaluate(model: keras.Model, data: Splits, kind: str) -> Evaluation:
-    """Returns the result of a model on the "plain" or the "scaled" test images."""
+    """Returns the result of a model on one of the test sets, see `Splits.kinds`."""
     return score(model, *data.test(kind))
 
 
@@ -82,6 +89,11 @@ def score(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Evaluat
     return Evaluation(
         accuracy=float((probabilities.argmax(axis=1) == labels).mean()), loss=float(loss), images=len(labels)
     )
+
+
+def classes(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns the class that a model gives each image, (N,) uint8, for images (N, H, W, 1)."""
+    return model.predict(images, batch_size=EVALUATION_BATCH, verbose=0).argmax(axis=1).astype(np.uint8)
 
 
 def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -18,7 +18,15 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 
 from dcn_study.errors import ConfigurationError, DataError, RecordError
-from dcn_study.runs.catalogue import MEASUREMENTS, REMEASURE, in_book, is_named, record_name, run_config
+from dcn_study.runs.catalogue import (
+    MEASUREMENTS,
+    REMEASURE,
+    in_book,
+    is_named,
+    keeps_weights,
+    record_name,
+    run_config,
+)
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.files import file_sha256, now, project_root, replacing
@@ -127,7 +135,8 @@ class Provenance(_Part):
         machine: where it was trained.
         started, finished: in UTC.
         seconds: the sum over all epochs.
-        weights: digest of the stored weights.
+        weights: digest of the trained weights, which are stored next to the record, or were.
+        predictions: digest of the stored classes that the run gives each test image; empty where none are stored.
     """
 
     inputs: Inputs
@@ -137,6 +146,7 @@ class Provenance(_Part):
     finished: str
     seconds: Number
     weights: str
+    predictions: str = ""
 
 
 class Confirmation(_Part):
@@ -192,6 +202,10 @@ class Record(_Part):
     @property
     def weights_path(self) -> Path:
         return self.path.with_suffix(".weights.h5")
+
+    @property
+    def predictions_path(self) -> Path:
+        return self.path.with_suffix(".predictions.npz")
 
 
 class Measurement(_Part):
@@ -424,8 +438,9 @@ def standing(config: RunConfig, record: Record | None) -> Standing:
     """Returns whether the record kept under a configuration's name holds.
 
     It is fresh if configuration, code, library versions, data and initial weights are those that it was made with, and
-    confirmed if they are those of a successful replay. Either way its weights must be the stored ones, and the run that
-    it starts from must hold. Otherwise it is stale.
+    confirmed if they are those of a successful replay. Either way the files next to it must be those that it wrote, and
+    the run that it starts from must hold. Otherwise it is stale. Weights may be missing where no page evaluates a run
+    again, see `catalogue.keeps_weights`.
 
     Raises:
         DataError: if the data are missing or damaged.
@@ -435,10 +450,13 @@ def standing(config: RunConfig, record: Record | None) -> Standing:
     if record.config != config:
         return Standing("stale", ("configuration",))
     changes = []
-    if not record.weights_path.is_file():
-        changes.append(f"{record.weights_path.name} is missing")
-    elif file_sha256(record.weights_path) != record.provenance.weights:
-        changes.append(f"{record.weights_path.name} has other content")
+    files = {record.weights_path: record.provenance.weights, record.predictions_path: record.provenance.predictions}
+    for path, expected in files.items():
+        if not path.is_file():
+            if expected and (path != record.weights_path or keeps_weights(config)):
+                changes.append(f"{path.name} is missing")
+        elif file_sha256(path) != expected:
+            changes.append(f"{path.name} has other content")
     try:
         current, initial = current_inputs(config), initial_record(config)
     except (ConfigurationError, RecordError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pydantic
 import tensorflow as tf
 
@@ -18,12 +19,12 @@ from dcn_study.errors import RecordError
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import record_name
 from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.data import Splits, splits
 from dcn_study.runs.files import file_sha256, locked, now, replacing
 from dcn_study.runs.inputs import Inputs, code_sha256, machine
-from dcn_study.runs.networks import build_model, evaluate, initial_model, score
+from dcn_study.runs.networks import build_model, classes, evaluate, initial_model, score
 from dcn_study.runs.progress import Bar, Progress, Reporting
 from dcn_study.runs.records import Epoch, Provenance, Record, Witness
+from dcn_study.runs.splits import Splits, splits
 from dcn_study.runs.witness import FirstSteps, compare, first_batch, objections, replay
 
 __all__ = ["CODE_SHA256", "train", "use_threads"]
@@ -111,7 +112,7 @@ def _train(
         name=record_name(config),
         configuration=config.to_dict(),
         history=state.history,
-        evaluations={kind: evaluate(model, data, kind) for kind in ("plain", "scaled")},
+        evaluations={kind: evaluate(model, data, kind) for kind in data.kinds},
         witness=state.witness,
         provenance=Provenance(
             inputs=inputs,
@@ -124,6 +125,11 @@ def _train(
         ),
         path=path,
     )
+    if config.task == "mnist_scale":
+        images, labels = data.test("plain")
+        with replacing(record.predictions_path) as temporary:
+            np.savez_compressed(temporary, predicted=classes(bare, images), labels=labels.astype(np.uint8))
+            record.provenance.predictions = file_sha256(temporary)
     with replacing(record.weights_path) as temporary:
         bare.save_weights(temporary)
         record.provenance.weights = file_sha256(temporary)
@@ -212,7 +218,8 @@ def _train_epoch(
     state.witness.epochs.append(first_batch(images[: config.batch_size], labels))
     seconds = time.perf_counter() - started
     validation = score(model, *data.validation(config.train_on))
-    test = evaluate(model, data, config.train_on) if config.validation_size else None
+    apart = config.validation_size and config.task == "mnist"
+    test = evaluate(model, data, config.train_on) if apart else None
     state.history.append(
         Epoch(
             epoch=epoch + 1,

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 
 from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.data import Splits, fingerprint
+from dcn_study.runs.data import fingerprint
 from dcn_study.runs.networks import initial_model
 from dcn_study.runs.records import FirstBatch, Witness
+from dcn_study.runs.splits import Splits
 
 __all__ = ["FirstSteps", "compare", "first_batch", "objections", "replay"]
 
