@@ -102,6 +102,17 @@ def test_refused_workers_take_no_jobs(client):
     assert len(work.finished) == 5
 
 
+def test_a_worker_is_not_taken_for_gone_because_the_client_asked_without_workers(client, monkeypatch):
+    """Dask's client asks the scheduler every two seconds, without workers, and `scheduler_info` may return that."""
+    update = client._update_scheduler_info  # noqa: SLF001
+    monkeypatch.setattr(client, "_update_scheduler_info", lambda n_workers=0: update(0))
+    assert not client.scheduler_info()["workers"]
+    work = Noted(**{f"slow{number}": lambda _: time.sleep(1.5) for number in range(2)})
+    dispatch(client, [Job(f"slow{number}") for number in range(2)], work)
+    assert sorted(work.finished) == ["slow0", "slow1"]
+    assert {attempt for _, _, attempt in work.started} == {0}
+
+
 def test_reports_are_heard(client):
     events = queue.SimpleQueue()
     client.subscribe_topic("reports", lambda event: events.put(event[1]))

@@ -132,12 +132,12 @@ class _Dispatch:
     def _look(self) -> None:
         """Finds out which workers are new and which are gone."""
         with _connected():
-            info = self.client.scheduler_info(n_workers=-1)
             if self.client.status == "connecting":
                 return  # Dask tries for a while to reach the scheduler again
-            if self.client.status != "running" or "workers" not in info:
+            if self.client.status != "running":
                 raise ClusterError(GONE)
-            present = set(info["workers"])
+            # Asked for here: what `Client.scheduler_info` returns may be of its own periodic question, without workers.
+            present = set(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"])
             new = present - self.known
             self.known = present
             self.free = (self.free & present) | (self.work.welcome(sorted(new)) if new else set())

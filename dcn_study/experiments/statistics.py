@@ -1,0 +1,178 @@
+"""Statistics over a few paired runs: intervals, contrasts with verdicts, and how many runs would decide.
+
+All values are accuracies or differences of accuracies, in any unit; pairs are runs with the same seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["CONFIDENCE", "Contrast", "Interval", "contrast", "contrasts", "detectable", "holm", "interval"]
+
+CONFIDENCE = 0.95
+MOST_RUNS = 1000  # that would decide: more are not looked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean with its t-interval; without bounds (infinite) for a single value."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def half(self) -> float:
+        return (self.high - self.low) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """The paired difference of two arms, A - B.
+
+    Attributes:
+        differences: of each pair.
+        difference: their mean with its t-interval.
+        wins: share of pairs in which A is above B; ties count half.
+        p_value: of the stronger of two statements, that the difference is beyond the smallest effect of interest or
+            within it; adjusted by Holm's method if it is one of several.
+        verdict: "better" or "worse", by more than the smallest effect of interest; "equivalent", within it;
+            "undecided".
+        runs_to_decide: for an undecided contrast, the number of pairs with which an interval of the same mean and
+            spread would decide; 0 if it needs more than `MOST_RUNS`.
+    """
+
+    differences: np.ndarray
+    difference: Interval
+    wins: float
+    p_value: float
+    verdict: str
+    runs_to_decide: int
+
+    def bootstrap(self) -> Interval:
+        """Returns the interval from resampled pairs, as a check of the t-interval."""
+        mean = self.difference.mean
+        if self.differences.std() == 0:
+            return Interval(mean, mean, mean)
+        resampled = stats.bootstrap(
+            (self.differences,), np.mean, confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(0)
+        ).confidence_interval
+        return Interval(mean, float(resampled.low), float(resampled.high))
+
+
+def interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """Returns the mean of values and its t-interval.
+
+    Raises:
+        ValueError: if there is no value.
+    """
+    if not len(values):
+        raise ValueError("values must hold at least one number")
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Interval(mean, -np.inf, np.inf)
+    half = float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return Interval(mean, mean - half, mean + half)
+
+
+def contrast(first: Sequence[float], second: Sequence[float], smallest: float) -> Contrast:
+    """Returns the paired difference of two arms, judged by itself.
+
+    Args:
+        first: one value per run.
+        second: the same, in the same order of seeds.
+        smallest: the smallest effect of interest.
+
+    Raises:
+        ValueError: if the arms have not the same number of values, at least two, or `smallest` is not positive.
+    """
+    return contrasts([(first, second)], smallest)[0]
+
+
+def contrasts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], smallest: float) -> list[Contrast]:
+    """Returns the paired differences of several pairs of arms, judged together: p-values are adjusted for their number.
+
+    Args, errors: as for `contrast`, for each pair.
+    """
+    for first, second in pairs:
+        if len(first) != len(second) or len(first) < 2:
+            raise ValueError(
+                f"arms must have the same number of runs, at least 2. Received: {len(first)} and {len(second)}"
+            )
+    if not smallest > 0:
+        raise ValueError(f"smallest must be positive. Received: smallest={smallest}")
+    differences = [np.subtract(first, second) for first, second in pairs]
+    adjusted = holm([min(_p_values(each, smallest)) for each in differences])
+    return [_judge(each, smallest, p_value) for each, p_value in zip(differences, adjusted, strict=True)]
+
+
+def _p_values(differences: np.ndarray, smallest: float) -> tuple[float, float]:
+    """Returns the p-values of the statements that the mean is beyond, and that it is within, plus or minus `smallest`.
+
+    Each is below 0.05 exactly where the 95 % t-interval lies beyond, or within.
+    """
+
+    def one_sided(bound: float, alternative: str) -> float:
+        spread, mean = stats.sem(differences), differences.mean()
+        if spread == 0:  # all pairs differ alike
+            return 0.0 if (mean > bound if alternative == "greater" else mean < bound) else 1.0
+        return float(stats.ttest_1samp(differences, bound, alternative=alternative).pvalue)
+
+    beyond = min(one_sided(smallest, "greater"), one_sided(-smallest, "less"))
+    within = max(one_sided(-smallest, "greater"), one_sided(smallest, "less"))
+    return min(1.0, 2 * beyond), min(1.0, 2 * within)
+
+
+def _judge(differences: np.ndarray, smallest: float, p_value: float) -> Contrast:
+    found = interval(differences)
+    beyond, within = _p_values(differences, smallest)
+    if p_value >= 1 - CONFIDENCE:
+        verdict = "undecided"
+    elif within < beyond:
+        verdict = "equivalent"
+    else:
+        verdict = "better" if found.mean > 0 else "worse"
+    wins = float(((differences > 0) + (differences == 0) / 2).mean())
+    needed = _runs_to_decide(found.mean, float(differences.std(ddof=1)), smallest) if verdict == "undecided" else 0
+    return Contrast(differences, found, wins, p_value, verdict, needed)
+
+
+def _runs_to_decide(mean: float, deviation: float, smallest: float) -> int:
+    for runs in range(2, MOST_RUNS + 1):
+        half = deviation / runs**0.5 * stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1)
+        if half < abs(abs(mean) - smallest) and (abs(mean) > smallest or abs(mean) + half < smallest):
+            return runs
+    return 0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values adjusted for their number by Holm's method.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
+    """
+    count, highest = len(p_values), 0.0
+    adjusted = [0.0] * count
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (count - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def detectable(deviation: float, runs: int, power: float = 0.8) -> float:
+    """Returns the smallest true mean difference that a paired t-test at the 5 % level finds with this probability.
+
+    Args:
+        deviation: standard deviation of the differences.
+        runs: number of pairs, at least two.
+        power: the probability.
+    """
+    critical = stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1)
+    low, high = 0.0, 1e3
+    for _ in range(60):  # halves the range of the noncentrality until it is a number
+        middle = (low + high) / 2
+        low, high = (middle, high) if stats.nct.sf(critical, runs - 1, middle) < power else (low, middle)
+    return high * deviation / runs**0.5

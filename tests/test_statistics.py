@@ -1,0 +1,98 @@
+"""The statistics: known values, and what they promise, over many synthetic studies."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dcn_study.experiments.statistics import contrast, contrasts, detectable, holm, interval
+
+STUDIES, RUNS, SMALLEST = 2000, 6, 0.25
+
+
+def test_an_interval_of_known_values():
+    found = interval([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)  # Student's t for two degrees of freedom
+    assert interval([5.0]).low == -np.inf
+    with pytest.raises(ValueError, match="at least one number"):
+        interval([])
+
+
+def test_holm_of_known_values():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([0.9, 1.0, 1.1, 1.0], "better"),
+        ([-0.9, -1.0, -1.1, -1.0], "worse"),
+        ([0.01, -0.01, 0.02, 0.0], "equivalent"),
+        ([0.3, 0.2, 0.4, 0.1], "undecided"),
+        ([0.5, 0.5, 0.5, 0.5], "better"),
+        ([0.0, 0.0, 0.0, 0.0], "equivalent"),
+    ],
+)
+def test_verdicts(differences, verdict):
+    found = contrast(differences, np.zeros(4), SMALLEST)
+    assert found.verdict == verdict
+    low, high = found.difference.low, found.difference.high
+    assert (verdict == "better") == (low > SMALLEST)
+    assert (verdict == "worse") == (high < -SMALLEST)
+    assert (verdict == "equivalent") == (low > -SMALLEST and high < SMALLEST)
+
+
+def test_wins_bootstrap_and_the_runs_that_would_decide():
+    found = contrast([1.3, 2.2, 3.4, 4.0], [1.0, 2.0, 3.0, 4.0], SMALLEST)
+    assert found.wins == 0.875
+    resampled = found.bootstrap()
+    assert found.difference.low < resampled.low < found.difference.mean < resampled.high < found.difference.high
+    wider = contrast(*np.array([[1.0, 0.4, 0.9, 0.5], [0.0] * 4]), SMALLEST)
+    assert wider.verdict == "undecided"
+    spread, mean = np.std([1.0, 0.4, 0.9, 0.5], ddof=1), 0.7
+    for runs, decides in ((wider.runs_to_decide, True), (wider.runs_to_decide - 1, False)):
+        half = spread / runs**0.5 * stats.t.ppf(0.975, runs - 1)
+        assert (half < mean - SMALLEST) == decides
+
+
+def test_arms_of_other_lengths_are_refused():
+    with pytest.raises(ValueError, match="same number of runs"):
+        contrast([1.0, 2.0], [1.0], SMALLEST)
+    with pytest.raises(ValueError, match="same number of runs"):
+        contrast([1.0], [1.0], SMALLEST)
+    with pytest.raises(ValueError, match="smallest must be positive"):
+        contrast([1.0, 2.0], [1.0, 2.0], 0.0)
+
+
+def synthetic(random, difference):
+    """Accuracies of two arms that share what the realisation does to both."""
+    shared = random.normal(97.0, 0.2, RUNS)
+    return shared + difference + random.normal(0, 0.15, RUNS), shared + random.normal(0, 0.15, RUNS)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say(random):
+    covered = 0
+    for _ in range(STUDIES):
+        first, second = synthetic(random, 0.4)
+        found = interval(first - second)
+        covered += found.low <= 0.4 <= found.high
+    assert 0.93 < covered / STUDIES < 0.97
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.2499, 0.2501, 0.6])
+def test_false_verdicts_over_a_family_are_rare(random, truth):
+    """Of five contrasts judged together, no more than one study in twenty may hold any false verdict."""
+    false = {"better", "worse"} if truth < SMALLEST else {"equivalent", "worse"}
+    wrong = 0
+    for _ in range(STUDIES // 5):
+        found = contrasts([synthetic(random, truth) for _ in range(5)], SMALLEST)
+        wrong += any(each.verdict in false for each in found)
+    assert wrong / (STUDIES // 5) <= 0.05
+
+
+def test_the_detectable_difference_is_detected_with_the_stated_power(random):
+    difference = detectable(0.2, RUNS)
+    found = sum(interval(random.normal(difference, 0.2, RUNS)).low > 0 for _ in range(STUDIES))
+    assert found / STUDIES == pytest.approx(0.8, abs=0.03)
