@@ -4,13 +4,18 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: book test lint lock clean help
+.PHONY: book test pytest lint lock clean help
 
 book: $(INSTALLED) ## build the book from the committed records: _build/html/index.html
 	$(BIN)/dcn build
 
-test: lint ## install all that is needed and pass the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: $(INSTALLED) ## install all that is needed and pass the tests
+	$(MAKE) --jobs 2 --output-sync=line lint pytest
+
+# One process more than there are processors: tests wait for browsers, kernels and each other.
+pytest: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses $$(($$($(PYTHON) -c 'import os; print(min(os.cpu_count(), 4))') + 1)) \
+		--dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff check .

@@ -37,14 +37,12 @@ def resample_by_offsets(inputs, offsets, pairing="published"):
 
 
 def finite_differences(function, argument, step=1e-6):
-    """Returns the gradient of a scalar function at an array, by central differences."""
-    gradient = np.zeros(argument.shape)
-    for index in np.ndindex(argument.shape):
-        ahead, behind = argument.copy(), argument.copy()
-        ahead[index] += step
-        behind[index] -= step
-        gradient[index] = (function(ahead) - function(behind)) / (2 * step)
-    return gradient
+    """Returns the gradient of a scalar function at an array, by central differences.
+
+    The function takes many arrays at once, (N, *argument.shape), and returns its value at each, (N,).
+    """
+    steps = step * np.eye(argument.size).reshape(-1, *argument.shape)
+    return ((function(argument + steps) - function(argument - steps)) / (2 * step)).reshape(argument.shape)
 
 
 def deform_conv2d(

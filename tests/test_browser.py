@@ -58,7 +58,7 @@ def test_every_page_is_whole_and_accessible(browser, html, address, width, schem
             page.on("response", lambda response, found=found: found.append(response.url) if not response.ok else None)
             page.on("requestfailed", lambda request, found=found: found.append(f"failed: {request.url}"))
             page.on("request", lambda request, found=found: found.append(request.url) if is_outside(request) else None)
-            page.goto(f"{address}/{name}", wait_until="networkidle")
+            page.goto(f"{address}/{name}")
             too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
             if too_wide > 0:
                 found.append(f"{too_wide} pixels too wide")

@@ -146,24 +146,6 @@ def test_workers_with_other_software_are_refused_by_name(client, project, monkey
     assert f"is refused: it has TensorFlow {here['TensorFlow']}, here 99.0; data {here['data']}, here other" in told
 
 
-def test_an_interruption_ends_the_processes_and_the_same_command_resumes(client, project, serial, monkeypatch):
-    heard = train.Display.hear
-
-    def interrupt(display, event):
-        if event.get("progress", {}).get("epoch") == 2:
-            raise KeyboardInterrupt
-        heard(display, event)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Display, "hear", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train_all(client, plan(SMALL))
-    begun = [config for config in SMALL if records.interrupted(config)]
-    assert begun
-    assert train_all(client, plan(SMALL)) == {}  # waits for the locks, which the old processes hold until they end
-    assert results(project) == serial
-
-
 def test_ctrl_c_is_one_line_and_the_same_command_resumes(project, serial):
     """The signal reaches all processes of a terminal, as this one does all processes of a group."""
     command = [sys.executable, PROGRAM, "local"]

@@ -43,10 +43,13 @@ def test_gradients_equal_finite_differences(random, sampling_ratio, wanted):
     tensors = list(draw(random, 3))
     upstream = random.normal(size=(3, 3, 2, 3))
 
-    def total(argument):
-        arguments = [*tensors[:wanted], argument, *tensors[wanted + 1 :]]
-        pooled = deform_roi_pool(*arguments, sampling_ratio=sampling_ratio, **SETTINGS)
-        return float(tf.reduce_sum(pooled * upstream))
+    def totals(many):
+        inputs, boxes, indices, offsets = [np.broadcast_to(each, (len(many), *each.shape)) for each in tensors]
+        inputs, offsets = (many, offsets) if wanted == 0 else (inputs, many)
+        indices = indices + inputs.shape[1] * np.arange(len(many))[:, None]
+        joined = (each.reshape(-1, *each.shape[2:]) for each in (inputs, boxes, indices, offsets))
+        pooled = deform_roi_pool(*joined, sampling_ratio=sampling_ratio, **SETTINGS).numpy()
+        return (pooled.reshape(len(many), *upstream.shape) * upstream).sum(axis=(1, 2, 3, 4))
 
     argument = tf.constant(tensors[wanted])
     with tf.GradientTape() as tape:
@@ -54,7 +57,7 @@ def test_gradients_equal_finite_differences(random, sampling_ratio, wanted):
         arguments = [*tensors[:wanted], argument, *tensors[wanted + 1 :]]
         loss = tf.reduce_sum(deform_roi_pool(*arguments, sampling_ratio=sampling_ratio, **SETTINGS) * upstream)
     actual = tf.convert_to_tensor(tape.gradient(loss, argument))
-    expected = reference.finite_differences(total, tensors[wanted])
+    expected = reference.finite_differences(totals, tensors[wanted])
     assert np.abs(expected).max() > 0.05
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 

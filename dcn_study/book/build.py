@@ -28,6 +28,7 @@ from dcn_study.runs.records import Record
 __all__ = ["build", "execute", "find_browser", "reject_unfinished", "variant"]
 
 FEW = 4  # as many records as a caption names one by one
+LONGEST = ("runtime", "offsets", "guide")  # pages that take longest in a small book, to be begun first
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -221,7 +222,7 @@ def _execute_all(profile: str, book: Path, progress: bool) -> None:
             needed = [config for page in PAGES for config in runs_of(page, page_parameters(page, profile))]
             for name in _all(pool, _train_small, dict.fromkeys(needed)):  # from the weights of the book's own runs
                 _say(f"trained {name}", progress)
-        for page in _all(pool, _execute_one, PAGES, profile, book):
+        for page in _all(pool, _execute_one, sorted(PAGES, key=lambda page: page not in LONGEST), profile, book):
             _say(f"executed {page}", progress)
 
 

@@ -137,7 +137,8 @@ class _Dispatch:
             if self.client.status != "running":
                 raise ClusterError(GONE)
             # Asked for here: what `Client.scheduler_info` returns may be of its own periodic question, without workers.
-            present = set(self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"])
+            scheduler: Any = self.client.scheduler
+            present = set(self.client.sync(scheduler.identity, n_workers=-1)["workers"])
             new = present - self.known
             self.known = present
             self.free = (self.free & present) | (self.work.welcome(sorted(new)) if new else set())

@@ -83,7 +83,7 @@ def _trace(config: RunConfig, steps: int, name: str) -> dict[str, Any]:
         by_path = {weight.path: gradient for weight, gradient in zip(weights, gradients, strict=True)}
         return loss, [tf.reduce_max(tf.abs(by_path[kernel.path])) for kernel in kernels.values()]
 
-    images, labels = data.train(0)
+    images, labels = data.train(0, first=steps * config.batch_size)
     losses: list[float] = []
     traced: dict[str, dict[str, list[float]]] = {layer: {"gradient": [], "kernel": []} for layer in kernels}
     for number in tqdm(range(steps), desc=name):

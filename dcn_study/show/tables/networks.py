@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import keras
 import pandas as pd
 
-from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn_study.names import MODELS
 from dcn_study.show.tables.layout import with_corner
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["layers", "models", "multiply_adds"]
 
@@ -29,6 +31,10 @@ def multiply_adds(layer: keras.layers.Layer) -> int:
     Counts convolutions, dense layers and bilinear interpolation (four for each value read). Batch normalisation,
     activations, additions and pooling are not counted: together they are far below one per cent.
     """
+    import keras  # which loads TensorFlow: other tables do without
+
+    from dcn.layers import ConvOffset2D, DeformableConv2D
+
     output = layer.output.shape[1:]
     if isinstance(layer, ConvOffset2D):
         return math.prod(output[:2]) * (math.prod(layer.kernel.shape) + 4 * layer.filters)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dcn_study.experiments.bench import ratios
 from dcn_study.names import MODELS, TIMED
 from dcn_study.runs import published
 from dcn_study.runs.configuration import TRAIN_IMAGES
@@ -79,6 +78,8 @@ def bench(measured: Measurement) -> pd.DataFrame:
         measured: as `bench.bench` returns it.
     """
     shapes = [" x ".join(map(str, result["shape"])) for result in measured.results["shapes"]]
+    from dcn_study.experiments.bench import ratios  # loads TensorFlow, which other tables do without
+
     rows = {label.strip(): values for label, values in ratios(measured.results).items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*shapes, "geometric mean"])
     return with_corner(frame.round(2), "ratio of medians, by shape (batch x channels x side x filters)")
