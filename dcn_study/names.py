@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CONTROLS", "GENERATORS", "HELD_OUT", "MODELS", "RESIDUAL", "TEST_IMAGES", "TIMED"]
+__all__ = ["ARMS", "CONTROLS", "GENERATORS", "HELD_OUT", "MODELS", "RESIDUAL", "TEST_IMAGES", "TIMED"]
 
 MODELS = {
     "cnn": "CNN",
@@ -52,4 +52,19 @@ TIMED = {
     "deformable_cnn": "deformable CNN, ours",
     "mini_resnet": "mini-ResNet",
     "deformable_mini_resnet": "deformable mini-ResNet, ours",
+}
+
+# The arms of the study on MNIST-Scale, by the second part of their runs' names.
+ARMS = {
+    "cnn": "CNN",
+    "wide_cnn": "CNN, wider: equal multiply-adds",
+    "wider_cnn": "CNN, wider yet: equal time",
+    "dilated_cnn": "CNN, dilated",
+    "deform_conv_cnn": "deformable convolutions",
+    "modulated_cnn": "deformable convolutions, modulated",
+    "shared_offsets_cnn": "deformable, same offsets for all images",
+    "transformer_cnn": "CNN behind a spatial transformer",
+    "conv_offset_cnn": "repaired ConvOffset2D",
+    "mini_resnet": "mini-ResNet",
+    "deform_conv_mini_resnet": "mini-ResNet with deformable convolutions",
 }

@@ -71,6 +71,9 @@ PAGES: dict[str, Page] = {
         measurement="robustness",
         smoke={"zooms": 2, "shifts": 2, "images": 50},
     ),
+    "registration": Page(
+        "registration", measurement="arms", smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1}
+    ),
     "guide": Page("guide", smoke={"train_size": 200}),
     "again": Page("again"),
     "status": Page("status"),

@@ -32,6 +32,7 @@ __all__ = [
     "in_book",
     "is_named",
     "keeps_weights",
+    "realisations_of",
     "record_name",
     "run_config",
     "run_named",
@@ -183,12 +184,14 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
     "sensitivity": {"draws": 5, "images": TEST_IMAGES},
     "robustness": {"zooms": 7, "shifts": 9, "images": 500},
     "bench": {"repeats": 15},
+    "arms": {"arms": "all", "batch": 128, "repeats": 9},
     "scale": {"workers": 16, "empty_jobs": 10_000, "sleeping_jobs": 1000, "sleep": 0.1},
 }
 
 # The command that takes a measurement again.
 REMEASURE = {name: f"dcn run {name} --force" for name in MEASUREMENTS} | {
     "bench": "dcn bench --record",
+    "arms": "dcn run registration --force",
     "scale": "dcn run cluster --force",
 }
 
@@ -238,15 +241,17 @@ def book_runs() -> list[RunConfig]:
     return list(dict.fromkeys([*found, *RUNS.values()]))
 
 
+def realisations_of(run: str) -> int:
+    """Returns how many realisations a run of the study is registered with."""
+    return FEW_REALISATIONS.get(run, REALISATIONS)
+
+
 def study_runs() -> list[RunConfig]:
     """Returns the configurations of all runs of the study, pilots included. The book shows those that there are."""
     pilots = [run for runs in PILOTS.values() for run in runs.values()]
     spread = [spread_run(source, number) for number in range(REALISATIONS) for source in SOURCES]
     return list(dict.fromkeys([*pilots, *spread])) + [
-        run_config(run, seed=number)
-        for number in range(REALISATIONS)
-        for run in STUDY
-        if number < FEW_REALISATIONS.get(run, REALISATIONS)
+        run_config(run, seed=number) for number in range(REALISATIONS) for run in STUDY if number < realisations_of(run)
     ]
 
 

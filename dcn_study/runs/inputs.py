@@ -25,6 +25,10 @@ RUN_CODE = (*_MODELS, *(f"dcn_study.runs.{name}" for name in _RUNS))
 MEASUREMENT_CODE = {
     "runtime": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "runtime", "timing"))),
     "bench": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "bench", "timing"))),
+    "arms": (
+        *(*_MODELS, "dcn_study.runs.arms", "dcn_study.runs.networks"),
+        *(f"dcn_study.experiments.{name}" for name in ("arms", "timing")),
+    ),
     "scale": ("dcn_study.cluster.dispatch", "dcn_study.experiments.scale"),
     "offsets": (*RUN_CODE, "dcn_study.experiments.offsets"),
     "sensitivity": (*RUN_CODE, "dcn_study.experiments.sensitivity"),

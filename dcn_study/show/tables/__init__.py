@@ -12,11 +12,13 @@ from dcn_study.show.tables.accuracies import (
 )
 from dcn_study.show.tables.networks import layers, models, multiply_adds
 from dcn_study.show.tables.origin import measurements, parameters, provenance, status
+from dcn_study.show.tables.study import arms, pilots, primary_contrasts, spread
 from dcn_study.show.tables.times import bench, memory, runtime, scale, training_cost
 
 __all__ = [
     "accuracy",
     "agreement",
+    "arms",
     "bench",
     "controls",
     "draws",
@@ -26,6 +28,8 @@ __all__ = [
     "models",
     "multiply_adds",
     "parameters",
+    "pilots",
+    "primary_contrasts",
     "provenance",
     "runtime",
     "scale",
@@ -33,6 +37,7 @@ __all__ = [
     "selection",
     "side_by_side",
     "split",
+    "spread",
     "status",
     "training_cost",
 ]

@@ -1,0 +1,69 @@
+"""What the arms of the study on MNIST-Scale cost: parameters, multiply-adds, time of a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from dcn_study.errors import ConfigurationError
+from dcn_study.experiments.timing import times
+from dcn_study.names import ARMS
+from dcn_study.runs import catalogue, networks, records
+from dcn_study.runs.records import Measurement
+
+__all__ = ["arm_costs", "arms_named"]
+
+
+def arms_named(text: str) -> tuple[str, ...]:
+    """Returns the arms that a text names, separated by commas; all of them for "all".
+
+    Raises:
+        ConfigurationError: if one is unknown.
+    """
+    found = tuple(ARMS) if text == "all" else tuple(text.split(","))
+    if not set(found) <= set(ARMS):
+        raise ConfigurationError(f"arms must be 'all' or some of {','.join(ARMS)}. Received: arms={text!r}")
+    return found
+
+
+def arm_costs(*, arms: str, batch: int, repeats: int, force: bool = False) -> Measurement:
+    """Times the training steps of the study's arms in turn, in one process; measures if there is no record.
+
+    Args:
+        arms: names, separated by commas, or "all".
+        batch: images in a step.
+        repeats: measurements of each.
+        force: whether to measure although there is a record.
+
+    Returns:
+        A measurement with the results "parameters" and "step_ms" (first quartile, median, third quartile), by arm.
+
+    Raises:
+        ConfigurationError: if a parameter breaks its rule.
+    """
+    chosen = arms_named(arms)
+    for name, value in (("batch", batch), ("repeats", repeats)):
+        if value < 1:
+            raise ConfigurationError(f"{name} must be at least 1. Received: {name}={value}")
+
+    def measure() -> dict[str, Any]:
+        random = np.random.default_rng(0)
+        images = random.uniform(size=(batch, 28, 28, 1)).astype(np.float32)
+        labels = random.integers(10, size=batch)
+        models = {arm: networks.build_model(catalogue.STUDY[f"scale_{arm}"]) for arm in chosen}
+        steps = {arm: _step(model, images, labels) for arm, model in models.items()}
+        return {
+            "parameters": {arm: model.count_params() for arm, model in models.items()},
+            "step_ms": times(steps, repeats),
+        }
+
+    return records.measurement("arms", {"arms": arms, "batch": batch, "repeats": repeats}, measure, force=force)
+
+
+def _step(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    return partial(model.train_on_batch, images, labels)

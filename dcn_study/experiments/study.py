@@ -1,0 +1,101 @@
+"""The registered study on MNIST-Scale: its contrasts, what its pilots chose, and what its runs have found so far."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from dcn_study.experiments.statistics import Contrast, contrasts
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import PILOTS, REALISATIONS, SOURCES, STUDY, realisations_of, run_config, spread_run
+from dcn_study.runs.records import Record
+
+__all__ = [
+    "PRIMARY",
+    "SMALLEST",
+    "Comparison",
+    "accuracies",
+    "best_rate",
+    "compared",
+    "pilots",
+    "recorded_runs",
+    "spread",
+]
+
+SMALLEST = 0.25  # the smallest effect of interest, in percentage points of test accuracy
+
+# The registered primary contrasts: what is asked → the two runs whose accuracies are subtracted.
+PRIMARY = {
+    "in place of the convolutions": ("scale_deform_conv_cnn", "scale_cnn"),
+    "at equal multiply-adds": ("scale_deform_conv_cnn", "scale_wide_cnn"),
+    "at equal time per step": ("scale_deform_conv_cnn", "scale_wider_cnn"),
+    "offsets that depend on the image": ("scale_deform_conv_cnn", "scale_shared_offsets_cnn"),
+    "beyond scale augmentation": ("rescaled_deform_conv_cnn", "rescaled_cnn"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A primary contrast and the realisations that both of its runs have.
+
+    Attributes:
+        runs: the names of both.
+        numbers: of the realisations.
+        contrast: None until all realisations are there; a verdict on a part would be a look ahead.
+    """
+
+    runs: tuple[str, str]
+    numbers: tuple[int, ...]
+    contrast: Contrast | None
+
+
+def pilots() -> dict[str, dict[float, Record | None]]:
+    """Returns the records of the pilots by arm and learning rate; None where there is none."""
+    return {arm: {rate: records.read(config) for rate, config in runs.items()} for arm, runs in PILOTS.items()}
+
+
+def best_rate(tried: Mapping[float, Record | None]) -> float | None:
+    """Returns the learning rate with the highest validation accuracy after the last epoch, the lower one of equals.
+
+    None if a pilot is missing.
+    """
+    found = {rate: record.history[-1].validation_accuracy for rate, record in tried.items() if record}
+    if len(found) < len(tried):
+        return None
+    return min(found, key=lambda rate: (-found[rate], rate))
+
+
+def recorded_runs() -> dict[str, dict[int, Record]]:
+    """Returns the records of the study by run and number of the realisation."""
+    found: dict[str, dict[int, Record]] = {}
+    for run in STUDY:
+        read = {number: records.read(run_config(run, seed=number)) for number in range(realisations_of(run))}
+        found[run] = {number: record for number, record in read.items() if record}
+    return found
+
+
+def accuracies(runs: Mapping[int, Record], kind: str = "plain") -> dict[int, float]:
+    """Returns the accuracies of a run on a test set, in percent, by number of the realisation."""
+    return {number: 100 * record.evaluations[kind].accuracy for number, record in runs.items()}
+
+
+def compared(found: Mapping[str, Mapping[int, Record]]) -> dict[str, Comparison]:
+    """Returns the primary contrasts. They are judged together, once each has all its realisations."""
+    values = {run: accuracies(found[run]) for pair in PRIMARY.values() for run in pair}
+    numbers = {name: tuple(sorted(set(values[a]) & set(values[b]))) for name, (a, b) in PRIMARY.items()}
+    judged: dict[str, Contrast] = {}
+    if all(len(each) == REALISATIONS for each in numbers.values()):
+        pairs = [
+            tuple([values[run][number] for number in numbers[name]] for run in pair) for name, pair in PRIMARY.items()
+        ]
+        judged = dict(zip(PRIMARY, contrasts([(a, b) for a, b in pairs], SMALLEST), strict=True))
+    return {name: Comparison(pair, numbers[name], judged.get(name)) for name, pair in PRIMARY.items()}
+
+
+def spread() -> dict[str, list[float]]:
+    """Returns the accuracies, in percent, of the small network with one source of chance varied, by source."""
+    found = {}
+    for source in SOURCES:
+        runs = [records.read(spread_run(source, number)) for number in range(REALISATIONS)]
+        found[source] = [100 * record.evaluations["plain"].accuracy for record in runs if record]
+    return found

@@ -1,0 +1,127 @@
+"""The arms of the study: each differs from the paper's network in one thing."""
+
+import keras
+import numpy as np
+import pytest
+
+from dcn.layers import DeformableConv2D
+from dcn_study.errors import ConfigurationError
+from dcn_study.experiments.arms import arm_costs, arms_named
+from dcn_study.names import ARMS
+from dcn_study.runs import arms, catalogue, networks, records
+from dcn_study.runs.splits import splits
+from dcn_study.show import tables
+
+SIZE = (12, 10)
+
+
+def built(arm, seed=3):
+    keras.utils.set_random_seed(seed)
+    return networks.build_model(catalogue.STUDY[f"scale_{arm}"], SIZE)
+
+
+def weights(model):
+    return {weight.path.removeprefix(f"{model.name}/"): np.asarray(weight) for weight in model.weights}
+
+
+@pytest.fixture(scope="module")
+def regular():
+    return weights(built("cnn"))
+
+
+MOVING = ("deform_conv_cnn", "modulated_cnn", "shared_offsets_cnn", "transformer_cnn")
+
+
+@pytest.mark.parametrize("arm", ["dilated_cnn", "conv_offset_cnn", *MOVING])
+def test_an_arm_starts_from_the_weights_of_the_cnn(regular, arm):
+    found = weights(built(arm))
+    for name, value in regular.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("arm", MOVING)
+def test_an_arm_that_moves_its_samples_starts_as_the_cnn(random, arm):
+    images = random.uniform(size=(3, *SIZE, 1)).astype("float32")
+    np.testing.assert_allclose(built(arm)(images), built("cnn")(images), atol=1e-6)
+
+
+def test_deformable_blocks_start_as_those_of_the_mini_resnet(random):
+    images = random.uniform(size=(3, *SIZE, 1)).astype("float32")
+    deformable = built("deform_conv_mini_resnet")
+    np.testing.assert_allclose(deformable(images), built("mini_resnet")(images), atol=1e-6)
+    assert sum(isinstance(layer, DeformableConv2D) for layer in deformable.layers) == 4
+
+
+def test_only_the_convolution_without_stride_is_dilated():
+    rates = [layer.dilation_rate for layer in built("dilated_cnn").layers if isinstance(layer, keras.layers.Conv2D)]
+    assert rates == [(1, 1), (1, 1), (2, 2), (1, 1)]
+
+
+def test_the_wide_network_has_as_many_multiply_adds_and_no_arm_too_many_parameters():
+    costs = {}
+    for arm in ARMS:
+        model = networks.build_model(catalogue.STUDY[f"scale_{arm}"])
+        assert model.count_params() <= 500_000 or arm == "conv_offset_cnn", arm  # the paper's own layer takes more
+        kernels = [
+            (layer, getattr(layer, name))
+            for layer in model.layers
+            for name in ("kernel", "offset_kernel")
+            if isinstance(layer, keras.layers.Conv2D) and hasattr(layer, name)
+        ]
+        costs[arm] = sum(np.prod(layer.output.shape[1:3]) * np.prod(kernel.shape) for layer, kernel in kernels)
+    assert costs["wide_cnn"] == pytest.approx(costs["deform_conv_cnn"], rel=0.01)
+    assert costs["wider_cnn"] > 2 * costs["deform_conv_cnn"]
+
+
+def test_shared_offsets_learn_and_stay_shared(random, tmp_path):
+    model = built("shared_offsets_cnn")
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    images = random.uniform(size=(8, *SIZE, 1)).astype("float32")
+    model.fit(images, random.integers(10, size=8), epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.models.load_model(tmp_path / "model.keras")):
+        layer = each.get_layer("conv21")
+        assert not layer.offset_kernel.trainable
+        assert not np.any(layer.offset_kernel)
+        assert np.any(layer.offset_bias)
+
+
+def test_an_affine_map_moves_the_samples(random):
+    images = random.uniform(size=(1, 5, 5, 2)).astype("float32")
+    change = np.zeros((1, 6), "float32")
+    np.testing.assert_allclose(arms.AffineSampling()([images, change]), images, atol=1e-6)
+    change[0, 2] = 0.5  # of half a side, down: one pixel
+    np.testing.assert_allclose(arms.AffineSampling()([images, change])[0, :4], images[0, 1:], atol=1e-6)
+    change[0] = (-1, 1, 0, 1, -1, 0)  # y and x change places
+    np.testing.assert_allclose(arms.AffineSampling()([images, change])[0], images[0].swapaxes(0, 1), atol=1e-6)
+
+
+def test_the_learning_rate_falls_to_zero():
+    config = catalogue.run_config("scale_cnn", epochs=2, train_size=300, validation_size=10, test_size=10)
+    rate = networks.initial_model(config, splits(config)).optimizer._learning_rate  # noqa: SLF001
+    steps = 2 * 3  # of 128 images, the last one smaller
+    assert [float(rate(step)) for step in (0, steps // 2, steps)] == pytest.approx([1e-3, 5e-4, 0.0], abs=1e-9)
+
+
+def test_costs_are_measured_once_and_kept(project):
+    parameters = {"arms": "cnn,dilated_cnn", "batch": 2, "repeats": 2}
+    measured = arm_costs(**parameters)
+    assert records.read_measurement("arms", parameters) == measured
+    assert measured.results["parameters"]["cnn"] == measured.results["parameters"]["dilated_cnn"]
+    table = tables.arms(measured)
+    assert list(table.index) == [ARMS["cnn"], ARMS["dilated_cnn"]]
+    assert table["ratio to the CNN"].iloc[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": "cnn,cmm"}, "arms must be 'all' or some of cnn,.*Received: arms='cnn,cmm'"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"repeats": 0}, "repeats must be at least 1"),
+    ],
+)
+def test_wrong_parameters(project, changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        arm_costs(**{"arms": "cnn", "batch": 2, "repeats": 2, **changes})
+    assert arms_named("all") == tuple(ARMS)

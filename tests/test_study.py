@@ -1,0 +1,103 @@
+"""The registered study: what is compared, when a verdict is given, and what its pilots chose."""
+
+import numpy as np
+import pytest
+from helpers import evaluations, history, make
+
+from dcn_study.experiments import study
+from dcn_study.runs import catalogue, records
+from dcn_study.runs.catalogue import PILOTS, REALISATIONS, STUDY, run_config, spread_run
+from dcn_study.show import tables
+
+
+def keep(config, accuracy):
+    record = make(config)
+    record.evaluations = evaluations(accuracy)
+    record.history = history(validation_accuracy=[0.5, accuracy])
+    records.write(record)
+    return record
+
+
+def test_no_verdict_before_all_pairs_are_there(project, random):
+    runs = sorted({run for pair in study.PRIMARY.values() for run in pair})
+    shift = {"scale_deform_conv_cnn": 0.01}
+    for number in range(REALISATIONS):
+        assert all(each.contrast is None for each in study.compared(study.recorded_runs()).values())
+        for run in runs:
+            keep(run_config(run, seed=number), 0.97 + shift.get(run, 0.0) + random.normal(0, 1e-4))
+    found = study.compared(study.recorded_runs())
+    assert found["at equal time per step"].contrast.verdict == "better"
+    assert found["at equal time per step"].numbers == tuple(range(REALISATIONS))
+    assert found["beyond scale augmentation"].contrast.verdict == "equivalent"
+    assert found["at equal multiply-adds"].contrast.difference.mean == pytest.approx(1.0, abs=0.05)
+
+
+def test_pairs_are_realisations_that_both_have(project):
+    for number in (0, 1, 3):
+        keep(run_config("scale_deform_conv_cnn", seed=number), 0.9)
+    for number in (1, 2, 3):
+        keep(run_config("scale_cnn", seed=number), 0.9)
+    found = study.compared(study.recorded_runs())
+    assert found["in place of the convolutions"].numbers == (1, 3)
+    assert found["at equal multiply-adds"].numbers == ()
+
+
+def test_the_best_rate_is_that_of_the_highest_validation_accuracy(project):
+    tried = PILOTS["cnn"]
+    assert study.best_rate(study.pilots()["cnn"]) is None
+    for config, accuracy in zip(tried.values(), (0.95, 0.97, 0.97), strict=True):
+        keep(config, accuracy)
+    assert study.best_rate(study.pilots()["cnn"]) == 1e-3  # the lower one of equals
+    table = tables.pilots(study.pilots())
+    assert table["best"].tolist() == ["0.001"] + ["not run yet"] * (len(PILOTS) - 1)
+
+
+def test_the_spread_is_that_of_each_source_alone(project):
+    for source in ("weights", "realisation"):
+        for number in range(3):
+            keep(spread_run(source, number), 0.9 + 0.01 * number)
+    found = study.spread()
+    assert found["weights"] == pytest.approx([90.0, 91.0, 92.0])
+    assert found["order"] == [90.0]  # the run that all sources share
+    table = tables.spread(found)
+    assert list(table.index) == ["weights", "realisation"]
+    assert table["standard deviation"].tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_the_rates_of_the_arms_are_those_that_the_committed_pilots_chose():
+    for arm, tried in study.pilots().items():
+        chosen = study.best_rate(tried)
+        if chosen is not None:
+            assert STUDY[f"scale_{arm}"].learning_rate == chosen, arm
+
+
+def test_every_run_of_the_study_has_one_name():
+    runs = catalogue.study_runs()
+    names = [catalogue.record_name(run) for run in runs]
+    assert len(set(names)) == len(names)
+    assert [catalogue.run_named(name) for name in names] == runs
+    assert not {catalogue.record_name(run) for run in catalogue.book_runs()} & set(names)
+
+
+def test_weights_are_kept_where_a_page_evaluates_them():
+    kept = [catalogue.record_name(run) for run in catalogue.study_runs() if catalogue.keeps_weights(run)]
+    assert len(kept) == 2 * REALISATIONS
+    assert catalogue.keeps_weights(run_config("cnn"))
+    assert not catalogue.keeps_weights(run_config("cnn", seed=7))
+    assert not catalogue.keeps_weights(run_config("cnn", epochs=1))
+
+
+def test_a_record_without_weights_that_need_not_be_kept_holds(project):
+    config = run_config("scale_wide_cnn")
+    record = keep(config, 0.9)
+    assert records.standing(config, record).holds
+    record.provenance.predictions = "0" * 64
+    assert str(records.standing(config, record)) == "stale: scale_wide_cnn.predictions.npz is missing"
+    evaluated = run_config("scale_cnn")
+    assert "weights.h5 is missing" in str(records.standing(evaluated, keep(evaluated, 0.9)))
+
+
+def test_the_primary_contrasts_are_five_of_registered_runs():
+    assert len(study.PRIMARY) == 5
+    assert {run for pair in study.PRIMARY.values() for run in pair} <= set(STUDY)
+    assert np.unique([STUDY[run].epochs for run in STUDY]) == [30]
