@@ -108,10 +108,10 @@ def _list(options: argparse.Namespace) -> int:
     from dcn_study.book.pages import PAGES
     from dcn_study.book.parameters import notebook_parameters
     from dcn_study.runs import records
-    from dcn_study.runs.catalogue import book_runs, record_name
+    from dcn_study.runs.catalogue import record_name
 
     print(f"{'run':<34} {'duration':>9} standing")
-    for config in book_runs():
+    for config in records.shown():
         record, standing = records.inspect(config)
         duration = f"{record.provenance.seconds / 60:.0f} min" if record else ""
         print(f"{record_name(config):<34} {duration:>9} {standing}")
@@ -261,9 +261,9 @@ def _check(options: argparse.Namespace) -> int:
 
 def _print_standings() -> list[Standing]:
     from dcn_study.runs import records
-    from dcn_study.runs.catalogue import MEASUREMENTS, book_runs, record_name
+    from dcn_study.runs.catalogue import MEASUREMENTS, record_name
 
-    standings = {record_name(config): records.inspect(config)[1] for config in book_runs()}
+    standings = {record_name(config): records.inspect(config)[1] for config in records.shown()}
     standings |= {name: records.inspect_measurement(name, {})[1] for name in MEASUREMENTS}
     for name, standing in standings.items():
         print(f"{name:<34} {standing}")
@@ -295,7 +295,10 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _confirm(options: argparse.Namespace) -> int:
-    results = [_confirm_one(config, options.all) for config in _chosen(options.run)]
+    from dcn_study.runs import records
+
+    chosen = _chosen(options.run) if options.run else records.shown()
+    results = [_confirm_one(config, options.all) for config in chosen]
     return 0 if all(results) else 1
 
 

@@ -26,7 +26,6 @@ def test_every_page_is_there_with_its_numbers(small):
     html = small / "_build" / "smoke"
     for page in (
         "intro",
-        "verdict",
         "summary",
         "method",
         "api",

@@ -155,7 +155,7 @@ def test_a_large_number_is_written_for_people_on_the_page_and_for_programs_in_th
 
 
 def test_it_can_be_read_by_keyboard(page, address):
-    page.goto(f"{address}/verdict.html")
+    page.goto(f"{address}/executed/verdict.html")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#main-content"
     page.keyboard.press("Enter")
@@ -171,7 +171,7 @@ def test_the_whole_book_is_printed(html):
 
 
 def test_print_shows_the_text_alone(page, address):
-    page.goto(f"{address}/verdict.html")
+    page.goto(f"{address}/executed/verdict.html")
     expect(page.locator(".bd-sidebar-primary")).to_be_visible()
     page.emulate_media(media="print")
     expect(page.locator(".bd-sidebar-primary")).to_be_hidden()

@@ -7,7 +7,7 @@ from helpers import ROOT, keep, make
 
 from dcn_study.errors import ConfigurationError, RecordError
 from dcn_study.runs import inputs, records
-from dcn_study.runs.catalogue import MEASUREMENTS, SEEDS, book_runs, run_config
+from dcn_study.runs.catalogue import MEASUREMENTS, SEEDS, run_config
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.records import Confirmation
 
@@ -202,7 +202,7 @@ def test_every_measurement_has_code_and_a_command_to_take_it_again():
 def test_the_committed_records_hold(monkeypatch):
     """Where other versions of the libraries are installed, nothing but these may have changed."""
     monkeypatch.chdir(ROOT)
-    runs = [records.inspect(config) for config in book_runs()]
+    runs = [records.inspect(config) for config in records.shown()]
     standings = [standing for _, standing in (*runs, *(records.inspect_measurement(name, {}) for name in MEASUREMENTS))]
     recorded = runs[0][0].confirmations[-1].inputs.versions
     if inputs.versions() == recorded:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dcn_study import names
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import PAPER, RATES, SEEDS, SMOKE, run_config, seeds_of
+from dcn_study.runs.catalogue import PAPER, RATES, SEEDS, SMOKE, TUNING, record_name, run_config, run_named, seeds_of
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.records import Measurement, Record, Standing
 
@@ -26,7 +26,9 @@ class Page:
         notebook: file name of the template, without ending.
         runs: names of the runs that it shows; with as many seeds as its parameter `seeds` says, if it has one.
         single_runs: names of the runs of which it shows one seed, whatever that parameter says.
+        recorded_runs: names of records of the study that it shows where they exist; a small book trains none of them.
         measurement: name of the measurement that it shows, a key of `catalogue.MEASUREMENTS`.
+        recorded_measurements: names of further ones that it shows as the book has them.
         parameters: what it is executed with.
         smoke: what the profile "smoke" changes.
     """
@@ -34,7 +36,9 @@ class Page:
     notebook: str
     runs: tuple[str, ...] = ()
     single_runs: tuple[str, ...] = ()
+    recorded_runs: tuple[str, ...] = ()
     measurement: str = ""
+    recorded_measurements: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     smoke: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -44,6 +48,14 @@ def _training(run: str) -> Page:
 
 
 PAGES: dict[str, Page] = {
+    "verdict": Page(
+        "verdict",
+        runs=(*PAPER, "cnn_scaled"),
+        single_runs=("cnn_batch_norm", "repaired_deformable_mini_resnet"),
+        recorded_measurements=("offsets", "runtime"),
+        parameters={"seeds": SEEDS},
+        smoke={**SMOKE, "seeds": 2},
+    ),
     "data": Page("data"),
     "models": Page("models"),
     "sampling": Page("sampling", runs=("cnn", "deformable_cnn", "deform_conv_cnn"), smoke=SMOKE),
@@ -72,7 +84,10 @@ PAGES: dict[str, Page] = {
         smoke={"zooms": 2, "shifts": 2, "images": 50},
     ),
     "registration": Page(
-        "registration", measurement="arms", smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1}
+        "registration",
+        recorded_runs=tuple(map(record_name, TUNING)),
+        measurement="arms",
+        smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1},
     ),
     "guide": Page("guide", smoke={"train_size": 200}),
     "again": Page("again"),
@@ -132,12 +147,16 @@ def sources(page: str, parameters: Mapping[str, Any]) -> list[Source]:
         siblings = seeds_of(parameters["run"], parameters["seeds"], **_changes(parameters, without="seed"))
         own = configurations[0].seed
         configurations += [record.config for record in records.recorded(siblings) if record.config.seed != own]
+    named = map(run_named, PAGES[page].recorded_runs)
+    configurations += [config for config in named if records.record_path(config).is_file()]
     found: list[Source] = []
     for config in dict.fromkeys(configurations):
         record, standing = records.inspect(config)
         found.append(Source(record.path if record else records.record_path(config), standing, record))
-    name = PAGES[page].measurement
-    if name:
-        measured, standing = records.inspect_measurement(name, parameters)
-        found.append(Source(records.measurement_path(name, parameters), standing, measured))
+    shown: dict[str, Mapping[str, Any]] = {name: {} for name in PAGES[page].recorded_measurements}
+    if PAGES[page].measurement:
+        shown[PAGES[page].measurement] = parameters
+    for measurement, changes in shown.items():
+        measured, standing = records.inspect_measurement(measurement, changes)
+        found.append(Source(records.measurement_path(measurement, changes), standing, measured))
     return found

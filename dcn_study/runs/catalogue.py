@@ -28,6 +28,7 @@ __all__ = [
     "SOURCES",
     "STAND_INS",
     "STUDY",
+    "TUNING",
     "book_runs",
     "in_book",
     "is_named",
@@ -159,6 +160,9 @@ _SPREAD = {
     if source != "realisation"  # these differ in their seed, and are called by it
 }
 _PILOTS = {f"pilot_{arm}_{rate:g}": run for arm, runs in PILOTS.items() for rate, run in runs.items()}
+# What the registration rests on.
+TUNING = [run for runs in PILOTS.values() for run in runs.values()]
+TUNING += dict.fromkeys(spread_run(source, number) for number in range(REALISATIONS) for source in SOURCES)
 NAMED = RUNS | STUDY | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD
 
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
@@ -248,9 +252,7 @@ def realisations_of(run: str) -> int:
 
 def study_runs() -> list[RunConfig]:
     """Returns the configurations of all runs of the study, pilots included. The book shows those that there are."""
-    pilots = [run for runs in PILOTS.values() for run in runs.values()]
-    spread = [spread_run(source, number) for number in range(REALISATIONS) for source in SOURCES]
-    return list(dict.fromkeys([*pilots, *spread])) + [
+    return TUNING + [
         run_config(run, seed=number) for number in range(REALISATIONS) for run in STUDY if number < realisations_of(run)
     ]
 

@@ -26,7 +26,7 @@ MEASUREMENT_CODE = {
     "runtime": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "runtime", "timing"))),
     "bench": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "bench", "timing"))),
     "arms": (
-        *(*_MODELS, "dcn_study.runs.arms", "dcn_study.runs.networks"),
+        *(*_MODELS, *(f"dcn_study.runs.{name}" for name in ("arms", "data", "mnist_scale", "networks", "splits"))),
         *(f"dcn_study.experiments.{name}" for name in ("arms", "timing")),
     ),
     "scale": ("dcn_study.cluster.dispatch", "dcn_study.experiments.scale"),

@@ -21,11 +21,13 @@ from dcn_study.errors import ConfigurationError, DataError, RecordError
 from dcn_study.runs.catalogue import (
     MEASUREMENTS,
     REMEASURE,
+    book_runs,
     in_book,
     is_named,
     keeps_weights,
     record_name,
     run_config,
+    study_runs,
 )
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import data_sha256
@@ -60,6 +62,7 @@ __all__ = [
     "record_path",
     "recorded",
     "records_only",
+    "shown",
     "standing",
     "trained",
     "write",
@@ -299,6 +302,11 @@ def existing() -> list[Record]:
             with contextlib.suppress(RecordError):  # damaged, or of a measurement
                 found.append(_read(path, Record))
     return found
+
+
+def shown() -> list[RunConfig]:
+    """Returns the configurations of all runs that the book shows: its own, and those of the study with a record."""
+    return book_runs() + [config for config in study_runs() if record_path(config).is_file()]
 
 
 def checkpoint_folder(config: RunConfig) -> Path:

@@ -152,7 +152,7 @@ def _history(record: Record, key: str) -> tuple[list[float], list[float]]:
 
 
 def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draws published accuracies beside ours, with the interval in which a published one agrees.
+    """Draws published accuracies beside ours, with the prediction interval of one more run.
 
     Args:
         agreement: as `tables.agreement` returns it.
@@ -165,14 +165,8 @@ def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
         _, ax = plt.subplots(figsize=(8, 0.5 * len(agreement) + 1), layout="constrained")
     seeds = [name for name in agreement if name.startswith("seed ")]
     for height, ((model, _), row) in enumerate(agreement.iterrows()):
-        ax.hlines(
-            height,
-            row["mean"] - row["tolerance"],
-            row["mean"] + row["tolerance"],
-            color=_COLOUR_OF[model],
-            lw=7,
-            alpha=0.3,
-        )
+        ax.hlines(height, row["low"], row["high"], color=_COLOUR_OF[model], lw=7, alpha=0.3)
+        ax.text(103, height, row["outcome"], verticalalignment="center", fontsize="small")
         ax.plot(row[seeds], [height] * len(seeds), "o", color=_COLOUR_OF[model], markersize=6)
         ax.plot(row["published"], height, "D", color="black", markerfacecolor="none", markersize=8)
     ax.set_yticks(range(len(agreement)), [f"{model}, {kind}" for model, kind in agreement.index])
@@ -181,7 +175,7 @@ def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
     handles = [
         Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="published"),
         Line2D([], [], marker="o", color="0.4", linestyle="", label="here, each seed"),
-        Line2D([], [], color="0.4", linewidth=7, alpha=0.3, label="agrees within"),
+        Line2D([], [], color="0.4", linewidth=7, alpha=0.3, label="95 % prediction interval of one more run"),
     ]
     ax.legend(handles=handles, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.12))
     return ax

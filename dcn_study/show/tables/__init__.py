@@ -10,6 +10,7 @@ from dcn_study.show.tables.accuracies import (
     side_by_side,
     split,
 )
+from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.networks import layers, models, multiply_adds
 from dcn_study.show.tables.origin import measurements, parameters, provenance, status
 from dcn_study.show.tables.study import arms, pilots, primary_contrasts, spread
@@ -20,6 +21,7 @@ __all__ = [
     "agreement",
     "arms",
     "bench",
+    "claims",
     "controls",
     "draws",
     "layers",

@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from dcn_study.experiments.agreement import agreement as judge
+from dcn_study.experiments.agreement import first_rule
 from dcn_study.names import CONTROLS, MODELS, TEST_IMAGES
 from dcn_study.runs import published
 from dcn_study.runs.records import Evaluation, Record
 from dcn_study.show.tables.layout import with_corner
 
 __all__ = ["accuracy", "agreement", "controls", "draws", "seen", "selection", "side_by_side", "split"]
-
-TOLERANCE = 0.5  # percentage points: the published figures are rounded, and their test images were other draws
 
 
 def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
@@ -42,42 +41,33 @@ def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
 
 
 def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Returns published accuracies beside ours, over seeds, and whether they agree by the book's rule.
-
-    A published accuracy agrees if it lies in the 95 % prediction interval of our runs, that is, if it could be one
-    more of them; or within half a percentage point of their mean.
+    """Returns published accuracies beside ours, over seeds, and whether they agree, by the rule and by the first one.
 
     Args:
         runs: by model, the records of all seeds, in the order of the seeds.
 
     Returns:
-        One row for each model and kind of test images. Accuracies in percent, differences in percentage points.
+        One row for each model and kind of test images. Accuracies in percent; "low" and "high" are the ends of the
+        prediction interval, "tolerance" is that of the first rule in percentage points.
     """
     rows = {}
     for model, found in runs.items():
         for kind in TEST_IMAGES:
-            ours = 100 * np.array([record.evaluations[kind].accuracy for record in found])
-            theirs = 100 * published.ACCURACY[model][kind]
-            tolerance = max(_prediction_half_width(ours), TOLERANCE)
-            difference = ours.mean() - theirs
+            ours = [record.evaluations[kind].accuracy for record in found]
+            theirs = published.ACCURACY[model][kind]
+            judged = judge(ours, found[0].evaluations[kind].images, theirs)
+            tolerance, first = first_rule(ours, theirs)
             rows[MODELS[model], kind] = {
-                "published": theirs,
-                "mean": ours.mean(),
-                "difference": difference,
+                "published": 100 * theirs,
+                "mean": judged.mean,
+                "low": judged.low,
+                "high": judged.high,
+                "outcome": judged.outcome,
                 "tolerance": tolerance,
-                "verdict": "agrees" if abs(difference) <= tolerance + 1e-9 else "differs",
-                "s": ours.std(ddof=1) if len(ours) > 1 else math.nan,
-                **{f"seed {record.config.seed}": value for record, value in zip(found, ours, strict=True)},
+                "by the first rule": first,
+                **{f"seed {record.config.seed}": 100 * value for record, value in zip(found, ours, strict=True)},
             }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "images"]).round(2)
-
-
-def _prediction_half_width(values: np.ndarray) -> float:
-    """Returns half the width of the 95 % prediction interval for one more value; 0 for a single one."""
-    count = len(values)
-    if count < 2:
-        return 0.0
-    return float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) * math.sqrt(1 + 1 / count))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "images"])
 
 
 def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def pilots(found: Mapping[str, Mapping[float, Record | None]]) -> pd.DataFrame:
 
 def primary_contrasts() -> pd.DataFrame:
     """Returns the registered primary contrasts, one row each."""
-    rows = {name: {"A": a, "B": b} for name, (a, b) in PRIMARY.items()}
+    rows = {name: {"A": _arm(a), "B": _arm(b)} for name, (a, b) in PRIMARY.items()}
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
 
 
@@ -77,3 +77,8 @@ def spread(found: Mapping[str, list[float]]) -> pd.DataFrame:
     }
     columns = ["runs", "standard deviation", "detectable difference"]
     return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "varied")
+
+
+def _arm(run: str) -> str:
+    kind, _, arm = run.partition("_")
+    return ARMS[arm] + (", with scale augmentation" if kind == "rescaled" else "")

@@ -1,0 +1,135 @@
+"""The paper's claims: complete, computed, and true of the committed records."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers import ROOT, inside
+
+from dcn_study.book.pages import PAGES
+from dcn_study.experiments import claims
+from dcn_study.experiments.agreement import Agreement
+from dcn_study.experiments.statistics import Interval
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import PAPER, SEEDS, run_config, seeds_of
+from dcn_study.show import tables
+
+
+@pytest.fixture(scope="module")
+def runs():
+    with inside(ROOT):
+        found = {name: [records.read(config) for config in seeds_of(name, SEEDS)] for name in (*PAPER, "cnn_scaled")}
+        single = ("cnn_batch_norm", "repaired_deformable_mini_resnet")
+        return found | {name: [records.read(run_config(name))] for name in single}
+
+
+@pytest.fixture(scope="module")
+def facts(runs):
+    with inside(ROOT):
+        return claims.gather(runs)
+
+
+def outcomes(facts):
+    return {claim.name: claim.outcome for claim in claims.claims(facts)}
+
+
+def test_every_claim_has_an_outcome_a_rule_and_pages(facts):
+    found = claims.claims(facts)
+    with claims.CLAIMS.open() as file:
+        assert [claim.name for claim in found] == [row["name"] for row in csv.DictReader(file)]
+    assert len({claim.name for claim in found}) == len(found) > 25
+    for claim in found:
+        assert claim.outcome in claims.OUTCOMES
+        assert claim.group in claims.GROUPS
+        assert claim.words
+        assert claim.rule
+        assert claim.ours
+        assert claim.pages
+        assert set(claim.pages) <= set(PAGES), claim.name
+
+
+# What the pages say in words, each as a condition on the committed records that would fail if it were false.
+def test_nothing_deforms(facts):
+    assert facts.largest_kernel == 0
+    assert facts.largest_gradient == 0
+    assert facts.learning_gradient > 0.1
+
+
+def test_batch_normalisation_makes_all_of_the_gain(facts):
+    assert facts.stand_in_difference == 0
+    assert facts.gain.low > 0
+
+
+def test_half_of_each_block_is_dead_and_the_other_half_frozen(facts, runs):
+    assert facts.dead_layers == ("block1_conv1", "block2_conv1")
+    assert facts.frozen_blocks
+    assert facts.repaired > facts.as_published + 20
+    assert runs["mini_resnet"][0].config.trainable
+
+
+def test_the_transformations_are_trained_on_and_the_test_images_validate(facts):
+    assert facts.trained_on == "scaled"
+    assert not facts.validated_apart
+
+
+def with_accuracy(facts, model, kind, **changes):
+    changed = dataclasses.replace(facts.accuracies[model][kind], **changes)
+    return dataclasses.replace(
+        facts, accuracies={**facts.accuracies, model: {**facts.accuracies[model], kind: changed}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "outcome"),
+    [
+        ({"largest_kernel": 0.1}, "in-all-layers", "supported"),
+        ({"largest_gradient": 1e-9}, "in-all-layers", "supported"),
+        ({"largest_kernel": 0.1}, "receptive-field", "not tested"),
+        ({"largest_kernel": 0.1}, "unoptimised", "contradicted"),
+        ({"stand_in_difference": 0.01}, "cause", "supported"),
+        ({"gain": Interval(1.0, -1.0, 3.0)}, "gain", "undecided"),
+        ({"gain": Interval(-2.0, -3.0, -1.0)}, "gain", "contradicted"),
+        ({"dead_layers": ()}, "both-convolutions", "supported"),
+        ({"dead_layers": ()}, "too-simple", "supported"),
+        ({"repaired": 10.0}, "too-simple", "supported"),
+        ({"frozen_blocks": False}, "too-simple", "supported"),
+        ({"last_changes": (0.1, 0.2, 0.1)}, "not-settled", "contradicted"),
+        ({"trained_on": "plain"}, "unseen", "supported"),
+        ({"validated_apart": True}, "three-groups", "supported"),
+        ({"forward_ratio": 1.1}, "many-times", "contradicted"),
+        ({"speedup": 1.0}, "inefficient", "contradicted"),
+        ({"augmented": 1.0}, "augmentation", "contradicted"),
+    ],
+)
+def test_another_fact_gives_another_outcome(facts, change, name, outcome):
+    before = outcomes(facts)
+    after = outcomes(dataclasses.replace(facts, **change))
+    assert before[name] != after[name] == outcome
+
+
+def test_another_accuracy_gives_another_outcome(facts):
+    assert outcomes(with_accuracy(facts, "cnn", "plain", outcome="differs"))["cnn-plain"] == "differs"
+    assert outcomes(facts)["blind"] == "supported"
+    assert outcomes(with_accuracy(facts, "cnn", "scaled", high=99.9))["blind"] == "contradicted"
+
+
+def test_another_record_gives_another_outcome(runs, facts):
+    changed = [record.model_copy(deep=True) for record in runs["cnn"]]
+    for record in changed:
+        record.evaluations["plain"].accuracy = 0.95
+    with inside(ROOT):
+        after = claims.gather({**runs, "cnn": changed})
+    assert (outcomes(facts)["cnn-plain"], outcomes(after)["cnn-plain"]) == ("agrees", "differs")
+
+
+def test_the_table_links_to_the_evidence_and_is_safe(facts):
+    found = claims.claims(facts)
+    table = tables.claims([dataclasses.replace(found[0], words="a < b")], "accuracies")
+    assert "a &lt; b" in table
+    assert '<a href="accuracy.html">accuracy</a>' in table
+    assert 'class="outcome agrees"' in table
+    rows = [tables.claims(found, group).count("<tr") - 1 for group in claims.GROUPS]
+    assert sum(rows) == len(found)
+    assert np.all(rows)
+    assert isinstance(facts.accuracies["cnn"]["plain"], Agreement)
