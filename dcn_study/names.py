@@ -23,7 +23,7 @@ CONTROLS = {
     "scrambled_cnn": "deformable CNN, corners repaired",
     "repaired_cnn": "deformable CNN, corners and pairing repaired",
     "deform_conv_cnn": "CNN with true deformable convolutions",
-    "cnn_scaled": "CNN, all of it",
+    "cnn_scaled": "CNN, all weights",
 }
 
 # The residual networks, one change after the other, by run.

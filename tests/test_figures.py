@@ -136,7 +136,7 @@ def test_layer_table():
         9 * 32 * 64,
         28 * 28 * (9 * 32 * 64 + 4 * 32),
     ]
-    assert tables.layers(cnn()).loc["conv11_bn", "of which train"] == 64
+    assert tables.layers(cnn()).loc["conv11_bn", "trainable"] == 64
 
 
 def test_provenance_table():

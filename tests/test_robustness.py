@@ -24,9 +24,9 @@ def measured(project, monkeypatch):
     return robustness.robustness(zooms=2, shifts=3, images=10).results
 
 
-def test_the_grid_covers_the_range_of_training(measured, monkeypatch):
+def test_the_grid_covers_the_zooms_of_training_and_more_than_its_shifts(measured, monkeypatch):
     assert measured["zooms"] == [1.0, 2.5]
-    assert measured["shifts"] == [-5.6, 0.0, 5.6]
+    assert measured["shifts"] == [-8.0, 0.0, 8.0]
     for rows in measured["accuracies"].values():
         assert np.shape(rows) == (2, 3)
         assert 0 <= np.min(rows) <= np.max(rows) <= 1
@@ -44,11 +44,11 @@ def test_the_map_holds_all_that_it_shows(measured):
     plain = load_digits().x_test[3]
     assert base64.b64decode(data["digits"][0][1]) == plain.tobytes()
     assert len({digit for row in data["digits"] for digit in row}) == 6
-    # A positive shift moves the digit to the left, a zoom shrinks it.
+    # A positive shift moves the digit to the right, a zoom shrinks it.
     digits = [
         [np.frombuffer(base64.b64decode(digit), np.uint8).reshape(28, 28) for digit in row] for row in data["digits"]
     ]
-    left, middle, right = ((digit.sum(axis=0) @ np.arange(28)) / digit.sum() for digit in reversed(digits[0]))
+    left, middle, right = ((digit.sum(axis=0) @ np.arange(28)) / digit.sum() for digit in digits[0])
     assert left < middle < right
     assert digits[1][1].sum() < 0.5 * digits[0][1].sum()
 

@@ -50,7 +50,7 @@ def test_model_table():
     table = tables.models(built)
     assert table.loc["CNN", "ratio"] == 1
     assert 4 < table.loc["deformable CNN", "ratio"] < 5
-    assert table.loc["deformable CNN", "of which train"] < table.loc["deformable CNN", "parameters"]
+    assert table.loc["deformable CNN", "trainable"] < table.loc["deformable CNN", "parameters"]
 
 
 def runs(accuracies, model="cnn"):

@@ -49,18 +49,18 @@ def multiply_adds(layer: keras.layers.Layer) -> int:
 
 
 def layers(model: keras.Model) -> pd.DataFrame:
-    """Returns one row a layer: its output shape, its parameters, how many of them train, and its multiply-adds."""
+    """Returns one row a layer: its output shape, its parameters, how many are trainable, and its multiply-adds."""
     rows = [
         {
             "layer": layer.name,
             "output": " x ".join(str(size) for size in layer.output.shape[1:]),
             "parameters": layer.count_params(),
-            "of which train": _trainable(layer),
+            "trainable": _trainable(layer),
             "multiply-adds": multiply_adds(layer),
         }
         for layer in model.layers
     ]
-    sums = {name: sum(row[name] for row in rows) for name in ("parameters", "of which train", "multiply-adds")}
+    sums = {name: sum(row[name] for row in rows) for name in ("parameters", "trainable", "multiply-adds")}
     return with_corner(pd.DataFrame([*rows, {"layer": "all", "output": "", **sums}]).set_index("layer"), "layer")
 
 
@@ -75,8 +75,8 @@ def models(built: Mapping[str, keras.Model]) -> pd.DataFrame:
     rows = {
         MODELS[name]: {
             "parameters": model.count_params(),
-            "of which train": _trainable(model),
-            "multiply-adds (million)": round(costs[name] / 1e6, 1),
+            "trainable": _trainable(model),
+            "multiply-adds (million)": costs[name] / 1e6,
             "ratio": round(costs[name] / costs[REGULAR_MODEL[name]], 2),
         }
         for name, model in built.items()
