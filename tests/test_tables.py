@@ -115,7 +115,7 @@ def test_controls_are_compared_after_as_many_epochs():
     assert table.loc["CNN", "epochs"] == 0
     assert math.isnan(table.loc["CNN", "as published"])
     columns = ["epochs", "scaled", "as published", "difference"]
-    assert table.loc["CNN, all of it", columns].tolist() == [1, 75, 50, 25]
+    assert table.loc["CNN, all weights", columns].tolist() == [1, 75, 50, 25]
     assert table.loc["CNN, batch normalisation only", "difference"] == 0
     assert figures.controls(table).get_xlim()[0] == 48
 
