@@ -14,7 +14,7 @@ from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.networks import layers, models, multiply_adds
 from dcn_study.show.tables.origin import measurements, parameters, provenance, status
 from dcn_study.show.tables.study import arms, pilots, primary_contrasts, spread
-from dcn_study.show.tables.times import bench, memory, runtime, scale, training_cost
+from dcn_study.show.tables.times import bench, logged_ratio, memory, runtime, scale, training_cost
 
 __all__ = [
     "accuracy",
@@ -25,6 +25,7 @@ __all__ = [
     "controls",
     "draws",
     "layers",
+    "logged_ratio",
     "measurements",
     "memory",
     "models",
