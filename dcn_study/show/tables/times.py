@@ -79,7 +79,7 @@ def training_cost(measured: Measurement) -> pd.DataFrame:
 
 
 def logged_ratio(model: str) -> float:
-    """Returns how many times as long a training step of a model takes as one of its regular form, by the author's log."""
+    """Returns how many times as long a training step takes as one of the regular network, in the author's log."""
     means = [
         np.mean(published.curve(each)["milliseconds_per_step"]) for each in (model, model.removeprefix("deformable_"))
     ]
