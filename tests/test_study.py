@@ -1,8 +1,10 @@
 """The registered study: what is compared, when a verdict is given, and what its pilots chose."""
 
+import subprocess
+
 import numpy as np
 import pytest
-from helpers import evaluations, history, make
+from helpers import ROOT, evaluations, history, make
 
 from dcn_study.experiments import study
 from dcn_study.runs import catalogue, records
@@ -85,6 +87,14 @@ def test_weights_are_kept_where_a_page_evaluates_them():
     assert catalogue.keeps_weights(run_config("cnn"))
     assert not catalogue.keeps_weights(run_config("cnn", seed=7))
     assert not catalogue.keeps_weights(run_config("cnn", epochs=1))
+
+
+def test_git_ignores_the_weights_that_need_not_be_kept():
+    runs = [*catalogue.study_runs(), *catalogue.book_runs(), run_config("cnn", seed=7)]
+    paths = {f"book/records/{catalogue.record_name(run)}.weights.h5": catalogue.keeps_weights(run) for run in runs}
+    command = ["git", "-C", ROOT, "check-ignore", "--no-index", *paths]
+    ignored = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    assert set(ignored) == {path for path, kept in paths.items() if not kept}
 
 
 def test_a_record_without_weights_that_need_not_be_kept_holds(project):
