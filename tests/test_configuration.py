@@ -47,6 +47,13 @@ from dcn_study.runs.configuration import RunConfig
         ({"chained": True}, "chained must be False for a model without residual blocks"),
         ({"validation_size": -1}, "validation_size must be 0 or more"),
         ({"initial_run": "vgg"}, "initial_run must be empty or one of"),
+        ({"task": "cifar"}, "task must be one of"),
+        ({"task": "mnist_scale"}, "validation_size must be at least 1 for task mnist_scale"),
+        ({"task": "mnist_scale", "train_on": "scaled"}, "train_on must be one of .* for task mnist_scale"),
+        ({"train_on": "rescaled"}, "train_on must be one of .* for task mnist. Received: train_on='rescaled'"),
+        ({"decay": "linear"}, "decay must be one of"),
+        ({"model": "wide_cnn", "trainable": False}, "trainable must be True for model wide_cnn"),
+        ({"weights_seed": -2}, "weights_seed must be -1 or from 0"),
         ({"epoch": 3}, "parameters of a run are .*epochs.* Received: epoch"),
     ],
 )
@@ -126,10 +133,12 @@ def test_every_configuration_has_a_name_of_its_own():
     changes = {
         "epochs": 1, "optimizer": "sgd", "learning_rate": 0.5, "batch_size": 1, "train_on": "scaled",
         "initial_run": "cnn", "train_size": 1, "trainable": False, "test_size": 1, "seed": 1, "data": "x.npz",
+        "decay": "cosine", "weights_seed": 1, "order_seed": 1, "augmentation_seed": 1,
     }  # fmt: skip
     for name, value in changes.items():
         names.add(record_name(run_config("cnn", **{name: value})))
     names.add(record_name(run_config("cnn", validation_size=1)))
+    names.add(record_name(run_config("cnn", validation_size=1, task="mnist_scale")))
     for name, value in {"corners": "bilinear", "pairing": "per_pixel", "chained": True}.items():
         names.add(record_name(run_config("deformable_mini_resnet", **{name: value})))
     names.add(record_name(run_config("deformable_cnn")))
@@ -171,7 +180,8 @@ def test_a_new_field_with_a_default_renames_no_run(monkeypatch):
     narrow = {"epochs": 1, "train_size": 10}
     names = [record_name(run_config("cnn")), record_name(run_config("cnn", **narrow))]
     runs = {name: wider(**config.to_dict()) for name, config in RUNS.items()}
-    monkeypatch.setattr(catalogue, "RUNS", runs)
+    by_content = {catalogue._but_seed(run): name for name, run in runs.items()}  # noqa: SLF001
+    monkeypatch.setattr(catalogue, "_NAMES", by_content)
     assert [record_name(runs["cnn"]), record_name(dataclasses.replace(runs["cnn"], **narrow))] == names
 
 

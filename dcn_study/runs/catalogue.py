@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import Any
@@ -257,9 +258,14 @@ def study_runs() -> list[RunConfig]:
     ]
 
 
+@functools.cache
+def _shown() -> frozenset[RunConfig]:
+    return frozenset([*book_runs(), *study_runs()])
+
+
 def in_book(config: RunConfig) -> bool:
     """Returns whether the book shows this run, with this seed."""
-    return config in book_runs() or config in study_runs()
+    return config in _shown()
 
 
 def keeps_weights(config: RunConfig) -> bool:
@@ -270,9 +276,16 @@ def keeps_weights(config: RunConfig) -> bool:
     return config in book_runs() or record_name(dataclasses.replace(config, seed=0)) in EVALUATED_ARMS
 
 
+def _but_seed(config: RunConfig) -> tuple[Any, ...]:
+    return tuple(value for name, value in vars(config).items() if name != "seed")
+
+
+_NAMES = {_but_seed(run): name for name, run in reversed(NAMED.items())}
+
+
 def is_named(config: RunConfig) -> bool:
     """Returns whether this is a run of `NAMED`, whatever its seed."""
-    return any(dataclasses.replace(config, seed=run.seed) == run for run in NAMED.values())
+    return _but_seed(config) in _NAMES
 
 
 def record_name(config: RunConfig) -> str:
@@ -282,9 +295,9 @@ def record_name(config: RunConfig) -> str:
     model's name and eight digits of a hash of the fields that are not at their default, so that a new field with a
     default does not rename earlier runs.
     """
-    for name, run in NAMED.items():
-        if dataclasses.replace(config, seed=run.seed) == run:
-            return name if config.seed == run.seed else f"{name}-seed{config.seed}"
+    name = _NAMES.get(_but_seed(config))
+    if name is not None:
+        return name if config.seed == NAMED[name].seed else f"{name}-seed{config.seed}"
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     changed = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
     text = json.dumps(changed, sort_keys=True)
