@@ -187,9 +187,10 @@ def _print_plan(tasks: Sequence[Task], workers: int) -> None:
 
 def _print_result(record: Record) -> bool:
     """Prints the accuracies of a run, and says what to do if its record does not hold; returns whether it does."""
+    from dcn_study.names import TEST_IMAGES
     from dcn_study.runs import records
 
-    accuracies = ", ".join(f"{kind} {100 * each.accuracy:.2f} %" for kind, each in record.evaluations.items())
+    accuracies = ", ".join(f"{kind} {100 * record.evaluations[kind].accuracy:.2f} %" for kind in TEST_IMAGES)
     print(f"{record.name:<34} {accuracies}", flush=True)
     standing = records.standing(record.config, record)
     if not standing.holds:
