@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from dcn_study.names import MODELS
+from dcn_study.names import ARMS, MODELS
 from dcn_study.runs import published
 from dcn_study.runs.data import SHIFT, ZOOM, Transforms
 from dcn_study.runs.records import Record
@@ -94,10 +94,11 @@ def training_curve(record: Record, others: Sequence[Record] = (), ax: Axes | Non
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
     model = record.config.model
-    reference = published.curve(model) if model in published.ACCURACY else None
+    in_paper = record.config.task == "mnist" and model in published.ACCURACY
+    reference = published.curve(model) if in_paper else None
     for name, key, colour, marker in (
         ("training", "accuracy", "0.35", "s"),
-        ("validation", "validation_accuracy", COLOURS[model], "o"),
+        ("validation", "validation_accuracy", COLOURS.get(model, PALETTE[5]), "o"),
     ):
         for number, other in enumerate(others):
             label = f"{name}, other seeds" if number == 0 else None
@@ -114,7 +115,7 @@ def training_curve(record: Record, others: Sequence[Record] = (), ax: Axes | Non
                 markersize=4,
                 label=f"{name}, published",
             )
-    ax.set(title=MODELS[model], xlabel="epoch", ylabel="accuracy")
+    ax.set(title=MODELS.get(model) or ARMS.get(model, model), xlabel="epoch", ylabel="accuracy")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend()

@@ -23,11 +23,11 @@ def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
 
     Args:
         record: of the run.
-        again: "plain" and "scaled", as `networks.evaluate` returned them.
+        again: by kind of test images, as `networks.evaluate` returned them.
     """
-    reference = published.ACCURACY.get(record.config.model, {})
+    reference = published.ACCURACY.get(record.config.model, {}) if record.config.task == "mnist" else {}
     rows = {
-        TEST_IMAGES[kind]: {
+        TEST_IMAGES.get(kind, kind): {
             "published": 100 * reference.get(kind, math.nan),
             "this run": 100 * stored.accuracy,
             "difference": 100 * (stored.accuracy - reference.get(kind, math.nan)),
