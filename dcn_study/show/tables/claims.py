@@ -19,18 +19,22 @@ def claims(found: Sequence[Claim], group: str) -> str:
         found: all claims.
         group: one of `claims.GROUPS`.
     """
-    rows = [
-        {
-            "claim": f'<span id="claim-{claim.name}">{html.escape(claim.words)}</span>',
-            "place": html.escape(claim.place),
-            "paper": html.escape(claim.published or "–"),
-            "here": html.escape(claim.ours),
-            "outcome": f'<span class="outcome {claim.outcome.replace(" ", "-")}">{claim.outcome}</span>',
-            "rule": html.escape(claim.rule),
-            "evidence": ", ".join(f'<a href="{page}.html">{page}</a>' for page in claim.pages),
-        }
-        for claim in found
-        if claim.group == group
-    ]
+    rows = [_row(claim) for claim in found if claim.group == group]
+    frame = pd.DataFrame(rows)
+    if not frame["paper"].any():
+        frame = frame.drop(columns="paper")
     with pd.option_context("display.max_colwidth", None):
-        return pd.DataFrame(rows).to_html(index=False, escape=False, classes="claims")
+        return frame.to_html(index=False, escape=False, classes="claims")
+
+
+def _row(claim: Claim) -> dict[str, str]:
+    words = f"{html.escape(claim.words)} ({html.escape(claim.place)})"
+    if claim.group != "accuracies":  # which have one rule for all
+        words += f' <span class="rule">{html.escape(claim.rule)}</span>'
+    return {
+        "claim and its test": f'<span id="claim-{claim.name}">{words}</span>',
+        "paper": html.escape(claim.published),
+        "here": html.escape(claim.ours),
+        "outcome": f'<span class="outcome {claim.outcome.replace(" ", "-")}">{claim.outcome}</span>',
+        "evidence": ", ".join(f'<a href="{page}.html">{page}</a>' for page in claim.pages),
+    }
