@@ -49,7 +49,8 @@ def test_the_wheel_is_the_library_and_nothing_else(tmp_path):
         names = wheel.namelist()
     assert not [name for name in names if name.endswith("entry_points.txt")]  # no command that lacks what it needs
     assert all(name.startswith(("dcn/", "deformable_conv_digits-")) for name in names)
-    assert all(name.endswith(".py") for name in names if name.startswith("dcn/"))
+    assert all(name.endswith((".py", "/py.typed")) for name in names if name.startswith("dcn/"))
+    assert "dcn/py.typed" in names  # type checkers use the library's annotations
 
 
 ROOMS = ("errors", "names", "runs", "cluster", "experiments", "show", "book", "cli")
