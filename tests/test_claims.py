@@ -114,6 +114,18 @@ def test_another_accuracy_gives_another_outcome(facts):
     assert outcomes(with_accuracy(facts, "cnn", "scaled", high=99.9))["blind"] == "contradicted"
 
 
+def test_a_curve_differs_if_many_epochs_are_outside_and_is_undecided_if_most_are_wide(facts):
+    inside, outside, wide = (Agreement(90.0, 89.0, 91.0, outcome) for outcome in ("agrees", "differs", "undecided"))
+    for epochs, outcome in (
+        ([inside] * 9 + [outside], "agrees"),
+        ([inside] * 8 + [outside] * 2, "differs"),
+        ([wide] * 6 + [inside] * 4, "undecided"),
+        ([wide] * 5 + [inside] * 5, "agrees"),
+    ):
+        changed = dataclasses.replace(facts, curves={**facts.curves, "cnn": epochs})
+        assert outcomes(changed)["cnn-curve"] == outcome
+
+
 def test_another_record_gives_another_outcome(runs, facts):
     changed = [record.model_copy(deep=True) for record in runs["cnn"]]
     for record in changed:

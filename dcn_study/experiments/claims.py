@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from dcn_study.errors import RecordError
-from dcn_study.experiments.agreement import Agreement, agreement, first_rule
+from dcn_study.experiments.agreement import Agreement, agreement
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs import published, records
@@ -31,10 +31,11 @@ OUTCOMES = {
     "contradicted": "our runs or the published code show otherwise",
     "not tested": "no experiment here decides it",
 }
-GROUPS = ("accuracies", "explanation", "protocol", "runtime", "aims and background")
+GROUPS = ("accuracies", "curves", "explanation", "protocol", "runtime", "aims and background")
 STABLE = 2.0  # percentage points: a validation accuracy that still moves so much from epoch to epoch has not settled
 MANY_TIMES = 3.0  # a factor
 FASTER = 1.5
+OUTSIDE = 0.1  # share of epochs outside their intervals, of which one in twenty is expected
 CLAIMS = Path(__file__).with_name("claims.csv")
 BLOCKS = ("block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2")  # convolutions of the blocks as drawn
 
@@ -72,7 +73,7 @@ class Facts:
 
     Attributes:
         accuracies: model → kind of test images → the agreement of the published accuracy.
-        former: the same by the first rule: tolerance in percentage points, and outcome.
+        curves: model → the same for the validation accuracy of each epoch, as far as the published curve and ours go.
         gain: deformable CNN minus CNN on scaled digits, in percentage points, paired by seed.
         stand_in_difference: largest difference of the deformable CNN and batch normalisation alone, with seed 0, on
             either kind of test images, in percentage points.
@@ -93,7 +94,7 @@ class Facts:
     """
 
     accuracies: Mapping[str, Mapping[str, Agreement]]
-    former: Mapping[str, Mapping[str, tuple[float, str]]]
+    curves: Mapping[str, Sequence[Agreement]]
     gain: Interval
     stand_in_difference: float
     largest_kernel: float
@@ -144,10 +145,7 @@ def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:
             model: {kind: agreement(found[model][kind], images[model], stated) for kind, stated in kinds.items()}
             for model, kinds in published.ACCURACY.items()
         },
-        former={
-            model: {kind: first_rule(found[model][kind], stated) for kind, stated in kinds.items()}
-            for model, kinds in published.ACCURACY.items()
-        },
+        curves={model: _curve(model, runs[model], images[model]) for model in published.ACCURACY},
         gain=interval(100 * np.subtract(found["deformable_cnn"]["scaled"], found["cnn"]["scaled"])),
         stand_in_difference=100
         * max(abs(runs["deformable_cnn"][0].evaluations[kind].accuracy - _after(runs, kind)) for kind in TEST_IMAGES),
@@ -169,6 +167,13 @@ def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:
         **_times(_measurement("runtime")),
         augmented=100 * float(np.mean([record.evaluations["scaled"].accuracy for record in runs["cnn_scaled"]])),
     )
+
+
+def _curve(model: str, found: Sequence[Record], images: int) -> list[Agreement]:
+    theirs = published.curve(model)["validation_accuracy"]
+    epochs = min(len(theirs), *(len(record.history) for record in found))
+    ours = [[record.history[epoch].validation_accuracy for record in found] for epoch in range(epochs)]
+    return [agreement(values, images, stated) for values, stated in zip(ours, theirs[:epochs], strict=True)]
 
 
 def _after(runs: Mapping[str, Sequence[Record]], kind: str) -> float:
@@ -223,7 +228,8 @@ def _weights(record: Record) -> Any:
 
 def claims(facts: Facts) -> list[Claim]:
     """Returns all claims of the paper, in the order of `claims.csv`, with their outcomes."""
-    found = {**_accuracies(facts), **_explanation(facts), **_protocol(facts), **_runtime(facts), **_background(facts)}
+    groups = (_accuracies, _curves, _explanation, _protocol, _runtime, _background)
+    found = {name: result for group in groups for name, result in group(facts).items()}
     with CLAIMS.open(encoding="utf-8", newline="") as file:
         rows = [{**row, **found[row["name"]]} for row in csv.DictReader(file)]
     return [Claim(pages=tuple(row.pop("pages").split()), **row) for row in rows]
@@ -247,6 +253,18 @@ def _accuracies(facts: Facts) -> dict[str, dict[str, str]]:
         for model, kinds in facts.accuracies.items()
         for kind, ours in kinds.items()
     }
+
+
+def _curves(facts: Facts) -> dict[str, dict[str, str]]:
+    found = {}
+    for model, epochs in facts.curves.items():
+        outcomes = [epoch.outcome for epoch in epochs]
+        outside, wide = outcomes.count("differs"), outcomes.count("undecided")
+        outcome = "differs" if outside > OUTSIDE * len(epochs) else "undecided" if wide > len(epochs) / 2 else "agrees"
+        found[f"{model}-curve"] = _result(
+            outcome, f"{len(epochs) - outside} of {len(epochs)} epochs are inside; {wide} intervals are wide"
+        )
+    return found
 
 
 def _explanation(facts: Facts) -> dict[str, dict[str, str]]:
