@@ -1,6 +1,7 @@
 import os
 import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -8,6 +9,12 @@ import filelock
 import numpy as np
 import pytest
 from helpers import ROOT, inside
+
+# What XLA compiles is kept for all processes of a test run: workers, kernels and trainings, which compile the same.
+COMPILED = None
+if "TF_XLA_FLAGS" not in os.environ:
+    COMPILED = tempfile.mkdtemp(prefix="dcn-tests-")
+    os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={COMPILED}"
 
 # Largest relative and absolute difference to float64, by dtype.
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 3e-2, "float16": 4e-3}
@@ -20,6 +27,11 @@ LONGEST = ("test_book", "test_cluster", "test_deform_conv2d", "test_browser")
 def pytest_collection_modifyitems(items):
     """Puts the longest files first, so that the workers of pytest-xdist end at about the same time."""
     items.sort(key=lambda item: LONGEST.index(name) if (name := item.module.__name__) in LONGEST else len(LONGEST))
+
+
+def pytest_unconfigure():
+    if COMPILED:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture
