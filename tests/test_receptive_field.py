@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 
 from dcn import models
-from dcn_study.experiments.receptive_field import largest_offset, sampling_points
+from dcn_study.experiments.receptive_field import (
+    area,
+    gradient_field,
+    largest_offset,
+    occlusion_field,
+    sampling_points,
+)
 
 
 @pytest.fixture
@@ -75,3 +81,31 @@ def test_offsets_of_every_channel_move_the_points_of_the_published_layer(image):
 def test_wrong_arguments(image, layer, position, message):
     with pytest.raises(ValueError, match=message):
         sampling_points(models.cnn(image.shape), image, layer, position)
+
+
+def averaging(layers=2):
+    """A chain of 3x3 convolutions that sum what they see."""
+    inputs = x = keras.Input((9, 9, 1))
+    for number in range(layers):
+        x = keras.layers.Conv2D(1, 3, padding="same", kernel_initializer="ones", name=f"layer{number}")(x)
+    return keras.Model(inputs, x)
+
+
+def test_the_gradient_of_a_sum_of_sums_is_a_pyramid():
+    images = np.zeros((2, 9, 9, 1), "float32")
+    field = gradient_field(averaging(), images, "layer1")
+    pyramid = np.outer([1, 2, 3, 2, 1], [1, 2, 3, 2, 1])
+    np.testing.assert_allclose(field[2:7, 2:7], pyramid / pyramid.sum(), rtol=1e-5)
+    assert field[:2].sum() == field[:, 7:].sum() == 0
+    assert area(field, 1.0) == 25
+    assert area(field, 9 / 81) == 1
+    assert area(field, 9.1 / 81) == 2
+
+
+def test_what_lies_out_of_the_field_does_not_matter_when_it_is_occluded():
+    images = np.random.default_rng(0).uniform(size=(2, 9, 9, 1)).astype("float32")
+    field = occlusion_field(averaging(), images, "layer1", patch=1)
+    assert (field > 1e-6).sum() == 25
+    assert field.sum() == pytest.approx(1)
+    wider = occlusion_field(averaging(), images, "layer1", patch=3)
+    assert (wider > 1e-6).sum() == 49  # a square that reaches the field from one pixel further

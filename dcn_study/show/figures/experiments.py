@@ -15,7 +15,16 @@ from dcn_study.names import CONTROLS, MODELS
 from dcn_study.runs import published
 from dcn_study.show.figures.style import ACCENT, COLOURS, PALETTE, REGULAR
 
-__all__ = ["block_changes", "controls", "draws", "finding", "offset_traces", "receptive_fields", "robustness"]
+__all__ = [
+    "block_changes",
+    "controls",
+    "draws",
+    "effective_fields",
+    "finding",
+    "offset_traces",
+    "receptive_fields",
+    "robustness",
+]
 
 
 def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -232,3 +241,24 @@ def robustness(measured: Mapping[str, Any], axes: np.ndarray | None = None) -> n
     axes[0].figure.supylabel("zoom factor", fontsize="medium")
     axes[0].figure.colorbar(drawn, ax=list(axes), label="test accuracy (%)")
     return axes
+
+
+def effective_fields(fields: Mapping[str, Mapping[str, np.ndarray]]) -> list[Axes]:
+    """Draws effective receptive fields, one row per network, one column per way of measuring.
+
+    Args:
+        fields: network → way → (H, W), non-negative, as `receptive_field.gradient_field` returns them.
+
+    Returns:
+        The axes, row by row.
+    """
+    ways = list(next(iter(fields.values())))
+    _, axes = plt.subplots(
+        len(fields), len(ways), figsize=(3 * len(ways) + 1, 3 * len(fields)), squeeze=False, layout="constrained"
+    )
+    for row, (network, found) in zip(axes, fields.items(), strict=True):
+        for ax, (way, field) in zip(row, found.items(), strict=True):
+            ax.imshow(np.sqrt(field / field.max()), cmap="gray_r", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[], title=way)
+        row[0].set_ylabel(MODELS.get(network, network))
+    return list(axes.ravel())
