@@ -47,11 +47,23 @@ def test_pairs_are_realisations_that_both_have(project):
 def test_the_best_rate_is_that_of_the_highest_validation_accuracy(project):
     tried = PILOTS["cnn"]
     assert study.best_rate(study.pilots()["cnn"]) is None
-    for config, accuracy in zip(tried.values(), (0.95, 0.97, 0.97), strict=True):
-        keep(config, accuracy)
+    for rate, accuracy in ((3e-4, 0.95), (1e-3, 0.97), (3e-3, 0.97)):
+        keep(tried[rate], accuracy)
     assert study.best_rate(study.pilots()["cnn"]) == 1e-3  # the lower one of equals
     table = tables.pilots(study.pilots())
     assert table["best"].tolist() == ["0.001"] + ["not run yet"] * (len(PILOTS) - 1)
+    assert list(table) == ["0.0003", "0.001", "0.003", "best"]
+
+
+def test_the_best_rate_is_not_at_an_end_of_what_was_tried(project):
+    tried = PILOTS["cnn"]
+    for rate, accuracy in ((3e-4, 0.95), (1e-3, 0.97), (3e-3, 0.98)):
+        keep(tried[rate], accuracy)
+    assert study.best_rate(study.pilots()["cnn"]) is None
+    keep(tried[1e-2], 0.99)
+    assert study.best_rate(study.pilots()["cnn"]) is None
+    keep(tried[3e-2], 0.1)
+    assert study.best_rate(study.pilots()["cnn"]) == 1e-2
 
 
 def test_the_spread_is_that_of_each_source_alone(project):

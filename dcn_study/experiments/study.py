@@ -7,7 +7,17 @@ from collections.abc import Mapping
 
 from dcn_study.experiments.statistics import Contrast, contrasts
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import PILOTS, REALISATIONS, SOURCES, STUDY, realisations_of, run_config, spread_run
+from dcn_study.runs.catalogue import (
+    LADDER,
+    PILOT_RATES,
+    PILOTS,
+    REALISATIONS,
+    SOURCES,
+    STUDY,
+    realisations_of,
+    run_config,
+    spread_run,
+)
 from dcn_study.runs.records import Record
 
 __all__ = [
@@ -57,12 +67,14 @@ def pilots() -> dict[str, dict[float, Record | None]]:
 def best_rate(tried: Mapping[float, Record | None]) -> float | None:
     """Returns the learning rate with the highest validation accuracy after the last epoch, the lower one of equals.
 
-    None if a pilot is missing.
+    None if one of the three pilots that every arm has is missing, or the next lower or higher one than the best.
     """
     found = {rate: record.history[-1].validation_accuracy for rate, record in tried.items() if record}
-    if len(found) < len(tried):
+    if not set(PILOT_RATES) <= set(found):
         return None
-    return min(found, key=lambda rate: (-found[rate], rate))
+    best = min(found, key=lambda rate: (-found[rate], rate))
+    place = LADDER.index(best)
+    return best if set(LADDER[max(0, place - 1) : place + 2]) <= set(found) else None
 
 
 def recorded_runs() -> dict[str, dict[int, Record]]:

@@ -15,6 +15,7 @@ from dcn_study.runs.configuration import TEST_IMAGES, TRAIN_IMAGES, RunConfig
 __all__ = [
     "AUGMENTED_ARMS",
     "EVALUATED_ARMS",
+    "LADDER",
     "MEASUREMENTS",
     "NAMED",
     "PAPER",
@@ -127,12 +128,14 @@ REALISATIONS = 6
 FEW_REALISATIONS = {"scale_conv_offset_cnn": 3, "scale_mini_resnet": 3, "scale_deform_conv_mini_resnet": 3}
 EVALUATED_ARMS = ("scale_cnn", "scale_deform_conv_cnn")  # whose networks the pages evaluate again
 
-# Pilots of the study: each arm with three learning rates on a realisation of their own, for a third of the epochs.
+# Pilots of the study, on a realisation of their own, for a third of the epochs: each arm with three learning rates, and
+# with the next one as long as the best is at an end.
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 PILOT_RATES = (3e-4, 1e-3, 3e-3)
 PILOTS: dict[str, dict[float, RunConfig]] = {
     arm: {
         rate: dataclasses.replace(STUDY[f"scale_{arm}"], learning_rate=rate, epochs=10, seed=REALISATIONS)
-        for rate in PILOT_RATES
+        for rate in LADDER
     }
     for arm in _ARMS
 }

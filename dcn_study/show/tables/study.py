@@ -10,7 +10,7 @@ import pandas as pd
 from dcn_study.experiments.statistics import detectable
 from dcn_study.experiments.study import PRIMARY, best_rate
 from dcn_study.names import ARMS
-from dcn_study.runs.catalogue import PILOT_RATES, REALISATIONS, STUDY, realisations_of
+from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY, realisations_of
 from dcn_study.runs.records import Measurement, Record
 from dcn_study.show.tables.layout import with_corner
 
@@ -41,13 +41,14 @@ def arms(costs: Measurement) -> pd.DataFrame:
 
 def pilots(found: Mapping[str, Mapping[float, Record | None]]) -> pd.DataFrame:
     """Returns one row per arm: the validation accuracy in percent with each learning rate, and the best rate."""
+    rates = [rate for rate in LADDER if rate in PILOT_RATES or any(tried[rate] for tried in found.values())]
     rows = {}
     for arm, tried in found.items():
         chosen = best_rate(tried)
         rows[ARMS[arm]] = {
             **{
                 f"{rate:g}": 100 * record.history[-1].validation_accuracy if (record := tried[rate]) else np.nan
-                for rate in PILOT_RATES
+                for rate in rates
             },
             "best": "not run yet" if chosen is None else f"{chosen:g}",
         }
