@@ -10,7 +10,7 @@ book: $(INSTALLED) ## build the book from the committed records: _build/html/ind
 	$(BIN)/dcn build
 
 test: $(INSTALLED) ## install all that is needed and pass the tests
-	$(MAKE) --jobs 2 --output-sync=line lint pytest
+	$(MAKE) --jobs 2 lint pytest
 
 # One process more than there are processors: tests wait for browsers, kernels and each other.
 pytest: $(INSTALLED)
