@@ -104,7 +104,7 @@ def test_the_learning_rate_falls_to_zero():
 
 
 def test_costs_are_measured_once_and_kept(project):
-    parameters = {"arms": "cnn,dilated_cnn", "batch": 2, "repeats": 2}
+    parameters = {"arms": "cnn,dilated_cnn", "batch": 2, "repeats": 2, "threads": 0}
     measured = arm_costs(**parameters)
     assert records.read_measurement("arms", parameters) == measured
     assert measured.results["parameters"]["cnn"] == measured.results["parameters"]["dilated_cnn"]
@@ -119,9 +119,10 @@ def test_costs_are_measured_once_and_kept(project):
         ({"arms": "cnn,cmm"}, "arms must be 'all' or some of cnn,.*Received: arms='cnn,cmm'"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"repeats": 0}, "repeats must be at least 1"),
+        ({"threads": -1}, "threads must be at least 0"),
     ],
 )
 def test_wrong_parameters(project, changes, message):
     with pytest.raises(ConfigurationError, match=message):
-        arm_costs(**{"arms": "cnn", "batch": 2, "repeats": 2, **changes})
+        arm_costs(**{"arms": "cnn", "batch": 2, "repeats": 2, "threads": 0, **changes})
     assert arms_named("all") == tuple(ARMS)

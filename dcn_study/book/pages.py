@@ -87,7 +87,7 @@ PAGES: dict[str, Page] = {
         "registration",
         recorded_runs=tuple(map(record_name, TUNING)),
         measurement="arms",
-        smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1},
+        smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0},
     ),
     "guide": Page("guide", smoke={"train_size": 200}),
     "again": Page("again"),

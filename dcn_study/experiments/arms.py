@@ -14,6 +14,7 @@ from dcn_study.experiments.timing import times
 from dcn_study.names import ARMS
 from dcn_study.runs import catalogue, networks, records
 from dcn_study.runs.records import Measurement
+from dcn_study.runs.training import use_threads
 
 __all__ = ["arm_costs", "arms_named"]
 
@@ -30,13 +31,14 @@ def arms_named(text: str) -> tuple[str, ...]:
     return found
 
 
-def arm_costs(*, arms: str, batch: int, repeats: int, force: bool = False) -> Measurement:
+def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, force: bool = False) -> Measurement:
     """Times the training steps of the study's arms in turn, in one process; measures if there is no record.
 
     Args:
         arms: names, separated by commas, or "all".
         batch: images in a step.
         repeats: measurements of each.
+        threads: of TensorFlow, as the study's runs have; 0 for all processors.
         force: whether to measure although there is a record.
 
     Returns:
@@ -49,8 +51,12 @@ def arm_costs(*, arms: str, batch: int, repeats: int, force: bool = False) -> Me
     for name, value in (("batch", batch), ("repeats", repeats)):
         if value < 1:
             raise ConfigurationError(f"{name} must be at least 1. Received: {name}={value}")
+    if threads < 0:
+        raise ConfigurationError(f"threads must be at least 0. Received: threads={threads}")
 
     def measure() -> dict[str, Any]:
+        if threads:
+            use_threads(threads)
         random = np.random.default_rng(0)
         images = random.uniform(size=(batch, 28, 28, 1)).astype(np.float32)
         labels = random.integers(10, size=batch)
@@ -61,7 +67,8 @@ def arm_costs(*, arms: str, batch: int, repeats: int, force: bool = False) -> Me
             "step_ms": times(steps, repeats),
         }
 
-    return records.measurement("arms", {"arms": arms, "batch": batch, "repeats": repeats}, measure, force=force)
+    parameters = {"arms": arms, "batch": batch, "repeats": repeats, "threads": threads}
+    return records.measurement("arms", parameters, measure, force=force)
 
 
 def _step(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:

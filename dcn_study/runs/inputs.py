@@ -25,10 +25,7 @@ RUN_CODE = (*_MODELS, *(f"dcn_study.runs.{name}" for name in _RUNS))
 MEASUREMENT_CODE = {
     "runtime": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "runtime", "timing"))),
     "bench": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "bench", "timing"))),
-    "arms": (
-        *(*_MODELS, *(f"dcn_study.runs.{name}" for name in ("arms", "data", "mnist_scale", "networks", "splits"))),
-        *(f"dcn_study.experiments.{name}" for name in ("arms", "timing")),
-    ),
+    "arms": (*RUN_CODE, *(f"dcn_study.experiments.{name}" for name in ("arms", "timing"))),
     "scale": ("dcn_study.cluster.dispatch", "dcn_study.experiments.scale"),
     "offsets": (*RUN_CODE, "dcn_study.experiments.offsets"),
     "sensitivity": (*RUN_CODE, "dcn_study.experiments.sensitivity"),
