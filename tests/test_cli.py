@@ -32,7 +32,7 @@ def no_kernel(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "dnn"], ["NAME must be one of data, models, sampling, cnn", "Received: dnn"]),
+        (["run", "dnn"], ["NAME must be one of verdict, data, models, sampling, cnn", "Received: dnn"]),
         (
             ["run", "cnn", "-p", "epoch=1"],
             ["unknown parameter epoch, did you mean epochs?", "train_size (int)"],
@@ -309,7 +309,7 @@ def test_a_defect_is_not_disguised_as_an_error_of_the_user(clone, monkeypatch):
     def broken():
         raise ValueError("operands could not be broadcast together")
 
-    monkeypatch.setattr("dcn_study.runs.catalogue.book_runs", broken)
+    monkeypatch.setattr("dcn_study.runs.records.shown", broken)
     with pytest.raises(ValueError, match="broadcast"):
         cli.main(["check"])
 

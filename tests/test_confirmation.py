@@ -6,9 +6,10 @@ import pytest
 from helpers import inside
 
 from dcn_study.errors import RecordError
-from dcn_study.runs import confirmation, data, records, training, witness
+from dcn_study.runs import confirmation, records, training, witness
+from dcn_study.runs import splits as drawing
 from dcn_study.runs.catalogue import run_config
-from dcn_study.runs.splits import splits
+from dcn_study.runs.splits import Splits, splits
 
 SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
 
@@ -69,25 +70,25 @@ def test_it_sees_another_momentum_of_batch_normalisation(record, monkeypatch, na
 
 def test_it_sees_another_order_in_later_epochs(record, monkeypatch):
     plain = record("plain")
-    order = data.Splits.labels
+    order = Splits.labels
 
     def reversed_later(self, epoch):
         return order(self, epoch)[::-1].copy() if epoch else order(self, epoch)
 
-    monkeypatch.setattr(data.Splits, "labels", reversed_later)
+    monkeypatch.setattr(Splits, "labels", reversed_later)
     assert objections(plain) == ["labels"]
 
 
 def test_it_sees_other_images_in_later_epochs(record, monkeypatch):
     scaled = record("scaled")
-    draw = data.draw_transforms
+    draw = drawing.draw_transforms
 
     def wider_later(count, seed, side=(28, 28)):
         drawn = draw(count, seed, side)
         later = isinstance(seed, tuple) and seed[1] > 0
-        return data.Transforms(drawn.zoom * (1.01 if later else 1), drawn.shift)
+        return drawing.Transforms(drawn.zoom * (1.01 if later else 1), drawn.shift)
 
-    monkeypatch.setattr(data, "draw_transforms", wider_later)
+    monkeypatch.setattr(drawing, "draw_transforms", wider_later)
     assert objections(scaled) == ["pixels"]
 
 

@@ -15,8 +15,8 @@ from dcn_study.runs.data import (
     draw_transforms,
     fingerprint,
     load_digits,
-    splits,
 )
+from dcn_study.runs.splits import splits
 
 # Of the canonical IDX files.
 CANONICAL_MD5 = {

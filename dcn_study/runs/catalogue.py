@@ -272,11 +272,14 @@ def in_book(config: RunConfig) -> bool:
 
 
 def keeps_weights(config: RunConfig) -> bool:
-    """Returns whether the weights of a run must be kept, because a page evaluates them again.
+    """Returns whether the weights of a run must be there. Without them a run can be replayed, but not evaluated again.
 
-    Without them a run can be replayed, but not evaluated again.
+    They need not be for those named runs that no page evaluates again: of the study all but `EVALUATED_ARMS`, and seeds
+    beyond the book's.
     """
-    return config in book_runs() or record_name(dataclasses.replace(config, seed=0)) in EVALUATED_ARMS
+    if config in study_runs():
+        return record_name(dataclasses.replace(config, seed=0)) in EVALUATED_ARMS
+    return not is_named(config) or config in book_runs()
 
 
 def _but_seed(config: RunConfig) -> tuple[Any, ...]:
