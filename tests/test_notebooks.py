@@ -73,9 +73,9 @@ def test_plain_papermill_trains_with_other_parameters(project):
 def test_an_arm_of_the_study_is_trained_small_by_its_name(project):
     small = {"epochs": 1, "train_size": 130, "validation_size": 20, "test_size": 50}
     given = [f"{name}={value}" for name, value in small.items()]
-    done = run_papermill(project, "training", "run=rescaled_deform_conv_cnn", *given)
+    done = run_papermill(project, "training", "run=scale_dilated_cnn", *given)
     assert done.returncode == 0, done.stderr
-    record = records.read(run_config("rescaled_deform_conv_cnn", **small))
+    record = records.read(run_config("scale_dilated_cnn", **small))
     assert record.evaluations["plain"].images == 50
     assert record.predictions_path.is_file()
     build.reject_unfinished(project / "out.ipynb")

@@ -1,10 +1,11 @@
 """The registered study: what is compared, when a verdict is given, and what its pilots chose."""
 
 import subprocess
+from datetime import datetime
 
 import numpy as np
 import pytest
-from helpers import ROOT, evaluations, history, make
+from helpers import ROOT, evaluations, history, inside, make
 
 from dcn_study.experiments import study
 from dcn_study.runs import catalogue, records
@@ -79,10 +80,13 @@ def test_the_spread_is_that_of_each_source_alone(project):
 
 
 def test_the_rates_of_the_arms_are_those_that_the_committed_pilots_chose():
-    for arm, tried in study.pilots().items():
-        chosen = study.best_rate(tried)
-        if chosen is not None:
-            assert STUDY[f"scale_{arm}"].learning_rate == chosen, arm
+    with inside(ROOT):
+        chosen = {arm: study.best_rate(tried) for arm, tried in study.pilots().items()}
+        begun = {arm for arm in PILOTS for run in (f"scale_{arm}", f"rescaled_{arm}") if study.recorded_runs().get(run)}
+    assert chosen["cnn"] is not None
+    assert begun <= {arm for arm, rate in chosen.items() if rate is not None}  # pilots come first
+    for arm, rate in chosen.items():
+        assert rate is None or STUDY[f"scale_{arm}"].learning_rate == rate, arm
 
 
 def test_every_run_of_the_study_has_one_name():
@@ -123,3 +127,15 @@ def test_the_primary_contrasts_are_five_of_registered_runs():
     assert len(study.PRIMARY) == 5
     assert {run for pair in study.PRIMARY.values() for run in pair} <= set(STUDY)
     assert np.unique([STUDY[run].epochs for run in STUDY]) == [30]
+
+
+def test_the_study_was_registered_before_its_primary_runs():
+    command = ["git", "-C", ROOT, "show", "--no-patch", "--format=%cI", study.REGISTERED]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    if shown.returncode != 0:
+        pytest.skip("the history of this clone does not reach back so far")
+    registered = datetime.fromisoformat(shown.stdout.strip())
+    with inside(ROOT):
+        for runs in study.recorded_runs().values():
+            for record in runs.values():
+                assert datetime.fromisoformat(record.provenance.started) > registered, record.name

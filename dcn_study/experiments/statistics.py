@@ -6,6 +6,7 @@ All values are accuracies or differences of accuracies, in any unit; pairs are r
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,8 +76,14 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, -np.inf, np.inf)
-    half = float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    half = float(stats.sem(values) * _critical(len(values)))
     return Interval(mean, mean - half, mean + half)
+
+
+@functools.cache
+def _critical(runs: int) -> float:
+    """Returns the quantile of Student's distribution for the interval of a mean over a number of runs."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1))
 
 
 def contrast(first: Sequence[float], second: Sequence[float], smallest: float) -> Contrast:
@@ -143,7 +150,7 @@ def _judge(differences: np.ndarray, smallest: float, p_value: float) -> Contrast
 
 def _runs_to_decide(mean: float, deviation: float, smallest: float) -> int:
     for runs in range(2, MOST_RUNS + 1):
-        half = deviation / runs**0.5 * stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1)
+        half = deviation / runs**0.5 * _critical(runs)
         if half < abs(abs(mean) - smallest) and (abs(mean) > smallest or abs(mean) + half < smallest):
             return runs
     return 0
@@ -170,7 +177,7 @@ def detectable(deviation: float, runs: int, power: float = 0.8) -> float:
         runs: number of pairs, at least two.
         power: the probability.
     """
-    critical = stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1)
+    critical = _critical(runs)
     low, high = 0.0, 1e3
     for _ in range(60):  # halves the range of the noncentrality until it is a number
         middle = (low + high) / 2
