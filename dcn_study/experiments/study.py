@@ -33,9 +33,7 @@ __all__ = [
     "spread",
 ]
 
-REGISTERED = (
-    "fffe04a6f40c92670faa8bf09cca9ae5d072ec37"  # the commit of the registration
-)
+REGISTERED = "fffe04a6f40c92670faa8bf09cca9ae5d072ec37"  # the commit of the registration
 SMALLEST = 0.25  # the smallest effect of interest, in percentage points of test accuracy
 
 # The registered primary contrasts: what is asked → the two runs whose accuracies are subtracted.
