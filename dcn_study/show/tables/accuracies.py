@@ -64,7 +64,7 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
                 "high": judged.high,
                 "outcome": judged.outcome,
                 "tolerance": tolerance,
-                "by the first rule": first,
+                "first rule": first,
                 **{f"seed {record.config.seed}": 100 * value for record, value in zip(found, ours, strict=True)},
             }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "images"])
