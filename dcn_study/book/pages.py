@@ -9,7 +9,19 @@ from typing import Any
 
 from dcn_study import names
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import PAPER, RATES, SEEDS, SMOKE, TUNING, record_name, run_config, run_named, seeds_of
+from dcn_study.runs.catalogue import (
+    PAPER,
+    RATES,
+    SEEDS,
+    SMOKE,
+    TUNING,
+    keeps_weights,
+    record_name,
+    registered_runs,
+    run_config,
+    run_named,
+    seeds_of,
+)
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.records import Measurement, Record, Standing
 
@@ -88,6 +100,13 @@ PAGES: dict[str, Page] = {
         recorded_runs=tuple(map(record_name, TUNING)),
         measurement="arms",
         smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0},
+    ),
+    "study": Page("study", recorded_runs=tuple(map(record_name, registered_runs())), recorded_measurements=("arms",)),
+    "mechanism": Page(
+        "mechanism",
+        recorded_runs=tuple(record_name(run) for run in registered_runs() if keeps_weights(run)),
+        measurement="mechanism",
+        smoke={"realisations": 1, "images": 20, "digits": 2, "occluded": 1},
     ),
     "guide": Page("guide", smoke={"train_size": 200}),
     "again": Page("again"),

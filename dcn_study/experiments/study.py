@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from dcn_study.experiments.statistics import Contrast, contrasts
+from dcn_study.names import ARMS
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import (
     LADDER,
@@ -21,12 +22,15 @@ from dcn_study.runs.catalogue import (
 from dcn_study.runs.records import Record
 
 __all__ = [
+    "MNIST_SCALE",
     "PRIMARY",
     "REGISTERED",
     "SMALLEST",
     "Comparison",
     "accuracies",
+    "arm_label",
     "best_rate",
+    "beyond",
     "compared",
     "pilots",
     "recorded_runs",
@@ -34,6 +38,14 @@ __all__ = [
 ]
 
 REGISTERED = "fffe04a6f40c92670faa8bf09cca9ae5d072ec37"  # the commit of the registration
+# What others have published on MNIST-Scale: mean accuracy in percent and its standard deviation over six realisations.
+# Source: table 2 of Y. Li et al., "Affine Equivariant Networks Based on Differential Invariants", CVPR 2024.
+MNIST_SCALE = {
+    "SI-ConvNet": (97.56, 0.13),
+    "ScDCFNet": (97.91, 0.08),
+    "SESN": (97.92, 0.09),
+    "InvarPDEs-Net": (98.30, 0.06),
+}
 SMALLEST = 0.25  # the smallest effect of interest, in percentage points of test accuracy
 
 # The registered primary contrasts: what is asked → the two runs whose accuracies are subtracted.
@@ -91,6 +103,27 @@ def recorded_runs() -> dict[str, dict[int, Record]]:
 def accuracies(runs: Mapping[int, Record], kind: str = "plain") -> dict[int, float]:
     """Returns the accuracies of a run on a test set, in percent, by number of the realisation."""
     return {number: 100 * record.evaluations[kind].accuracy for number, record in runs.items()}
+
+
+def beyond(runs: Mapping[int, Record]) -> dict[str, dict[float, list[float]]]:
+    """Returns the accuracies of a run, in percent, on digits changed beyond what it was trained on.
+
+    Returns:
+        Kind of change ("scale", "rotation", "shift") → its size → one accuracy per realisation.
+    """
+    found: dict[str, dict[float, list[float]]] = {}
+    for record in runs.values():
+        for name, evaluation in record.evaluations.items():
+            kind, _, size = name.partition(" ")
+            if size:
+                found.setdefault(kind, {}).setdefault(float(size), []).append(100 * evaluation.accuracy)
+    return found
+
+
+def arm_label(run: str) -> str:
+    """Returns what a run of the study is called."""
+    kind, _, arm = run.partition("_")
+    return ARMS[arm] + (", with scale augmentation" if kind == "rescaled" else "")
 
 
 def compared(found: Mapping[str, Mapping[int, Record]]) -> dict[str, Comparison]:

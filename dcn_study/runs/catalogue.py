@@ -13,7 +13,6 @@ from dcn_study.errors import ConfigurationError
 from dcn_study.runs.configuration import TEST_IMAGES, TRAIN_IMAGES, RunConfig
 
 __all__ = [
-    "AUGMENTED_ARMS",
     "EVALUATED_ARMS",
     "LADDER",
     "MEASUREMENTS",
@@ -37,6 +36,7 @@ __all__ = [
     "keeps_weights",
     "realisations_of",
     "record_name",
+    "registered_runs",
     "run_config",
     "run_named",
     "seeds_of",
@@ -122,8 +122,8 @@ _ARMS: dict[str, tuple[float, dict[str, Any]]] = {
 STUDY: dict[str, RunConfig] = {
     f"scale_{arm}": RunConfig(**_MNIST_SCALE, learning_rate=rate, **model) for arm, (rate, model) in _ARMS.items()
 }
-AUGMENTED_ARMS = ("cnn", "wider_cnn", "deform_conv_cnn", "modulated_cnn", "transformer_cnn")
-STUDY |= {f"rescaled_{arm}": dataclasses.replace(STUDY[f"scale_{arm}"], train_on="rescaled") for arm in AUGMENTED_ARMS}
+_AUGMENTED = ("cnn", "wider_cnn", "deform_conv_cnn", "modulated_cnn", "transformer_cnn")
+STUDY |= {f"rescaled_{arm}": dataclasses.replace(STUDY[f"scale_{arm}"], train_on="rescaled") for arm in _AUGMENTED}
 REALISATIONS = 6
 FEW_REALISATIONS = {"scale_conv_offset_cnn": 3, "scale_mini_resnet": 3, "scale_deform_conv_mini_resnet": 3}
 EVALUATED_ARMS = ("scale_cnn", "scale_deform_conv_cnn")  # whose networks the pages evaluate again
@@ -191,6 +191,7 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
     "offsets": {"run": "deformable_cnn", "steps": 300, "seed": 0},
     "sensitivity": {"draws": 5, "images": TEST_IMAGES},
     "robustness": {"zooms": 7, "shifts": 9, "images": 500},
+    "mechanism": {"realisations": 1, "images": 2000, "digits": 50, "occluded": 3},
     "bench": {"repeats": 15},
     "arms": {"arms": "all", "batch": 128, "repeats": 9, "threads": 1},
     "scale": {"workers": 16, "empty_jobs": 10_000, "sleeping_jobs": 1000, "sleep": 0.1},
@@ -254,11 +255,16 @@ def realisations_of(run: str) -> int:
     return FEW_REALISATIONS.get(run, REALISATIONS)
 
 
-def study_runs() -> list[RunConfig]:
-    """Returns the configurations of all runs of the study, pilots included. The book shows those that there are."""
-    return TUNING + [
+def registered_runs() -> list[RunConfig]:
+    """Returns the configurations of the registered runs of the study, all arms of a realisation after the other."""
+    return [
         run_config(run, seed=number) for number in range(REALISATIONS) for run in STUDY if number < realisations_of(run)
     ]
+
+
+def study_runs() -> list[RunConfig]:
+    """Returns the configurations of all runs of the study, pilots included. The book shows those that there are."""
+    return TUNING + registered_runs()
 
 
 @functools.cache

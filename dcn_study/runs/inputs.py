@@ -30,6 +30,7 @@ MEASUREMENT_CODE = {
     "offsets": (*RUN_CODE, "dcn_study.experiments.offsets"),
     "sensitivity": (*RUN_CODE, "dcn_study.experiments.sensitivity"),
     "robustness": (*RUN_CODE, "dcn_study.experiments.robustness"),
+    "mechanism": (*RUN_CODE, *(f"dcn_study.experiments.{name}" for name in ("mechanism", "receptive_field"))),
 }
 
 

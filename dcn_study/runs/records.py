@@ -27,6 +27,7 @@ from dcn_study.runs.catalogue import (
     keeps_weights,
     record_name,
     run_config,
+    run_named,
     study_runs,
 )
 from dcn_study.runs.configuration import RunConfig
@@ -320,7 +321,7 @@ def interrupted(config: RunConfig) -> bool:
 
 
 def trained(names: Iterable[str]) -> dict[str, Record]:
-    """Returns the records of named runs, as the book shows them, seed 0.
+    """Returns the records of runs by their names, as the book shows them.
 
     Raises:
         ConfigurationError: if a run has no record of its configuration.
@@ -328,7 +329,7 @@ def trained(names: Iterable[str]) -> dict[str, Record]:
     """
     found = {}
     for name in names:
-        config = run_config(name)
+        config = run_named(name)
         record = read(config)
         if record is None or record.config != config:
             raise ConfigurationError(missing(config))

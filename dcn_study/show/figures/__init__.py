@@ -18,26 +18,40 @@ from dcn_study.show.figures.runs import (
     transform_distribution,
     validation_curves,
 )
+from dcn_study.show.figures.study import (
+    accuracy_and_cost,
+    beyond_training,
+    by_scale,
+    differences,
+    replaced_offsets,
+    study_accuracies,
+)
 from dcn_study.show.figures.style import COLOURS, as_image, as_table, use_style
 from dcn_study.show.figures.times import cost_by_size, runtime_ratios
 
 __all__ = [
     "COLOURS",
     "accuracies",
+    "accuracy_and_cost",
     "as_image",
     "as_table",
+    "beyond_training",
     "block_changes",
+    "by_scale",
     "controls",
     "cost_by_size",
+    "differences",
     "digits",
     "draws",
     "effective_fields",
     "finding",
     "offset_traces",
     "receptive_fields",
+    "replaced_offsets",
     "robustness",
     "runtime_ratios",
     "selection",
+    "study_accuracies",
     "training_curve",
     "transform_distribution",
     "use_style",

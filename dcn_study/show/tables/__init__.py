@@ -13,15 +13,26 @@ from dcn_study.show.tables.accuracies import (
 from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.networks import layers, models, multiply_adds
 from dcn_study.show.tables.origin import measurements, parameters, provenance, status
-from dcn_study.show.tables.study import arms, pilots, primary_contrasts, spread
+from dcn_study.show.tables.study import (
+    areas,
+    arms,
+    contrast_results,
+    pilots,
+    primary_contrasts,
+    replaced_offsets,
+    spread,
+    study_accuracies,
+)
 from dcn_study.show.tables.times import bench, logged_ratio, memory, runtime, scale, training_cost
 
 __all__ = [
     "accuracy",
     "agreement",
+    "areas",
     "arms",
     "bench",
     "claims",
+    "contrast_results",
     "controls",
     "draws",
     "layers",
@@ -34,6 +45,7 @@ __all__ = [
     "pilots",
     "primary_contrasts",
     "provenance",
+    "replaced_offsets",
     "runtime",
     "scale",
     "seen",
@@ -42,5 +54,6 @@ __all__ = [
     "split",
     "spread",
     "status",
+    "study_accuracies",
     "training_cost",
 ]

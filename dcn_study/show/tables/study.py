@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dcn_study.experiments.statistics import detectable
-from dcn_study.experiments.study import PRIMARY, best_rate
+from dcn_study.experiments.statistics import Interval, detectable, interval
+from dcn_study.experiments.study import PRIMARY, Comparison, arm_label, best_rate
 from dcn_study.names import ARMS
 from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY, realisations_of
 from dcn_study.runs.records import Measurement, Record
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["arms", "pilots", "primary_contrasts", "spread"]
+__all__ = [
+    "areas",
+    "arms",
+    "contrast_results",
+    "pilots",
+    "primary_contrasts",
+    "replaced_offsets",
+    "spread",
+    "study_accuracies",
+]
 
 
 def arms(costs: Measurement) -> pd.DataFrame:
@@ -57,7 +67,7 @@ def pilots(found: Mapping[str, Mapping[float, Record | None]]) -> pd.DataFrame:
 
 def primary_contrasts() -> pd.DataFrame:
     """Returns the registered primary contrasts, one row each."""
-    rows = {name: {"A": _arm(a), "B": _arm(b)} for name, (a, b) in PRIMARY.items()}
+    rows = {name: {"A": arm_label(a), "B": arm_label(b)} for name, (a, b) in PRIMARY.items()}
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
 
 
@@ -80,6 +90,85 @@ def spread(found: Mapping[str, list[float]]) -> pd.DataFrame:
     return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "varied")
 
 
-def _arm(run: str) -> str:
-    kind, _, arm = run.partition("_")
-    return ARMS[arm] + (", with scale augmentation" if kind == "rescaled" else "")
+def contrast_results(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
+    """Returns one row per primary contrast: the mean difference with its interval, and the verdict once there is one.
+
+    Args:
+        compared: as `study.compared` returns it.
+        found: run → realisation → accuracy in percent.
+    """
+    rows = {}
+    for name, each in compared.items():
+        first, second = (found[run] for run in each.runs)
+        pairs = [first[number] - second[number] for number in each.numbers]
+        mean = interval(pairs) if pairs else Interval(np.nan, np.nan, np.nan)
+        rows[name] = {
+            "A": arm_label(each.runs[0]),
+            "B": arm_label(each.runs[1]),
+            "pairs": len(pairs),
+            "difference": mean.mean,
+            "95 % from": mean.low if len(pairs) > 1 else np.nan,
+            "to": mean.high if len(pairs) > 1 else np.nan,
+            "verdict": each.contrast.verdict if each.contrast else "not yet",
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+
+
+def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
+    """Returns one row per run of the study: accuracies in percent, and the paired difference to the CNN.
+
+    Args:
+        found: run → realisation → accuracy in percent; runs without any are left out.
+    """
+    rows = {}
+    for run, values in found.items():
+        if not values:
+            continue
+        mean = interval(list(values.values()))
+        regular = found[f"{run.partition('_')[0]}_cnn"]
+        pairs = [values[number] - regular[number] for number in values if number in regular]
+        rows[arm_label(run)] = {
+            "realisations": f"{len(values)} of {realisations_of(run)}",
+            "accuracy": mean.mean,
+            "± (95 %)": mean.half if len(values) > 1 else np.nan,
+            "minus the CNN": float(np.mean(pairs)) if pairs and values is not regular else np.nan,
+        }
+    columns = ["realisations", "accuracy", "± (95 %)", "minus the CNN"]
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "arm")
+
+
+def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """Returns one row per replacement of the offsets: accuracy in percent, and the paired loss with its interval.
+
+    Args:
+        accuracies: what the offsets are → accuracies, one per realisation; the first are the network's own.
+    """
+    own = np.asarray(next(iter(accuracies.values())))
+    rows = {}
+    for name, values in accuracies.items():
+        loss = interval(100 * (np.asarray(values) - own))
+        rows[name] = {
+            "accuracy": 100 * float(np.mean(values)),
+            "change": loss.mean,
+            "± (95 %)": loss.half if len(values) > 1 else np.nan,
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "offsets")
+
+
+def areas(found: Mapping[str, Any], labels: Mapping[str, str]) -> pd.DataFrame:
+    """Returns one row per network, layer, way and share: pixels of the effective receptive field by the digit's scale.
+
+    Args:
+        found: as `mechanism.mechanism` measures them.
+        labels: what the networks are called.
+    """
+    rows = {
+        (labels[run], layer, way, f"{100 * float(share):g} %"): {
+            scale: np.mean(each) for scale, each in by_scale.items()
+        }
+        for run, by_layer in found.items()
+        for layer, by_way in by_layer.items()
+        for way, by_share in by_way.items()
+        for share, by_scale in by_share.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "layer", "by", "share"])

@@ -1,0 +1,177 @@
+"""Figures of the study on MNIST-Scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from dcn_study.experiments.statistics import interval
+from dcn_study.experiments.study import MNIST_SCALE, SMALLEST, Comparison, arm_label
+from dcn_study.show.figures.style import ACCENT, PALETTE, REGULAR
+
+__all__ = ["accuracy_and_cost", "beyond_training", "by_scale", "differences", "replaced_offsets", "study_accuracies"]
+
+SHOWN_COLOURS = (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[4], PALETTE[3], PALETTE[5], PALETTE[9], PALETTE[7])
+MARKERS = "osD^vP*X"
+
+
+def study_accuracies(found: Mapping[str, Mapping[int, float]], ax: Axes | None = None) -> Axes:
+    """Draws the accuracies of the study's runs, each realisation, and below a line those that others have published.
+
+    Args:
+        found: run → realisation → accuracy in percent; runs without any are left out.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    ours = {arm_label(run): list(values.values()) for run, values in found.items() if values}
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.42 * (len(ours) + len(MNIST_SCALE)) + 1.4), layout="constrained")
+    for height, values in enumerate(ours.values()):
+        _values(ax, height, values, REGULAR)
+    for height, (mean, deviation) in enumerate(MNIST_SCALE.values(), len(ours)):
+        ax.errorbar(mean, height, xerr=deviation, fmt="D", color="black", markerfacecolor="white", capsize=3)
+    ax.axhline(len(ours) - 0.5, color="0.5", linewidth=1)
+    ax.set_yticks(range(len(ours) + len(MNIST_SCALE)), [*ours, *(f"{name} (published)" for name in MNIST_SCALE)])
+    ax.set(xlabel="test accuracy (%)", ylim=(len(ours) + len(MNIST_SCALE) - 0.5, -0.5))
+    return ax
+
+
+def differences(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[int, float]]) -> Axes:
+    """Draws the primary contrasts: each pair's difference, and for two pairs or more their mean with its interval.
+
+    Args:
+        compared: as `study.compared` returns it.
+        found: run → realisation → accuracy in percent.
+
+    Returns:
+        The axes.
+    """
+    _, ax = plt.subplots(figsize=(8, 0.6 * len(compared) + 1.2), layout="constrained")
+    ax.axvspan(-SMALLEST, SMALLEST, color="0.9", zorder=0, label="too small to matter")
+    ax.axvline(0, color="0.5", linewidth=1)
+    for height, each in enumerate(compared.values()):
+        first, second = (found[run] for run in each.runs)
+        _values(ax, height, [first[number] - second[number] for number in each.numbers], ACCENT)
+    ax.set_yticks(range(len(compared)), compared)
+    ax.set(xlabel="difference in test accuracy, A - B (percentage points)", ylim=(len(compared) - 0.5, -0.5))
+    ax.figure.legend(loc="outside lower center", fontsize="small")
+    return ax
+
+
+def _values(ax: Axes, height: float, values: Sequence[float], colour: tuple[float, float, float]) -> None:
+    """Draws values as dots and, above them, their mean with its t-interval."""
+    ax.plot(values, [height + 0.2] * len(values), ".", color=colour, alpha=0.6)
+    if len(values) > 1:
+        mean = interval(values)
+        ax.errorbar(mean.mean, height - 0.1, xerr=mean.half, fmt="o", color=colour, capsize=3)
+
+
+def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[str, Mapping[str, float]]) -> np.ndarray:
+    """Draws accuracy against cost, a panel for each kind of cost, a marker for each arm.
+
+    Args:
+        found: run → realisation → accuracy in percent; runs without any are left out.
+        costs: kind of cost → run → cost, above 0.
+
+    Returns:
+        The axes.
+    """
+    figure, axes = plt.subplots(
+        1, len(costs), figsize=(4.2 * len(costs), 4.4), squeeze=False, sharey=True, layout="constrained"
+    )
+    for ax, (kind, by_run) in zip(axes[0], costs.items(), strict=True):
+        for number, (run, values) in enumerate((run, values) for run, values in found.items() if values):
+            mean = interval(list(values.values()))
+            half = mean.half if len(values) > 1 else 0.0
+            colour, marker = SHOWN_COLOURS[number % len(SHOWN_COLOURS)], MARKERS[number % len(MARKERS)]
+            label = arm_label(run) if ax is axes[0, 0] else None
+            ax.errorbar(by_run[run], mean.mean, yerr=half, fmt=marker, color=colour, capsize=3, label=label)
+        ax.set(xlabel=kind, xscale="log")
+    axes[0, 0].set_ylabel("test accuracy (%)")
+    if axes[0, 0].get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    return axes[0]
+
+
+def beyond_training(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]]) -> np.ndarray:
+    """Draws accuracy beyond the range of training, a panel for each kind of change, a line for each run.
+
+    Args:
+        found: kind of change → run → size of the change → accuracies in percent, one per realisation.
+
+    Returns:
+        The axes.
+    """
+    figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 3.8), squeeze=False, layout="constrained")
+    for ax, (kind, by_run) in zip(axes[0], found.items(), strict=True):
+        for number, (run, by_size) in enumerate(by_run.items()):
+            label = arm_label(run) if ax is axes[0, 0] else None
+            _line(ax, by_size, SHOWN_COLOURS[number % len(SHOWN_COLOURS)], MARKERS[number % len(MARKERS)], label)
+        ax.set(xlabel=kind, ylim=(0, 101))
+    axes[0, 0].set_ylabel("test accuracy (%)")
+    if axes[0, 0].get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return axes[0]
+
+
+def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> Axes:
+    """Draws the accuracy of a deformable network with its own offsets, and with others in their place.
+
+    Args:
+        accuracies: what the offsets are → accuracies, one per realisation.
+
+    Returns:
+        The axes.
+    """
+    _, ax = plt.subplots(figsize=(7, 0.5 * len(accuracies) + 1), layout="constrained")
+    for height, values in enumerate(accuracies.values()):
+        _values(ax, height, [100 * value for value in values], REGULAR if height == 0 else ACCENT)
+    ax.set_yticks(range(len(accuracies)), accuracies)
+    ax.set(xlabel="test accuracy (%)", ylim=(len(accuracies) - 0.5, -0.5), xlim=(0, 102))
+    return ax
+
+
+def by_scale(
+    found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], ylabel: str, titles: Mapping[str, str]
+) -> np.ndarray:
+    """Draws a quantity against the scale of the digit, a panel for each layer, a line for each network.
+
+    Args:
+        found: layer → network → scale, a number as text → values, one per realisation.
+        ylabel: the quantity and its unit.
+        titles: what the networks are called.
+
+    Returns:
+        The axes.
+    """
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(3 * len(found), 3.4), squeeze=False, sharey=True, layout="constrained"
+    )
+    for ax, (layer, by_network) in zip(axes[0], found.items(), strict=True):
+        for number, (network, by_size) in enumerate(by_network.items()):
+            label = titles[network] if ax is axes[0, 0] else None
+            sizes = {float(scale): values for scale, values in by_size.items()}
+            _line(ax, sizes, SHOWN_COLOURS[number], MARKERS[number], label)
+        ax.set(title=layer, xlabel="scale of the digit")
+    axes[0, 0].set_ylabel(ylabel)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    return axes[0]
+
+
+def _line(
+    ax: Axes,
+    by_size: Mapping[float, Sequence[float]],
+    colour: tuple[float, float, float],
+    marker: str,
+    label: str | None,
+) -> None:
+    """Draws means with t-intervals, where there are two or more values, joined by a line."""
+    found = [interval(values) for values in by_size.values()]
+    halves = [each.half if np.isfinite(each.half) else 0.0 for each in found]
+    means = [each.mean for each in found]
+    ax.errorbar(list(by_size), means, yerr=halves, fmt=f"-{marker}", color=colour, markersize=4, capsize=2, label=label)

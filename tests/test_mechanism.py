@@ -1,0 +1,91 @@
+"""What the offsets of trained networks do: changed offsets, and fields by scale."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import keep
+
+from dcn import models
+from dcn.layers import DeformableConv2D
+from dcn_study.errors import ConfigurationError
+from dcn_study.experiments.mechanism import LAYERS, SCALES, SHARES, expansion, mechanism, with_offsets
+from dcn_study.runs import networks, records
+from dcn_study.runs.catalogue import run_config
+
+SIZES = {"realisations": 1, "images": 6, "digits": 2, "occluded": 1}
+
+
+@pytest.fixture(scope="module")
+def deformed():
+    """A network whose offsets depend on the image."""
+    keras.utils.set_random_seed(0)
+    model = models.deform_conv_cnn()
+    for layer in model.layers:
+        if isinstance(layer, DeformableConv2D):
+            layer.offset_kernel.assign(keras.random.normal(layer.offset_kernel.shape, stddev=0.3, seed=1))
+    return model
+
+
+def test_changed_offsets_are_used(random, deformed):
+    images = random.random((4, 28, 28, 1)).astype("float32")
+    same = with_offsets(deformed, lambda _, offsets: offsets)
+    np.testing.assert_array_equal(same(images), deformed(images))
+    regular = models.cnn()
+    for layer in regular.layers:
+        layer.set_weights(deformed.get_layer(layer.name).get_weights()[: len(layer.weights)])
+    zero = with_offsets(deformed, lambda _, offsets: 0 * offsets)
+    np.testing.assert_allclose(zero(images), regular(images), atol=1e-6)
+    asked = []
+    with_offsets(deformed, lambda layer, offsets: asked.append(layer) or offsets)(images)
+    assert set(asked) == set(LAYERS)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (5, 3), (1, 3)])
+def test_the_expansion_is_that_of_an_enlarged_grid(random, size):
+    taps = np.stack(np.meshgrid(*(np.arange(side) - side // 2 for side in size), indexing="ij"), axis=-1).ravel()
+    assert expansion(0.7 * taps, size) == pytest.approx(1.7)
+    assert expansion(np.tile([2.0, -3.0], size[0] * size[1]), size) == pytest.approx(1.0)  # moved as a whole
+    offsets = random.normal(size=(2, 4, taps.size))
+    factors = np.linspace(0, 2, 2001)
+    distances = [(((factor - 1) * taps - offsets[1, 2]) ** 2).sum() for factor in factors]
+    assert expansion(offsets, size)[1, 2] == pytest.approx(factors[np.argmin(distances)], abs=1e-3)
+
+
+def test_it_is_measured_once_and_goes_stale_with_the_weights(project, monkeypatch, deformed):
+    runs = {name: run_config(name) for name in ("scale_cnn", "scale_deform_conv_cnn")}
+    for config in runs.values():
+        keep(config)
+    built = {"cnn": models.cnn(), "deform_conv_cnn": deformed}
+    monkeypatch.setattr(networks, "load_model", lambda record: built[record.config.model])
+    measured = mechanism(**SIZES)
+    found = measured.results
+    assert len(found["accuracies"]) == 5
+    assert set(found["expansions"]) == set(found["offsets"]) == set(LAYERS)
+    assert set(found["expansions"]["conv21"]) == set(map(str, SCALES))
+    for run in runs:
+        areas = found["areas"][run]
+        assert set(areas) == set(LAYERS)
+        by_share = {share: areas["conv22"]["gradient"][str(share)]["1.0"] for share in SHARES}
+        assert all(len(values) == 1 for values in by_share.values())
+        assert sorted(by_share.values()) == list(by_share.values())
+        assert set(areas["conv22"]) == {"gradient", "occlusion"}
+    assert found["offsets"]["conv12"]["1.0"][0] > 0
+    assert records.measurement_standing("mechanism", SIZES).holds
+    monkeypatch.setattr(networks, "load_model", None)
+    assert mechanism(**SIZES) == measured
+    keep(runs["scale_cnn"], weights="0" * 64)
+    assert "weights of scale_cnn" in str(records.measurement_standing("mechanism", SIZES))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"realisations": 7}, "realisations must be from 1 to 6"),
+        ({"images": 0}, "images must be from 1 to 50000"),
+        ({"occluded": 3}, "occluded must be from 1 to 2"),
+        ({}, "scale_cnn.json is missing. Train it with: dcn train scale_cnn"),
+    ],
+)
+def test_wrong_parameters(project, changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        mechanism(**{**SIZES, **changes})
