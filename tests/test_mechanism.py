@@ -12,7 +12,7 @@ from dcn_study.experiments.mechanism import LAYERS, SCALES, SHARES, expansion, m
 from dcn_study.runs import networks, records
 from dcn_study.runs.catalogue import run_config
 
-SIZES = {"realisations": 1, "images": 6, "digits": 2, "occluded": 1}
+SIZES = {"realisations": 1, "images": 6, "digits": 2, "occluded": 0}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_it_is_measured_once_and_goes_stale_with_the_weights(project, monkeypatc
         by_share = {share: areas["conv22"]["gradient"][str(share)]["1.0"] for share in SHARES}
         assert all(len(values) == 1 for values in by_share.values())
         assert sorted(by_share.values()) == list(by_share.values())
-        assert set(areas["conv22"]) == {"gradient", "occlusion"}
+        assert set(areas["conv22"]) == {"gradient"}
     assert found["offsets"]["conv12"]["1.0"][0] > 0
     assert records.measurement_standing("mechanism", SIZES).holds
     monkeypatch.setattr(networks, "load_model", None)
@@ -82,7 +82,7 @@ def test_it_is_measured_once_and_goes_stale_with_the_weights(project, monkeypatc
     [
         ({"realisations": 7}, "realisations must be from 1 to 6"),
         ({"images": 0}, "images must be from 1 to 50000"),
-        ({"occluded": 3}, "occluded must be from 1 to 2"),
+        ({"occluded": 3}, "occluded must be from 0 to 2"),
         ({}, "scale_cnn.json is missing. Train it with: dcn train scale_cnn"),
     ],
 )

@@ -106,7 +106,12 @@ PAGES: dict[str, Page] = {
         "mechanism",
         recorded_runs=tuple(record_name(run) for run in registered_runs() if keeps_weights(run)),
         measurement="mechanism",
-        smoke={"realisations": 1, "images": 20, "digits": 2, "occluded": 1},
+        smoke={"realisations": 1, "images": 20, "digits": 2, "occluded": 0},
+    ),
+    "regions": Page(
+        "regions",
+        measurement="regions",
+        smoke={"realisations": 1, "canvases": 4, "test_canvases": 4, "epochs": 1},
     ),
     "guide": Page("guide", smoke={"train_size": 200}),
     "again": Page("again"),

@@ -37,7 +37,7 @@ def mechanism(*, realisations: int, images: int, digits: int, occluded: int, for
         realisations: how many, from the first.
         images: how many test images are classified with changed offsets, from the first.
         digits: how many test images show receptive fields, from the first; each is scaled by each of `SCALES`.
-        occluded: how many of these are also occluded.
+        occluded: how many of these are also occluded, 0 for none.
         force: whether to measure although there is a record.
 
     Returns:
@@ -52,9 +52,11 @@ def mechanism(*, realisations: int, images: int, digits: int, occluded: int, for
     """
     most = run_config(DEFORMABLE).test_size
     limits = {"realisations": (realisations, REALISATIONS), "images": (images, most), "digits": (digits, most)}
-    for name, (value, highest) in {**limits, "occluded": (occluded, digits)}.items():
+    for name, (value, highest) in limits.items():
         if not 1 <= value <= highest:
             raise ConfigurationError(f"{name} must be from 1 to {highest}. Received: {name}={value}")
+    if not 0 <= occluded <= digits:
+        raise ConfigurationError(f"occluded must be from 0 to {digits}. Received: occluded={occluded}")
     names = [
         {run: record_name(run_config(run, seed=number)) for run in EVALUATED_ARMS} for number in range(realisations)
     ]
@@ -103,7 +105,9 @@ def _add(found: dict[str, Any], *path: Any) -> None:
 
 def _fields(model: keras.Model, images: np.ndarray, occluded: int) -> list[tuple[str, str, np.ndarray]]:
     found = [(layer, "gradient", receptive_field.gradient_field(model, images, layer)) for layer in LAYERS]
-    return [*found, (LAYERS[-1], "occlusion", receptive_field.occlusion_field(model, images[:occluded], LAYERS[-1]))]
+    if occluded:
+        found.append((LAYERS[-1], "occlusion", receptive_field.occlusion_field(model, images[:occluded], LAYERS[-1])))
+    return found
 
 
 def _replacements(model: keras.Model, images: np.ndarray) -> dict[str, Change]:

@@ -30,6 +30,14 @@ MEASUREMENT_CODE = {
     "offsets": (*RUN_CODE, "dcn_study.experiments.offsets"),
     "sensitivity": (*RUN_CODE, "dcn_study.experiments.sensitivity"),
     "robustness": (*RUN_CODE, "dcn_study.experiments.robustness"),
+    "regions": (
+        "dcn.ops.geometry",
+        "dcn.ops.roi_pooling",
+        "dcn.layers",
+        "dcn_study.runs.data",
+        "dcn_study.runs.mnist_scale",
+        "dcn_study.experiments.regions",
+    ),
     "mechanism": (*RUN_CODE, *(f"dcn_study.experiments.{name}" for name in ("mechanism", "receptive_field"))),
 }
 

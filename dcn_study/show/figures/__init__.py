@@ -21,8 +21,9 @@ from dcn_study.show.figures.runs import (
 from dcn_study.show.figures.study import (
     accuracy_and_cost,
     beyond_training,
-    by_scale,
+    by_size,
     differences,
+    moved_bins,
     replaced_offsets,
     study_accuracies,
 )
@@ -37,7 +38,7 @@ __all__ = [
     "as_table",
     "beyond_training",
     "block_changes",
-    "by_scale",
+    "by_size",
     "controls",
     "cost_by_size",
     "differences",
@@ -45,6 +46,7 @@ __all__ = [
     "draws",
     "effective_fields",
     "finding",
+    "moved_bins",
     "offset_traces",
     "receptive_fields",
     "replaced_offsets",

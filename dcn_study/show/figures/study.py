@@ -12,7 +12,7 @@ from dcn_study.experiments.statistics import interval
 from dcn_study.experiments.study import MNIST_SCALE, SMALLEST, Comparison, arm_label
 from dcn_study.show.figures.style import ACCENT, PALETTE, REGULAR
 
-__all__ = ["accuracy_and_cost", "beyond_training", "by_scale", "differences", "replaced_offsets", "study_accuracies"]
+__all__ = ["accuracy_and_cost", "beyond_training", "by_size", "differences", "replaced_offsets", "study_accuracies"]
 
 SHOWN_COLOURS = (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[4], PALETTE[3], PALETTE[5], PALETTE[9], PALETTE[7])
 MARKERS = "osD^vP*X"
@@ -136,13 +136,17 @@ def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> Axes:
     return ax
 
 
-def by_scale(
-    found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], ylabel: str, titles: Mapping[str, str]
+def by_size(
+    found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+    xlabel: str,
+    ylabel: str,
+    titles: Mapping[str, str],
 ) -> np.ndarray:
-    """Draws a quantity against the scale of the digit, a panel for each layer, a line for each network.
+    """Draws how a quantity depends on the size of something, a line for each network.
 
     Args:
-        found: layer → network → scale, a number as text → values, one per realisation.
+        found: title of a panel → network → size, a number as text → values, one per realisation.
+        xlabel: what has a size, and its unit.
         ylabel: the quantity and its unit.
         titles: what the networks are called.
 
@@ -150,14 +154,14 @@ def by_scale(
         The axes.
     """
     figure, axes = plt.subplots(
-        1, len(found), figsize=(3 * len(found), 3.4), squeeze=False, sharey=True, layout="constrained"
+        1, len(found), figsize=(max(5, 3 * len(found)), 3.4), squeeze=False, sharey=True, layout="constrained"
     )
-    for ax, (layer, by_network) in zip(axes[0], found.items(), strict=True):
-        for number, (network, by_size) in enumerate(by_network.items()):
+    for ax, (panel, by_network) in zip(axes[0], found.items(), strict=True):
+        for number, (network, values_by_size) in enumerate(by_network.items()):
             label = titles[network] if ax is axes[0, 0] else None
-            sizes = {float(scale): values for scale, values in by_size.items()}
+            sizes = {float(size): values for size, values in values_by_size.items()}
             _line(ax, sizes, SHOWN_COLOURS[number], MARKERS[number], label)
-        ax.set(title=layer, xlabel="scale of the digit")
+        ax.set(title=panel, xlabel=xlabel)
     axes[0, 0].set_ylabel(ylabel)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     return axes[0]
@@ -175,3 +179,27 @@ def _line(
     halves = [each.half if np.isfinite(each.half) else 0.0 for each in found]
     means = [each.mean for each in found]
     ax.errorbar(list(by_size), means, yerr=halves, fmt=f"-{marker}", color=colour, markersize=4, capsize=2, label=label)
+
+
+def moved_bins(images: np.ndarray, boxes: np.ndarray, indices: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Draws boxes in images, and where the bins of a deformable pooling have moved.
+
+    Args:
+        images: (N, H, W), values from 0 to 1.
+        boxes: (R, 4) as (y1, x1, y2, x2) in pixels.
+        indices: (R,), the image of each box.
+        bins: (R, h, w, 2), the centres of the bins as (y, x).
+
+    Returns:
+        The axes.
+    """
+    _, axes = plt.subplots(1, len(images), figsize=(3.2 * len(images), 3.3), squeeze=False, layout="constrained")
+    for number, ax in enumerate(axes[0]):
+        ax.imshow(images[number], cmap="gray_r", vmin=0, vmax=1.6)
+        for (y1, x1, y2, x2), centres in zip(boxes[indices == number], bins[indices == number], strict=True):
+            ax.add_patch(plt.Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color=REGULAR))
+            ax.plot(centres[..., 1].ravel() - 0.5, centres[..., 0].ravel() - 0.5, ".", color=ACCENT, markersize=4)
+        side = images.shape[1]
+        ax.set(xticks=[], yticks=[], xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
+        ax.grid(False)
+    return axes[0]

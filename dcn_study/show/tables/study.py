@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dcn_study.experiments.statistics import Interval, detectable, interval
+from dcn_study.experiments.statistics import Interval, contrasts, detectable, interval
 from dcn_study.experiments.study import PRIMARY, Comparison, arm_label, best_rate
 from dcn_study.names import ARMS
 from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY, realisations_of
@@ -21,6 +21,7 @@ __all__ = [
     "contrast_results",
     "pilots",
     "primary_contrasts",
+    "regions",
     "replaced_offsets",
     "spread",
     "study_accuracies",
@@ -172,3 +173,28 @@ def areas(found: Mapping[str, Any], labels: Mapping[str, str]) -> pd.DataFrame:
         for share, by_scale in by_share.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "layer", "by", "share"])
+
+
+def regions(accuracies: Mapping[str, Mapping[str, Sequence[float]]], smallest: float) -> pd.DataFrame:
+    """Returns one row per jitter of the boxes: accuracies in percent, and the paired difference with its verdict.
+
+    Args:
+        accuracies: "average" and "deformable" pooling → jitter → accuracies, one per realisation.
+        smallest: the smallest difference of interest, in percentage points.
+    """
+    average, deformable = (
+        {jitter: [100 * value for value in values] for jitter, values in accuracies[pooling].items()}
+        for pooling in ("average", "deformable")
+    )
+    several = all(len(values) > 1 for values in average.values())
+    judged = contrasts([(deformable[jitter], average[jitter]) for jitter in average], smallest) if several else []
+    rows = {}
+    for number, jitter in enumerate(average):
+        rows[f"{100 * float(jitter):g} %"] = {
+            "average": float(np.mean(average[jitter])),
+            "deformable": float(np.mean(deformable[jitter])),
+            "difference": float(np.mean(deformable[jitter]) - np.mean(average[jitter])),
+            "± (95 %)": judged[number].difference.half if judged else np.nan,
+            "verdict": judged[number].verdict if judged else "not with one realisation",
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "edges moved by up to")
