@@ -8,9 +8,10 @@ import pytest
 from helpers import ROOT, evaluations, history, inside, make
 
 from dcn_study.experiments import study
-from dcn_study.runs import catalogue, records
+from dcn_study.runs import catalogue, mnist_scale, records
 from dcn_study.runs.catalogue import PILOTS, REALISATIONS, STUDY, run_config, spread_run
-from dcn_study.show import tables
+from dcn_study.runs.records import Evaluation
+from dcn_study.show import figures, tables
 
 
 def keep(config, accuracy):
@@ -139,3 +140,51 @@ def test_the_study_was_registered_before_its_primary_runs():
         for runs in study.recorded_runs().values():
             for record in runs.values():
                 assert datetime.fromisoformat(record.provenance.started) > registered, record.name
+
+
+def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
+    for number in range(2):
+        keep(run_config("scale_deform_conv_cnn", seed=number), 0.95)
+        keep(run_config("scale_cnn", seed=number), 0.94 - 0.01 * number)
+    recorded = study.recorded_runs()
+    found = {run: study.accuracies(runs) for run, runs in recorded.items()}
+    compared = study.compared(recorded)
+    table = tables.contrast_results(compared, found)
+    first = table.loc["in place of the convolutions"]
+    assert (first["pairs"], first["difference"], first["verdict"]) == (2, pytest.approx(1.5), "not yet")
+    assert first["95 % from"] < 1.0 < 2.0 < first["to"]
+    assert table.loc["at equal multiply-adds", "pairs"] == 0
+    table = tables.study_accuracies(found)
+    assert table["realisations"].tolist() == ["2 of 6", "2 of 6"]
+    assert table["minus the CNN"].tolist()[1] == pytest.approx(1.5)
+    drawn = figures.differences(compared, found)
+    dots = [line for line in drawn.get_lines() if line.get_marker() == "."]
+    assert sorted(dots[0].get_xdata()) == pytest.approx([1, 2])
+    labels = [label.get_text() for label in figures.study_accuracies(found).get_yticklabels()]
+    assert labels == ["CNN", "deformable convolutions", *(f"{name} (published)" for name in study.MNIST_SCALE)]
+    costs = {"parameters": dict.fromkeys(STUDY, 1000)}
+    assert len(figures.accuracy_and_cost(found, costs)) == 1
+
+
+def test_sizes_of_changes_are_those_of_the_test_sets():
+    record = make(run_config("scale_cnn"))
+    record.evaluations |= {name: Evaluation(accuracy=0.5, loss=1.0, images=3) for name in mnist_scale.OUT_OF_RANGE}
+    found = study.beyond({0: record, 1: record})
+    assert set(found) == {"scale", "rotation", "shift"}
+    assert list(found["rotation"]) == [-90, -60, -30, 30, 60, 90]
+    assert found["scale"][1.6] == [50.0, 50.0]
+    drawn = figures.beyond_training({kind: {"scale_cnn": by_size} for kind, by_size in found.items()})
+    assert len(drawn) == 3
+
+
+def test_tables_of_what_the_offsets_do():
+    table = tables.replaced_offsets({"as learned": [0.9, 0.8], "zero": [0.5, 0.6]})
+    assert table.loc["zero", "change"] == pytest.approx(-30)
+    assert table.loc["zero", "± (95 %)"] > 0
+    assert table.loc["as learned", "± (95 %)"] == 0
+    assert len(figures.replaced_offsets({"as learned": [0.9, 0.8], "zero": [0.5, 0.6]}).get_yticklabels()) == 2
+    found = {"scale_cnn": {"conv22": {"gradient": {"0.5": {"0.4": [10, 20], "1.0": [30, 50]}}}}}
+    table = tables.areas(found, {"scale_cnn": "CNN"})
+    assert table.loc[("CNN", "conv22", "gradient", "50 %")].tolist() == [15, 40]
+    drawn = figures.by_size({"conv22": {"scale_cnn": {"0.4": [10, 20]}}}, "scale", "pixels", {"scale_cnn": "CNN"})
+    assert drawn[0].get_xlabel() == "scale"

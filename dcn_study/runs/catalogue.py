@@ -269,13 +269,14 @@ def study_runs() -> list[RunConfig]:
 
 
 @functools.cache
-def _shown() -> frozenset[RunConfig]:
-    return frozenset([*book_runs(), *study_runs()])
+def _shown() -> tuple[frozenset[RunConfig], frozenset[RunConfig]]:
+    """Returns the runs of the book and those of the study."""
+    return frozenset(book_runs()), frozenset(study_runs())
 
 
 def in_book(config: RunConfig) -> bool:
     """Returns whether the book shows this run, with this seed."""
-    return config in _shown()
+    return any(config in runs for runs in _shown())
 
 
 def keeps_weights(config: RunConfig) -> bool:
@@ -284,9 +285,10 @@ def keeps_weights(config: RunConfig) -> bool:
     They need not be for those named runs that no page evaluates again: of the study all but `EVALUATED_ARMS`, and seeds
     beyond the book's.
     """
-    if config in study_runs():
+    of_book, of_study = _shown()
+    if config in of_study:
         return record_name(dataclasses.replace(config, seed=0)) in EVALUATED_ARMS
-    return not is_named(config) or config in book_runs()
+    return not is_named(config) or config in of_book
 
 
 def _but_seed(config: RunConfig) -> tuple[Any, ...]:
