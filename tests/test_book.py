@@ -49,6 +49,15 @@ def test_every_figure_has_an_alternative_text(small):
             assert re.search(r'alt="[^"]{20,}"', image), f"{page.name}: {image}"
 
 
+def test_a_page_begins_with_its_content_and_ends_with_its_parameters(small):
+    for page in pages.PAGES:
+        text = (small / "_build" / "smoke" / "executed" / f"{page}.html").read_text(encoding="utf-8")
+        before, after = text.split('<section id="parameters">')
+        assert "tag_parameters" not in before
+        assert 'class="cell tag_parameters tag_hide-input' in after
+        assert "Parameters of this page" in after
+
+
 def test_every_figure_links_to_its_record_and_its_notebook(small):
     for page, content in pages.PAGES.items():
         path = small / "_build" / "smoke" / "executed" / f"{page}.html"

@@ -35,6 +35,8 @@ def test_tables_show_numbers_that_can_be_read():
     )
     html = figures.as_table(frame)
     assert re.findall("<td>(.*?)</td>", html) == ["10,000", "94.30", "0", "1.2e-05", "–"]
+    content = re.search('data-csv="([^"]*)"', html)[1].splitlines()
+    assert content == [",images,accuracy,exactly,nearly,none", "0,10000,94.3,0,1.23e-05,"]
 
 
 def test_training_curve_shows_both_runs(record):
@@ -120,8 +122,8 @@ def test_published_curves():
 def test_accuracy_table(record):
     record.evaluations = evaluations(0.98, 0.6, images=10_000)
     table = tables.accuracy(record, record.evaluations)
-    assert table.loc["plain"].tolist() == [99.01, 98.0, -1.01, 98.0, 10_000]
-    assert table.loc["scaled and translated", "difference"] == -0.67
+    assert table.loc["plain"].tolist() == pytest.approx([99.01, 98.0, -1.01, 98.0, 10_000])
+    assert table.loc["scaled and translated", "difference"] == pytest.approx(-0.67)
 
 
 def test_layer_table():

@@ -54,7 +54,8 @@ document.addEventListener("DOMContentLoaded", () => {
   const plain = text => (/^[-−]?\d{1,3}(,\d{3})+(\.\d+)?$/.test(text) ? text.replaceAll(",", "") : text);
   const quoted = text => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   document.querySelectorAll("article table.dataframe, article .pst-scrollable-table-container > table").forEach((table, number) => {
-    const csv = grid(table).map(row => row.map(textOf).map(plain).map(quoted).join(",") + "\r\n").join("");
+    const shown = () => grid(table).map(row => row.map(textOf).map(plain).map(quoted).join(",") + "\r\n").join("");
+    const csv = table.dataset.csv ?? shown();
     const paragraph = document.createElement("p");
     paragraph.className = "download-table";
     const name = `${page}-table-${number + 1}.csv`;

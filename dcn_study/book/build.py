@@ -29,6 +29,7 @@ __all__ = ["build", "execute", "find_browser", "reject_unfinished", "variant"]
 
 FEW = 4  # as many records as a caption names one by one
 LONGEST = ("runtime", "offsets", "guide")  # pages that take longest in a small book, to be begun first
+PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other values: {doc}`again`."
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -249,10 +250,27 @@ def _train_small(config: RunConfig) -> str:
 
 def _execute_one(page: str, profile: str, book: Path) -> str:
     parameters = page_parameters(page, profile)
-    execute(page, parameters, book / "executed" / f"{page}.ipynb", progress=False)
+    executed = book / "executed" / f"{page}.ipynb"
+    execute(page, parameters, executed, progress=False)
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.cells = _with_parameters_last(notebook.cells)
+    nbformat.write(notebook, executed)
     for source in sources(page, parameters):
         shutil.copy(source.path, book / "records")
     return page
+
+
+def _with_parameters_last(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Returns the cells of an executed page, those of its parameters folded, and behind all but the sources."""
+    prompts = {"parameters": "Parameters of this page", "injected-parameters": "Their values in this book"}
+    *others, last = cells
+    moved = [nbformat.v4.new_markdown_cell(PARAMETERS_HEADING, id="parameters-heading")]
+    for cell in cells:
+        for tag in prompts.keys() & cell.metadata.get("tags", []):
+            cell.metadata.tags.append("hide-input")
+            cell.metadata.setdefault("mystnb", {})["code_prompt_show"] = prompts[tag]
+            moved.append(cell)
+    return [*(cell for cell in others if cell not in moved), *moved, last]
 
 
 def _require_records() -> None:

@@ -56,7 +56,7 @@ def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray) -> Figure:
-    """Draws the report's finding in one picture: digits, and how well scaled ones are read with and without the layer.
+    """Draws the report's finding in one picture: digits, and how many scaled ones networks recognise.
 
     Args:
         table: as `tables.controls` returns it.
@@ -92,7 +92,8 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray) -> Figure
             theirs = 100 * published.ACCURACY[run]["scaled"]
             ax.plot(theirs, height, "D", color="black", markerfacecolor="white", markersize=7)
     ax.set_yticks(range(len(shown)), shown.values())
-    ax.set(xlabel="scaled digits read (%)", xlim=(0, 112), ylim=(len(shown) - 0.5, -0.5), xticks=range(0, 101, 20))
+    ax.set(xlabel="scaled digits recognised (%)", xlim=(0, 112), xticks=range(0, 101, 20))
+    ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.annotate("published", (published.ACCURACY["cnn"]["scaled"] * 100 + 5, 0), fontsize="small", va="center")
     ax.grid(axis="y", visible=False)
     return figure

@@ -34,16 +34,22 @@ def use_style() -> None:
 
 
 def as_table(frame: pd.DataFrame) -> str:
-    """Returns a table as HTML: whole numbers by thousands, others with two decimals, small ones with a power of ten."""
+    """Returns a table as HTML: whole numbers by thousands, others with two decimals, small ones with a power of ten.
+
+    The attribute `data-csv` of the table holds its content as CSV, with all digits.
+    """
     whole = dict.fromkeys(frame.select_dtypes("integer"), "{:,}".format)
     with pd.option_context("display.max_colwidth", None):  # no cell is cut short
-        return frame.to_html(formatters=whole, float_format=_readable, na_rep="–", notebook=True)
+        shown = frame.to_html(formatters=whole, float_format=_readable, na_rep="–", notebook=True)
+    corner = str(frame.columns.name or "")
+    content = frame.to_csv(index_label=[name or corner for name in frame.index.names], float_format="%.10g")
+    return shown.replace("<table ", f'<table data-csv="{html.escape(content)}" ', 1)
 
 
 def _readable(number: float) -> str:
-    if number and abs(number) < 0.005:
-        return f"{number:.1e}"
-    return f"{number:.2f}" if number else "0"
+    if abs(number) < 1e-9:  # what rounding leaves of a difference of equal numbers
+        return "0"
+    return f"{number:.1e}" if abs(number) < 0.005 else f"{number:.2f}"
 
 
 def as_image(figure: Figure, alternative: str) -> str:

@@ -37,7 +37,7 @@ def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
         for kind, stored in record.evaluations.items()
     }
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    return with_corner(frame.round(2).astype({"images": int}), "test images (accuracy in %)")
+    return with_corner(frame.astype({"images": int}), "test images (accuracy in %)")
 
 
 def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             "as published": published_protocol,
             "difference": scaled.mean() - published_protocol,
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2), "run")
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "run")
 
 
 def side_by_side(runs: Mapping[str, Record]) -> pd.DataFrame:
@@ -123,7 +123,7 @@ def side_by_side(runs: Mapping[str, Record]) -> pd.DataFrame:
         }
         for label, record in runs.items()
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2).astype({"epochs": int}), "run")
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index").astype({"epochs": int}), "run")
 
 
 def draws(accuracies: Mapping[str, Mapping[str, Sequence[float]]], generators: Mapping[str, str]) -> pd.DataFrame:
@@ -147,7 +147,7 @@ def draws(accuracies: Mapping[str, Mapping[str, Sequence[float]]], generators: M
         for model, by_generator in accuracies.items()
         for generator, values in by_generator.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "test sets"]).round(2)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "test sets"])
 
 
 def seen(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -190,7 +190,7 @@ def selection(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
                 "difference": 100 * (max(values) - values[-1]),
                 "best at": f"{1 + int(np.argmax(values))} of {len(values)}",
             }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "run"]).round(2)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "run"])
 
 
 def split(runs: Mapping[str, Record]) -> pd.DataFrame:
@@ -218,4 +218,4 @@ def split(runs: Mapping[str, Record]) -> pd.DataFrame:
             "held-out accuracy of the chosen epoch": held_out[chosen],
             "chosen epoch": f"{chosen + 1} of {len(test)}",
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index").round(2), "test accuracy (%)")
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "test accuracy (%)")

@@ -77,7 +77,7 @@ def models(built: Mapping[str, keras.Model]) -> pd.DataFrame:
             "parameters": model.count_params(),
             "trainable": _trainable(model),
             "multiply-adds (million)": costs[name] / 1e6,
-            "ratio": round(costs[name] / costs[REGULAR_MODEL[name]], 2),
+            "ratio": costs[name] / costs[REGULAR_MODEL[name]],
         }
         for name, model in built.items()
     }

@@ -39,8 +39,8 @@ def arms(costs: Measurement) -> pd.DataFrame:
     rows = {
         ARMS[arm]: {
             "parameters": parameters,
-            "ms per step": round(steps[arm][1], 1),
-            "ratio to the CNN": round(steps[arm][1] / regular, 2),
+            "ms per step": steps[arm][1],
+            "ratio to the CNN": steps[arm][1] / regular,
             "learning rate": f"{STUDY[f'scale_{arm}'].learning_rate:g}",
             "without augmentation": realisations_of(f"scale_{arm}"),
             "with scale augmentation": realisations_of(f"rescaled_{arm}") if f"rescaled_{arm}" in STUDY else 0,

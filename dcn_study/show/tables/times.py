@@ -97,7 +97,7 @@ def bench(measured: Measurement) -> pd.DataFrame:
 
     rows = {label.strip(): values for label, values in ratios(measured.results).items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*shapes, "geometric mean"])
-    return with_corner(frame.round(2), "ratio of medians, by shape (batch x channels x side x filters)")
+    return with_corner(frame, "ratio of medians, by shape (batch x channels x side x filters)")
 
 
 def scale(measured: Measurement) -> pd.DataFrame:
