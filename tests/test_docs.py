@@ -6,9 +6,12 @@ import json
 import re
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, inside
 
 import dcn
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import PAPER, SEEDS, record_name, seeds_of
+from dcn_study.show import tables
 
 
 @pytest.mark.parametrize("module", ["dcn.diagnostics", "dcn.layers", "dcn.ops.convolution", "dcn.ops.roi_pooling"])
@@ -23,6 +26,21 @@ def test_readme():
     assert blocks
     for block in blocks:
         exec(block, {})
+
+
+def test_the_results_of_the_readme_are_those_on_record():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    with inside(ROOT):
+        table = tables.agreement({run: [records.read(config) for config in seeds_of(run, SEEDS)] for run in PAPER})
+    model = ""
+    for (name, kind), row in table.iterrows():
+        shown = "" if name == model else f" {name}"
+        interval = f"{row['low']:.1f} to {row['high']:.1f}"
+        cells = f"|{shown} | {kind} | {row['published']:.2f} | {row['mean']:.2f} | {interval} | {row['outcome']} |"
+        assert cells in text
+        model = name
+    for run in PAPER:
+        assert f"`dcn train {' '.join(record_name(config) for config in seeds_of(run, SEEDS))}`" in text
 
 
 def test_all_metadata_names_one_version_and_one_title():
