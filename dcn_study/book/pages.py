@@ -71,6 +71,7 @@ PAGES: dict[str, Page] = {
     "data": Page("data"),
     "models": Page("models"),
     "sampling": Page("sampling", runs=("cnn", "deformable_cnn", "deform_conv_cnn"), smoke={**SMOKE, "occluded": 1}),
+    "laboratory": Page("laboratory", runs=("cnn", "deformable_cnn", "deform_conv_cnn"), smoke=SMOKE),
     "cnn": _training("cnn"),
     "deformable_cnn": _training("deformable_cnn"),
     "mini_resnet": _training("mini_resnet"),

@@ -1,0 +1,134 @@
+"""A laboratory in the page: networks that classify a digit while one draws, scales, shifts and rotates it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from matplotlib.colors import to_hex
+
+from dcn.layers import ConvOffset2D, DeformableConv2D
+from dcn_study.names import MODELS
+from dcn_study.show.figures import COLOURS
+
+__all__ = ["laboratory", "packed"]
+
+FOLDER = Path(__file__).parent
+KERNEL_BITS, OFFSET_BITS = 12, 16  # offset kernels decide where samples are taken, so that they are kept more exactly
+NUMBERS = ("name", "stride", "height", "width", "channels", "rows", "columns", "filters")
+
+
+def laboratory(
+    models: Mapping[str, keras.Model],
+    images: np.ndarray,
+    labels: Sequence[int],
+    shown: Mapping[str, Any],
+) -> str:
+    """Returns HTML in which one changes a digit and networks classify it; it needs no server and loads nothing.
+
+    Args:
+        models: by name, as `names.MODELS` has them: the paper's CNN, also with layers that move samples.
+        images: (N, H, W), uint8, the digits to choose from.
+        labels: N digits.
+        shown: what is shown at first: "digit", "scale", "down", "right", "rotation" and "layer".
+
+    Raises:
+        ValueError: if a network is no chain of 3x3 convolutions, each with ReLU and batch normalisation, or one of its
+            `ConvOffset2D` layers moves samples.
+    """
+    tensors: dict[str, Any] = {}
+    data = {
+        "networks": {name: _network(model, tensors) for name, model in models.items()},
+        "titles": {name: {"name": MODELS[name], "colour": to_hex(COLOURS[name])} for name in models},
+        "numbers": NUMBERS,
+        "digits": [
+            {"label": str(label), "image": _encoded(image)} for label, image in zip(labels, images, strict=True)
+        ],
+        "side": images.shape[1],
+        "shown": dict(shown),
+    }
+    numbered = {key: number for number, key in enumerate(tensors)}
+    text = json.dumps({**data, "tensors": list(tensors.values())}, separators=(",", ":"))
+    for key, number in numbered.items():
+        text = text.replace(f'"{key}"', str(number))
+    page = (FOLDER / "laboratory.html").read_text(encoding="utf-8")
+    page = page.replace("WORKER", json.dumps((FOLDER / "laboratory.worker.js").read_text(encoding="utf-8")))
+    return page.replace("DATA", text)
+
+
+def _network(model: keras.Model, tensors: dict[str, Any]) -> dict[str, Any]:
+    """Returns a network as its layers and the keys of their weights, which go into `tensors`."""
+
+    def keep(values: Any, bits: int = 32) -> str:
+        content = packed(np.asarray(values, np.float32), bits)
+        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        tensors[key] = content  # the same weights of two networks are kept once
+        return key
+
+    layers: list[dict[str, Any]] = []
+    for layer in model.layers:
+        if isinstance(layer, ConvOffset2D):
+            if np.any(layer.kernel):
+                raise ValueError(f"offsets of ConvOffset2D layers must be zero. Received: {layer.name} of {model.name}")
+        elif isinstance(layer, keras.layers.Conv2D):
+            if layer.kernel_size != (3, 3) or layer.padding != "same":
+                raise ValueError(f"convolutions must be 3x3 and 'same'. Received: {layer.name} of {model.name}")
+            deformable = isinstance(layer, DeformableConv2D)
+            _, height, width, channels = layer.input.shape
+            layers.append(
+                {
+                    "name": layer.name,
+                    "stride": layer.strides[0],
+                    "height": height,
+                    "width": width,
+                    "channels": channels,
+                    "rows": layer.output.shape[1],
+                    "columns": layer.output.shape[2],
+                    "filters": layer.filters,
+                    "kernel": keep(layer.kernel, KERNEL_BITS),
+                    "bias": keep(layer.bias),
+                    "offsetKernel": keep(layer.offset_kernel, OFFSET_BITS) if deformable else None,
+                    "offsetBias": keep(layer.offset_bias) if deformable else None,
+                }
+            )
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            scale = np.asarray(layer.gamma) / np.sqrt(np.asarray(layer.moving_variance) + layer.epsilon)
+            layers[-1] |= {
+                "scale": keep(scale),
+                "shift": keep(np.asarray(layer.beta) - np.asarray(layer.moving_mean) * scale),
+            }
+        elif isinstance(layer, keras.layers.Dense):
+            dense = {"dense": keep(layer.kernel), "denseBias": keep(layer.bias)}
+    return {"layers": layers, **dense}
+
+
+def packed(values: np.ndarray, bits: int) -> dict[str, Any]:
+    """Returns numbers as text: base64 of 32-bit floats, or of 12 or 16-bit integers with a scale for each last index.
+
+    Args:
+        values: (..., filters), float32.
+        bits: 12, 16 or 32.
+    """
+    shape = list(values.shape)
+    if bits == 32:
+        return {"shape": shape, "bits": bits, "data": base64.b64encode(values.astype("<f4").tobytes()).decode()}
+    flat = values.reshape(-1, shape[-1])
+    scales = (np.abs(flat).max(axis=0) / (2 ** (bits - 1) - 1)).astype(np.float32)
+    codes = np.rint(flat / np.where(scales, scales, 1)).astype(np.int64).ravel() + 2 ** (bits - 1)
+    if bits == 16:
+        content = codes.astype("<u2").tobytes()
+    else:
+        first, second = np.pad(codes, (0, len(codes) % 2)).reshape(-1, 2).T
+        halves = (first & 255, first >> 8 | (second & 15) << 4, second >> 4)
+        content = np.stack(halves, axis=1).astype(np.uint8).tobytes()
+    return {"shape": shape, "bits": bits, "scales": packed(scales, 32), "data": base64.b64encode(content).decode()}
+
+
+def _encoded(image: np.ndarray) -> str:
+    return base64.b64encode(image.astype(np.uint8).tobytes()).decode()
