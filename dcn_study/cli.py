@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-p", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="a parameter")
     _add_profile(command)
     command.add_argument("--force", action="store_true", help="train or measure from nothing")
+    command.add_argument("--html", action="store_true", help="also render the page, with its numbers in the text")
     command.set_defaults(call=_run)
 
     command = commands.add_parser("train", help="train the book's runs that have no record")
@@ -126,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
     from dcn_study.book.parameters import notebook_parameters, parse_parameters
 
     if options.page not in pages.PAGES:
-        raise ConfigurationError(f"NAME must be one of {', '.join(pages.PAGES)}. Received: {options.page}")
+        raise ConfigurationError(_no_page(options.page))
     notebook = pages.PAGES[options.page].notebook
     changes = parse_parameters(notebook, options.changes)
     parameters = pages.page_parameters(options.page, options.profile, changes)
@@ -140,7 +142,25 @@ def _run(options: argparse.Namespace) -> int:
     print(f"notebook: {output}")
     for source in pages.sources(options.page, parameters):
         print(f"record:   {source.path}")
+    if options.html:
+        print(f"page:     {build.render_page(options.page, parameters, output)}")
     return 0
+
+
+def _no_page(name: str) -> str:
+    """Returns what to say of a name that is none of a page."""
+    from dcn_study.book.pages import PAGES
+    from dcn_study.runs.catalogue import run_named
+
+    try:
+        run_named(name)
+    except ConfigurationError:
+        near = difflib.get_close_matches(name, PAGES, 1)
+        hint = f", did you mean {near[0]}?" if near else "."
+        return f"NAME must be one of {', '.join(PAGES)}. Received: {name}{hint}"
+    run, _, seed = name.partition("-seed")
+    page = f"dcn run cnn -p run={run}" + (f" -p seed={seed}" if seed else "")
+    return f"{name} is a run, not a page. Train it with: dcn train {name}. Show it with: {page}"
 
 
 def _train(options: argparse.Namespace) -> int:

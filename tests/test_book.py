@@ -49,6 +49,16 @@ def test_every_figure_has_an_alternative_text(small):
             assert re.search(r'alt="[^"]{20,}"', image), f"{page.name}: {image}"
 
 
+def test_a_page_is_rendered_by_itself(small):
+    executed, parameters = small / "runs" / "again.ipynb", {"template": "data"}
+    build.execute("again", parameters, executed, progress=False)
+    before = executed.read_bytes()
+    text = build.render_page("again", parameters, executed).read_text(encoding="utf-8")
+    assert "<h1>Run it again" in text
+    assert "Parameters of this page" in text
+    assert executed.read_bytes() == before  # the notebook can be run again as it is
+
+
 def test_a_page_begins_with_its_content_and_ends_with_its_parameters(small):
     for page in pages.PAGES:
         text = (small / "_build" / "smoke" / "executed" / f"{page}.html").read_text(encoding="utf-8")

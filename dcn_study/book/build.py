@@ -25,7 +25,7 @@ from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import locked, project_root, replacing
 from dcn_study.runs.records import Record
 
-__all__ = ["build", "execute", "find_browser", "reject_unfinished", "variant"]
+__all__ = ["build", "execute", "find_browser", "reject_unfinished", "render_page", "variant"]
 
 FEW = 4  # as many records as a caption names one by one
 LONGEST = ("runtime", "offsets", "guide")  # pages that take longest in a small book, to be begun first
@@ -126,6 +126,35 @@ def _link(folder: str, path: Path) -> str:
     return f"{{download}}`{path.name} <../{folder}/{path.name}>`"
 
 
+def render_page(page: str, parameters: Mapping[str, Any], executed: Path) -> Path:
+    """Renders one executed page by itself, with the book's look; links to other pages are plain text.
+
+    Args:
+        page: a key of `PAGES`.
+        parameters: it was executed with.
+        executed: the executed notebook. The result goes into a folder beside it, in place of a former one.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        BookError: if the rendering fails.
+    """
+    root, folder = project_root(), executed.with_name(f"{executed.stem}-html")
+    with tempfile.TemporaryDirectory(dir=executed.parent) as name:
+        staging = Path(name)
+        book = _copy_book(root, staging)
+        contents = f"format: jb-book\nroot: executed/{page}\nchapters:\n  - file: references\n"
+        (book / "_toc.yml").write_text(contents, encoding="utf-8")
+        _write_page(executed, book / "executed" / f"{page}.ipynb")
+        for source in sources(page, parameters):
+            shutil.copy(source.path, book / "records")
+        _render(root, staging, "html", strict=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        (staging / "_build" / "html").rename(folder)
+    return folder / "executed" / f"{page}.html"
+
+
 def reject_unfinished(path: Path) -> None:
     """Checks that an executed notebook ran to its end without an error.
 
@@ -189,10 +218,7 @@ def build(profile: str = "paper", *, pdf: bool = False, progress: bool = True) -
 def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
     staging = root / "_build" / f"{profile}.staging"
     shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(root / "book", staging / "book", ignore=shutil.ignore_patterns("records", "leads"))
-    shutil.copytree(root / "notebooks", staging / "book" / "notebooks")
-    (staging / "book" / "records").mkdir()
-    _execute_all(profile, staging / "book", progress)
+    _execute_all(profile, _copy_book(root, staging), progress)
     _say("rendering", progress)
     _render(root, staging, "html")
     if browser:
@@ -208,6 +234,14 @@ def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
     shutil.rmtree(former, ignore_errors=True)
     shutil.rmtree(staging)
     return finished / "index.html"
+
+
+def _copy_book(root: Path, staging: Path) -> Path:
+    """Copies the book's prose and templates, with an empty folder for records; returns where to."""
+    shutil.copytree(root / "book", staging / "book", ignore=shutil.ignore_patterns("records", "leads"))
+    shutil.copytree(root / "notebooks", staging / "book" / "notebooks")
+    (staging / "book" / "records").mkdir()
+    return staging / "book"
 
 
 def _execute_all(profile: str, book: Path, progress: bool) -> None:
@@ -252,25 +286,26 @@ def _execute_one(page: str, profile: str, book: Path) -> str:
     parameters = page_parameters(page, profile)
     executed = book / "executed" / f"{page}.ipynb"
     execute(page, parameters, executed, progress=False)
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.cells = _with_parameters_last(notebook.cells)
-    nbformat.write(notebook, executed)
+    _write_page(executed, executed)
     for source in sources(page, parameters):
         shutil.copy(source.path, book / "records")
     return page
 
 
-def _with_parameters_last(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Returns the cells of an executed page, those of its parameters folded, and behind all but the sources."""
-    prompts = {"parameters": "Parameters of this page", "injected-parameters": "Their values in this book"}
-    *others, last = cells
+def _write_page(executed: Path, target: Path) -> None:
+    """Writes an executed notebook as a page: the cells of its parameters folded, and behind all but the sources."""
+    prompts = {"parameters": "Parameters of this page", "injected-parameters": "Their values"}
+    notebook = nbformat.read(executed, as_version=4)
+    *others, last = notebook.cells
     moved = [nbformat.v4.new_markdown_cell(PARAMETERS_HEADING, id="parameters-heading")]
-    for cell in cells:
+    for cell in others:
         for tag in prompts.keys() & cell.metadata.get("tags", []):
             cell.metadata.tags.append("hide-input")
             cell.metadata.setdefault("mystnb", {})["code_prompt_show"] = prompts[tag]
             moved.append(cell)
-    return [*(cell for cell in others if cell not in moved), *moved, last]
+    notebook.cells = [*(cell for cell in others if cell not in moved), *moved, last]
+    target.parent.mkdir(exist_ok=True)
+    nbformat.write(notebook, target)
 
 
 def _require_records() -> None:
@@ -288,14 +323,14 @@ def _require_records() -> None:
             raise BookError(f"{path} is missing. Measure it, on an idle machine, with: {REMEASURE[name]}")
 
 
-def _render(root: Path, staging: Path, builder: str) -> None:
+def _render(root: Path, staging: Path, builder: str, *, strict: bool = True) -> None:
     program = shutil.which("jupyter-book", path=str(Path(sys.executable).parent))
     if program is None:
         raise BookError(f"jupyter-book is not installed next to {sys.executable}")
     command = [program, "build", str(staging / "book"), "--path-output", str(staging)]
     command += ["--config", str(root / "_config.yml")]
     command += ["--toc", str(staging / "book" / "_toc.yml"), "--builder", builder]
-    command += ["-n", "-W", "--keep-going", "--all", "-q"]
+    command += ["--all", "-q", *(("-n", "-W", "--keep-going") if strict else ())]
     log = staging / "rendering.log"
     with log.open("w", encoding="utf-8") as file:
         status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ, check=False).returncode
