@@ -1,5 +1,6 @@
 """The book, made small: all pages with tiny runs, in a copy of the project."""
 
+import io
 import re
 import shutil
 import subprocess
@@ -47,6 +48,15 @@ def test_every_figure_has_an_alternative_text(small):
         images = re.findall(r"<img[^>]*>", page.read_text(encoding="utf-8"))
         for image in images:
             assert re.search(r'alt="[^"]{20,}"', image), f"{page.name}: {image}"
+
+
+def test_progress_is_shown_without_what_tensorflow_says_when_it_is_loaded():
+    shown = io.StringIO()
+    stream = build.Progress(shown)
+    stream.write("WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n")
+    stream.write("I0000 00:00:1795573986.763573    4807 port.cc:153] oneDNN custom operations are on.\n")
+    stream.write("cnn 1/1:  94%|#########4| 15/16\rcnn 1/1: 100%|##########| 16/16\n")
+    assert shown.getvalue() == "cnn 1/1:  94%|#########4| 15/16\rcnn 1/1: 100%|##########| 16/16\n"
 
 
 def test_a_page_is_rendered_by_itself(small):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import nbformat
 
@@ -25,11 +28,13 @@ from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import locked, project_root, replacing
 from dcn_study.runs.records import Record
 
-__all__ = ["build", "execute", "find_browser", "reject_unfinished", "render_page", "variant"]
+__all__ = ["Progress", "build", "execute", "find_browser", "reject_unfinished", "render_page", "variant"]
 
 FEW = 4  # as many records as a caption names one by one
 LONGEST = ("runtime", "offsets", "guide")  # pages that take longest in a small book, to be begun first
 PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other values: {doc}`again`."
+# Lines that TensorFlow's library writes to the standard error of every process that loads it.
+LIBRARY = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -46,26 +51,31 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
         BookError: with the failing cell and its error.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     root = project_root()
     original = root / "notebooks" / f"{PAGES[page].notebook}.ipynb"
     with replacing(output) as executed, tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / original.name
         nbformat.write(_prepare(page, parameters, original), template)
+        log = Path(folder) / "kernel.log"
         try:
-            papermill.execute_notebook(
-                str(template),
-                str(executed),
-                dict(parameters),
-                kernel_name="python3",
-                cwd=str(root),
-                progress_bar=progress,
-                stderr_file=sys.stderr if progress else None,
-            )
+            with _children_write_to(log):
+                papermill.execute_notebook(
+                    str(template),
+                    str(executed),
+                    dict(parameters),
+                    kernel_name="python3",
+                    cwd=str(root),
+                    progress_bar=progress,
+                    stderr_file=Progress(sys.stderr) if progress else None,
+                    extra_arguments=["--log-level=ERROR"],
+                )
+        except DeadKernelError as error:
+            raise BookError(f"page {page}: {error}\n{_indent(log.read_text(encoding='utf-8')[-2000:])}") from error
         except papermill.PapermillExecutionError as error:
             raise BookError(
-                f"page {page}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n"
-                f"{_indent(error.source)}"
+                f"page {page}: cell {error.exec_count} failed with {error.ename}: {error.evalue}"
             ) from error
         reject_unfinished(executed)
         notebook = nbformat.read(executed, as_version=4)
@@ -73,6 +83,34 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
             del notebook.metadata.papermill[path]
         notebook.cells.append(nbformat.v4.new_markdown_cell(_sources(page, parameters, original), id="sources"))
         nbformat.write(notebook, executed)
+
+
+@contextlib.contextmanager
+def _children_write_to(log: Path) -> Iterator[None]:
+    """Lets the standard error of processes that are started meanwhile go to a file; that of this process stays."""
+    own = os.dup(2)
+    with log.open("w", encoding="utf-8") as file, open(own, "w", encoding="utf-8", buffering=1) as told:
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 2)
+        try:
+            with contextlib.redirect_stderr(told):
+                yield
+        finally:
+            os.dup2(own, 2)
+
+
+class Progress(io.TextIOBase):
+    """Passes on what a kernel writes to its standard error, but for what TensorFlow's library says when it is loaded."""
+
+    def __init__(self, target: TextIO) -> None:
+        self.target = target
+
+    def write(self, text: str) -> int:
+        self.target.write("".join(line for line in text.splitlines(keepends=True) if not LIBRARY.match(line)))
+        return len(text)
+
+    def flush(self) -> None:
+        self.target.flush()
 
 
 def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbformat.NotebookNode:
