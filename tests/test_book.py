@@ -131,7 +131,7 @@ def test_a_failing_notebook_leaves_book_and_records_as_they_were(small, monkeypa
     notebook.cells.append(nbformat.v4.new_code_cell("1 / 0"))
     nbformat.write(notebook, path)
     try:
-        with pytest.raises(BookError, match=r"page data: cell \d+ failed with ZeroDivisionError.*\n +1 / 0"):
+        with pytest.raises(BookError, match=r"page data: cell \d+ failed with ZeroDivisionError: division by zero$"):
             build.build("smoke", progress=False)
     finally:
         path.write_bytes(good)

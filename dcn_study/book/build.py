@@ -100,7 +100,7 @@ def _children_write_to(log: Path) -> Iterator[None]:
 
 
 class Progress(io.TextIOBase):
-    """Passes on what a kernel writes to its standard error, but for what TensorFlow's library says when it is loaded."""
+    """Passes on what a kernel writes to its standard error, except what TensorFlow's library says when it is loaded."""
 
     def __init__(self, target: TextIO) -> None:
         self.target = target
