@@ -104,9 +104,14 @@ def test_the_map_answers_to_pointer_keyboard_and_choice(page, address):
     fields.first.hover()
     first = told.inner_text()
     assert first.startswith("CNN, zoom 1.00, shift")
-    page.keyboard.press("Tab")
-    fields.last.focus()
+    fields.first.click()
+    page.keyboard.press("ArrowRight")
     expect(told).not_to_have_text(first)
+    page.keyboard.press("ArrowLeft")
+    expect(told).to_have_text(first)
+    page.keyboard.press("ArrowDown")
+    expect(told).not_to_contain_text("zoom 1.00")
+    assert page.locator(".robustness-map td[tabindex='0']").count() == 1
     before = fields.all_inner_texts()
     page.locator(".robustness-map select").select_option("deformable_mini_resnet")
     expect(told).to_contain_text("deformable mini-ResNet")
@@ -124,9 +129,13 @@ def test_the_explorer_answers_to_choice(page, address):
 
 
 def test_search_finds_a_term_without_a_server(page, html):
+    problems = []
+    page.on("console", lambda message: problems.append(message.text) if is_bad(message) else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(f"{(html / 'search.html').as_uri()}?q=identity")
     expect(page.locator("#search-results li a").first).to_be_visible(timeout=20_000)
     assert any("offsets.html" in link.get_attribute("href") for link in page.locator("#search-results li a").all())
+    assert not problems
 
 
 def test_tables_and_figures_can_be_had_as_files(page, address):

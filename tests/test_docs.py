@@ -49,6 +49,10 @@ def test_all_metadata_names_one_version_and_one_title():
     assert f"\nversion: {dcn.__version__}\n" in citation
     assert f'\ntitle: "{zenodo["title"]}"\n' in citation
     assert zenodo["version"] == dcn.__version__
+    front = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    assert f"\nVersion {dcn.__version__}, " in front
+    assert f"version = {{{dcn.__version__}}}" in front
+    assert f"title   = {{{zenodo['title']}}}" in front
     study = (ROOT / "dcn_study" / "pyproject.toml").read_text(encoding="utf-8")
     assert f'\nversion = "{dcn.__version__}"\n' in study
     assert f'"deformable-conv-digits=={dcn.__version__}"' in study

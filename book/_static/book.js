@@ -1,5 +1,8 @@
 // Beside every figure and under every table, a link to its data: the file of the picture, or the cells as CSV.
 document.addEventListener("DOMContentLoaded", () => {
+  // Without a server a page may not read others: the search then shows titles alone, in place of an error for each.
+  if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
   const page = location.pathname.split("/").pop().replace(/\.html$/, "") || "index";
   const link = (text, href, name) =>
     Object.assign(document.createElement("a"), { textContent: text, href, download: name });
