@@ -1,6 +1,8 @@
 """The book, made small: all pages with tiny runs, in a copy of the project."""
 
+import hashlib
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -48,6 +50,33 @@ def test_every_figure_has_an_alternative_text(small):
         images = re.findall(r"<img[^>]*>", page.read_text(encoding="utf-8"))
         for image in images:
             assert re.search(r'alt="[^"]{20,}"', image), f"{page.name}: {image}"
+
+
+def test_the_book_describes_its_records_for_programs(small):
+    html = small / "_build" / "smoke"
+    crate = json.loads((html / "ro-crate-metadata.json").read_text(encoding="utf-8"))
+    entities = {entity["@id"]: entity for entity in crate["@graph"]}
+    assert len(entities) == len(crate["@graph"])
+    assert entities["ro-crate-metadata.json"]["about"] == {"@id": "./"}
+    dataset = entities["./"]
+    assert {"name", "description", "license", "datePublished"} <= set(dataset)
+    for name in ("hasPart", "mentions", "author"):
+        assert dataset[name]
+        assert all(each["@id"] in entities for each in dataset[name])
+    files = [entity for entity in entities.values() if entity["@type"] == "File" and entity["@id"] != "index.html"]
+    shown = {source.path.name for page in pages.PAGES for source in sources_of(page)}
+    assert {entity["@id"] for entity in files} == {f"records/{name}" for name in shown}
+    for entity in files:
+        content = (html / entity["@id"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == entity["sha256"]
+        assert len(content) == int(entity["contentSize"])
+    for action in (entity for entity in entities.values() if entity["@type"] == "CreateAction"):
+        assert action["result"]["@id"] in entities
+        assert all(entities[each["@id"]]["version"] for each in action["instrument"])
+
+
+def sources_of(page):
+    return pages.sources(page, pages.page_parameters(page, "smoke"))
 
 
 def test_progress_is_shown_without_what_tensorflow_says_when_it_is_loaded():

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import nbformat
 
+from dcn_study.book.crate import CRATE, crate
 from dcn_study.book.pages import PAGES, Source, page_parameters, runs_of, sources
 from dcn_study.errors import BookError
 from dcn_study.runs import records
@@ -263,6 +264,7 @@ def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
         _say("printing", progress)
         _render(root, staging, "singlehtml")
         _print(browser, staging / "_build" / "singlehtml" / "intro.html", staging / "_build" / "html" / "report.pdf")
+    _describe(root, profile, staging)
     finished = root / "_build" / ("html" if profile == "paper" else profile)
     former = finished.with_name(f"{finished.name}.former")
     shutil.rmtree(former, ignore_errors=True)
@@ -272,6 +274,14 @@ def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
     shutil.rmtree(former, ignore_errors=True)
     shutil.rmtree(staging)
     return finished / "index.html"
+
+
+def _describe(root: Path, profile: str, staging: Path) -> None:
+    """Puts the records into the rendered book, and the description of all of them for programs."""
+    shutil.copytree(staging / "book" / "records", staging / "_build" / "html" / "records")
+    shown = {source.path: source for page in PAGES for source in sources(page, page_parameters(page, profile))}
+    text = json.dumps(crate(root, shown.values()), indent=1)
+    (staging / "_build" / "html" / CRATE).write_text(text, encoding="utf-8")
 
 
 def _copy_book(root: Path, staging: Path) -> Path:
