@@ -27,6 +27,7 @@ def use_style() -> None:
 
     sns.set_theme(context="notebook", style="whitegrid")
     plt.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "dcn", "figure.dpi": 100, "axes.titlesize": 11})
+    plt.rcParams.update({"figure.facecolor": "none", "axes.facecolor": "none"})  # the page's ground, light or dark
     set_matplotlib_formats("svg")
     shell = get_ipython()
     if shell:
