@@ -2,6 +2,7 @@
 
 from dcn._version import __version__
 from dcn.diagnostics import dead_weights
+from dcn.interchange import to_onnx
 from dcn.layers import ConvOffset2D, DeformableConv2D, DeformableRoIPooling2D
 from dcn.models import (
     cnn,
@@ -28,4 +29,5 @@ __all__ = [
     "deformable_mini_resnet",
     "mini_resnet",
     "resample_by_offsets",
+    "to_onnx",
 ]

@@ -14,7 +14,9 @@ from dcn_study.runs.catalogue import PAPER, SEEDS, record_name, seeds_of
 from dcn_study.show import tables
 
 
-@pytest.mark.parametrize("module", ["dcn.diagnostics", "dcn.layers", "dcn.ops.convolution", "dcn.ops.roi_pooling"])
+@pytest.mark.parametrize(
+    "module", ["dcn.diagnostics", "dcn.interchange", "dcn.layers", "dcn.ops.convolution", "dcn.ops.roi_pooling"]
+)
 def test_docstrings(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0

@@ -23,6 +23,7 @@ PUBLIC = {
     "deformable_mini_resnet",
     "mini_resnet",
     "resample_by_offsets",
+    "to_onnx",
 }
 
 
