@@ -113,7 +113,7 @@ _ARMS: dict[str, tuple[float, dict[str, Any]]] = {
     "dilated_cnn": (1e-3, {"model": "dilated_cnn"}),
     "deform_conv_cnn": (1e-3, {"model": "deform_conv_cnn"}),
     "modulated_cnn": (1e-3, {"model": "modulated_deform_conv_cnn"}),
-    "shared_offsets_cnn": (1e-3, {"model": "shared_offsets_cnn"}),
+    "shared_offsets_cnn": (3e-3, {"model": "shared_offsets_cnn"}),
     "transformer_cnn": (1e-3, {"model": "transformer_cnn"}),
     "conv_offset_cnn": (1e-3, _CONV_OFFSET),
     "mini_resnet": (1e-3, {"model": "mini_resnet", "chained": True}),
