@@ -334,7 +334,7 @@ def _background(facts: Facts) -> dict[str, dict[str, str]]:
         "two-by-two": "the paper has two of four; the registered study has all",
         "low-cost": "times on a CPU are on the page on operators",
         "atrous": "a dilated network is an arm of the registered study",
-        "roi-pooling": "no detector is trained here",
+        "roi-pooling": "no detector is trained here; the pooling by itself is tested on digits",
         "keras-only": "true of the published class; dcn.ops needs TensorFlow alone",
     }
     return {
