@@ -93,6 +93,8 @@ def test_no_internal_link_is_broken(html):
                 continue
             target = (path.parent / urllib.parse.unquote(url.path)).resolve() if url.path else path
             anchor = urllib.parse.unquote(url.fragment)
+            if "=" in anchor:  # a state of the laboratory
+                continue
             if not target.is_file() or (anchor and target in anchors and anchor not in anchors[target]):
                 broken.append(f"{path.name}: {link}")
     assert not broken

@@ -158,7 +158,7 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     assert table["realisations"].tolist() == ["2 of 6", "2 of 6"]
     assert table["minus the CNN"].tolist()[1] == pytest.approx(1.5)
     drawn = figures.differences(compared, found)
-    dots = [line for line in drawn.get_lines() if line.get_marker() == "."]
+    dots = [line for line in drawn.get_lines() if line.get_marker() == "o" and line.get_markersize() == 4]
     assert sorted(dots[0].get_xdata()) == pytest.approx([1, 2])
     labels = [label.get_text() for label in figures.study_accuracies(found).get_yticklabels()]
     assert labels == ["CNN", "deformable convolutions", *(f"{name} (published)" for name in study.MNIST_SCALE)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from dcn_study.experiments.statistics import interval
 from dcn_study.experiments.study import MNIST_SCALE, SMALLEST, Comparison, arm_label
@@ -65,7 +66,7 @@ def differences(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[
 
 def _values(ax: Axes, height: float, values: Sequence[float], colour: tuple[float, float, float]) -> None:
     """Draws values as dots and, above them, their mean with its t-interval."""
-    ax.plot(values, [height + 0.2] * len(values), ".", color=colour, alpha=0.6)
+    ax.plot(values, [height + 0.2] * len(values), "o", color=colour, markersize=4, alpha=0.6)
     if len(values) > 1:
         mean = interval(values)
         ax.errorbar(mean.mean, height - 0.1, xerr=mean.half, fmt="o", color=colour, capsize=3)
@@ -91,7 +92,8 @@ def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[s
             colour, marker = SHOWN_COLOURS[number % len(SHOWN_COLOURS)], MARKERS[number % len(MARKERS)]
             label = arm_label(run) if ax is axes[0, 0] else None
             ax.errorbar(by_run[run], mean.mean, yerr=half, fmt=marker, color=colour, capsize=3, label=label)
-        ax.set(xlabel=kind, xscale="log")
+        ax.set_xlabel(kind)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
     axes[0, 0].set_ylabel("test accuracy (%)")
     if axes[0, 0].get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=2, fontsize="small")

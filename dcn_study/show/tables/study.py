@@ -159,13 +159,15 @@ def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> pd.DataFrame:
 def areas(found: Mapping[str, Any], labels: Mapping[str, str]) -> pd.DataFrame:
     """Returns one row per network, layer, way and share: pixels of the effective receptive field by the digit's scale.
 
+    Means over realisations, as whole pixels.
+
     Args:
         found: as `mechanism.mechanism` measures them.
         labels: what the networks are called.
     """
     rows = {
         (labels[run], layer, way, f"{100 * float(share):g} %"): {
-            scale: np.mean(each) for scale, each in by_scale.items()
+            f"scale {scale}": round(float(np.mean(each))) for scale, each in by_scale.items()
         }
         for run, by_layer in found.items()
         for layer, by_way in by_layer.items()
