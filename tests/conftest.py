@@ -88,7 +88,8 @@ def built(tmp_path_factory, browser_path):
             shutil.rmtree(root, ignore_errors=True)
             for name in ("notebooks", "book"):
                 shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-            shutil.copy(ROOT / "_config.yml", root)
+            for name in ("_config.yml", ".zenodo.json"):
+                shutil.copy(ROOT / name, root)
             with inside(root):
                 assert cli.main(["build", "--profile", "smoke", *(["--pdf"] if browser_path else [])]) == 0
             (root / "built").touch()
