@@ -246,9 +246,8 @@ def build(profile: str = "paper", *, pdf: bool = False, progress: bool = True) -
     """
     browser = find_browser() if pdf else ""
     root = project_root()
-    for name in ("book/_toc.yml", ".zenodo.json"):
-        if not (root / name).is_file():
-            raise BookError(f"{root} is not a clone of the project: {name} is missing")
+    if not (root / "book" / "_toc.yml").is_file():
+        raise BookError(f"{root} is not a clone of the project: book/_toc.yml is missing")
     if profile == "paper":
         _require_records()
     with locked(root / "_build" / f"{profile}.lock", f"the book {root / '_build' / profile}"):

@@ -57,7 +57,7 @@ def crate(root: Path, made: Iterable[Source]) -> dict[str, Any]:
         )
         actions.append(
             {
-                "@id": f"#{record.name}",
+                "@id": f"#{source.path.stem}",
                 "@type": "CreateAction",
                 "name": what,
                 "description": f"{machine.processor}, {machine.threads} threads, Python {machine.python}",
