@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["OPSETS", "to_onnx"]
 
 OPSETS = (19, 22)  # in which `DeformConv` was introduced, and changed last
-ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softmax": "Softmax"}
+ACTIVATIONS = {
+    keras.activations.relu: "Relu",
+    keras.activations.sigmoid: "Sigmoid",
+    keras.activations.tanh: "Tanh",
+    keras.activations.softmax: "Softmax",
+}
+# What layers must have, if they have it at all: with another value they compute something else.
+OPTIONS = {"data_format": "channels_last", "keepdims": False, "max_value": None, "negative_slope": 0, "threshold": 0}
 
 
 def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
@@ -27,7 +34,7 @@ def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
     Args:
         model: with one input and one output, float32, made of `DeformableConv2D`, `Conv2D`, `BatchNormalization`,
             `Dense`, `ReLU`, `Activation`, `ZeroPadding2D`, `MaxPooling2D`, `GlobalAveragePooling2D`, `Flatten`,
-            `Dropout` and `Add`. Heights and widths must be known.
+            `Dropout` and `Add`, not of classes derived from these; channels last, heights and widths known.
         opset: 19 or 22.
 
     Raises:
@@ -78,23 +85,30 @@ class _Graph:
         return name
 
     def add_layer(self, layer: keras.layers.Layer) -> None:
-        convert = next((CONVERTERS[kind] for kind in type(layer).__mro__ if kind in CONVERTERS), None)
-        single = convert is not None and len(layer._inbound_nodes) == 1  # noqa: SLF001
-        if convert is None or not single or layer.compute_dtype != "float32":
-            why = "has no counterpart" if convert is None else "must be used once, in float32"
-            raise ValueError(f"layer {layer.name} {why}. Received: {type(layer).__name__}")
+        convert = CONVERTERS.get(type(layer))  # a derived class may compute something else
+        if convert is None:
+            raise ValueError(f"layer {layer.name} has no counterpart. Received: {type(layer).__name__}")
+        if len(layer._inbound_nodes) != 1 or layer.compute_dtype != "float32":  # noqa: SLF001
+            raise ValueError(f"layer {layer.name} must be used once, in float32. Received: {layer.compute_dtype}")
         given = layer.input if isinstance(layer.input, list) else [layer.input]
+        for tensor in given:
+            if None in tensor.shape[1:]:
+                raise ValueError(f"layer {layer.name} must have known sizes. Received: {tensor.shape}")
+        for option, needed in OPTIONS.items():
+            if getattr(layer, option, needed) != needed:
+                raise ValueError(f"layer {layer.name} must have {option}={needed}. Received: {getattr(layer, option)}")
         self.names[id(layer.output)] = convert(self, layer, *(self.names[id(tensor)] for tensor in given))
 
     def activate(self, layer: keras.layers.Layer, x: str) -> str:
-        name = keras.activations.serialize(layer.activation)
-        if name == "linear":
+        if layer.activation is keras.activations.linear:
             return x
-        if name not in ACTIVATIONS:
+        if layer.activation not in ACTIVATIONS:
+            known = ", ".join(operator.lower() for operator in ACTIVATIONS.values())
             raise ValueError(
-                f"layer {layer.name} must have one of the activations {tuple(ACTIVATIONS)}. Received: {name}"
+                f"layer {layer.name} must have one of the activations {known}. Received: {layer.activation}"
             )
-        return self.add(ACTIVATIONS[name], x, **({"axis": 1} if name == "softmax" else {}))
+        operator = ACTIVATIONS[layer.activation]
+        return self.add(operator, x, **({"axis": 1} if operator == "Softmax" else {}))
 
     def _turned(self, x: str, shape: tuple[int | None, ...], *, inwards: bool) -> str:
         """Returns a map with its channels first or last; anything else as it is."""
@@ -154,21 +168,23 @@ def _deform_conv(graph: _Graph, layer: DeformableConv2D, x: str) -> str:
     offsets = graph.add(
         "Conv", x, graph.weight(predicting), graph.weight(np.asarray(layer.offset_bias) * factor), **_spatial(layer, 1)
     )
-    mask = ""
+    mask = []
     if layer.modulated:
         count = predicting.shape[0] // 3
-        starts, ends, axes = [0], [2 * count], graph.weight(np.array([1]))
-        logits = graph.add("Slice", offsets, graph.weight(np.array(ends)), graph.weight(np.array([3 * count])), axes)
-        offsets = graph.add("Slice", offsets, graph.weight(np.array(starts)), graph.weight(np.array(ends)), axes)
-        mask = graph.add("Mul", graph.add("Sigmoid", logits), graph.weight(np.array([2], np.float32)))
+        start, middle, end, axis = (graph.weight(np.array([place])) for place in (0, 2 * count, 3 * count, 1))
+        logits = graph.add("Slice", offsets, middle, end, axis)
+        offsets = graph.add("Slice", offsets, start, middle, axis)
+        mask = [graph.add("Mul", graph.add("Sigmoid", logits), graph.weight(np.array([2], np.float32)))]
     bias = np.asarray(layer.bias) if layer.use_bias else np.zeros(layer.filters, np.float32)
     kernel = graph.weight(np.transpose(layer.kernel, (3, 2, 0, 1)))
-    inputs = [x, kernel, offsets, graph.weight(bias), *([mask] if mask else [])]
+    inputs = [x, kernel, offsets, graph.weight(bias), *mask]
     attributes = {**_spatial(layer, layer.groups), "offset_group": layer.offset_groups}
     return graph.activate(layer, graph.add("DeformConv", *inputs, **attributes))
 
 
 def _batch_normalization(graph: _Graph, layer: keras.layers.BatchNormalization, x: str) -> str:
+    if layer.axis not in (-1, len(layer.input.shape) - 1):
+        raise ValueError(f"layer {layer.name} must have axis=-1. Received: {layer.axis}")
     mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
     scale = np.asarray(layer.gamma) if layer.scale else np.ones_like(mean)
     shift = np.asarray(layer.beta) if layer.center else np.zeros_like(mean)
@@ -177,9 +193,9 @@ def _batch_normalization(graph: _Graph, layer: keras.layers.BatchNormalization, 
 
 
 def _dense(graph: _Graph, layer: keras.layers.Dense, x: str) -> str:
-    weights = [graph.weight(np.asarray(layer.kernel))] + (
-        [graph.weight(np.asarray(layer.bias))] if layer.use_bias else []
-    )
+    if len(layer.input.shape) != 2:
+        raise ValueError(f"layer {layer.name} must have an input of rank 2. Received: {layer.input.shape}")
+    weights = [graph.weight(np.asarray(values)) for values in (layer.kernel, layer.bias) if values is not None]
     return graph.activate(layer, graph.add("Gemm", x, *weights))
 
 

@@ -8,10 +8,10 @@ import pytest
 from helpers import ROOT, inside
 from playwright.sync_api import expect
 
-from dcn import deformable_cnn
+from dcn import deformable_cnn, mini_resnet
 from dcn_study.experiments import receptive_field
 from dcn_study.experiments.mechanism import with_offsets
-from dcn_study.runs import networks, records
+from dcn_study.runs import arms, networks, records
 from dcn_study.runs.data import load_digits
 from dcn_study.show import laboratory
 
@@ -58,12 +58,20 @@ def ask(page, network, image, **options):
 
 
 @pytest.mark.parametrize("bits", [12, 16, 32])
-def test_numbers_come_back_nearly(random, bits):
+def test_numbers_come_back_to_half_a_step(random, bits):
     values = random.normal(size=(3, 3, 5, 7)).astype("float32")
     values[..., 2] = 0
     content = laboratory.packed(values, bits)
-    size = len(base64.b64decode(content["data"]))
-    assert size == {12: 3 * -(-values.size // 2), 16: 2 * values.size, 32: 4 * values.size}[bits]
+    data = base64.b64decode(content["data"])
+    if bits == 32:
+        np.testing.assert_array_equal(np.frombuffer(data, "<f4"), values.ravel())
+        return
+    stream = int.from_bytes(data, "little")  # the first number in the lowest bits
+    codes = np.array([stream >> bits * place & (2**bits - 1) for place in range(values.size)]) - 2 ** (bits - 1)
+    scales = np.frombuffer(base64.b64decode(content["scales"]["data"]), "<f4")
+    error = np.abs(codes.reshape(values.shape) * scales - values)
+    assert (error <= 0.501 * scales).all()
+    assert len(data) == -(-values.size * bits // 8 // 3) * 3 if bits == 12 else 2 * values.size
 
 
 def test_it_classifies_as_keras_does(opened, trained, images):
@@ -80,7 +88,7 @@ def test_fields_and_points_are_those_of_the_book(opened, trained, images, layer)
     image = images[0].astype("float32")[..., None] / 255
     for name in ("cnn", "deform_conv_cnn"):
         answer = ask(opened, name, image, layer=layer, place=[0.5, 0.5])
-        field = np.array(list(answer["field"].values()) if isinstance(answer["field"], dict) else answer["field"])
+        field = np.array(answer["field"])
         expected = receptive_field.gradient_field(trained[name], image[None], layer).ravel()
         assert np.abs(field / field.sum() - expected).max() < 0.05 * expected.max()
         points, paths = receptive_field.points_at(trained[name], image, layer, (0.5, 0.5))
@@ -131,3 +139,8 @@ def test_other_networks_are_refused(trained, images):
     moving.get_layer("conv12_offset").kernel.assign(np.ones((3, 3, 32, 64), "float32"))
     with pytest.raises(ValueError, match="offsets of ConvOffset2D layers must be zero. Received: conv12_offset"):
         laboratory.laboratory({"deformable_cnn": moving}, images[:1], [7], SHOWN)
+    with pytest.raises(ValueError, match="layers must be those of the paper's CNNs"):
+        laboratory.laboratory({"mini_resnet": mini_resnet()}, images[:1], [7], SHOWN)
+    dilated = arms.dilated_cnn()
+    with pytest.raises(ValueError, match="convolutions must be plain, 3x3, 'same'. Received: conv21"):
+        laboratory.laboratory({"cnn": dilated}, images[:1], [7], SHOWN)

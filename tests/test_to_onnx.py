@@ -66,12 +66,26 @@ def test_a_model_without_maps(random):
     check(randomised(keras.Model(inputs, keras.layers.Dense(3, activation="relu")(inputs)), random), random, batch=1)
 
 
+class Doubled(keras.layers.Conv2D):
+    """Is a `Conv2D`, and computes something else."""
+
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
         (keras.layers.UpSampling2D(), "layer odd has no counterpart. Received: UpSampling2D"),
+        (Doubled(2, 1), "layer odd has no counterpart. Received: Doubled"),
         (keras.layers.ReLU(dtype="bfloat16"), "layer odd must be used once, in float32"),
-        (keras.layers.Activation("gelu"), "layer odd must have one of the activations"),
+        (keras.layers.ReLU(max_value=6), "layer odd must have max_value=None. Received: 6"),
+        (keras.layers.ReLU(negative_slope=0.1), "layer odd must have negative_slope=0"),
+        (keras.layers.GlobalAveragePooling2D(keepdims=True), "layer odd must have keepdims=False"),
+        (keras.layers.BatchNormalization(axis=1), "layer odd must have axis=-1. Received: 1"),
+        (keras.layers.Dense(2), "layer odd must have an input of rank 2"),
+        (keras.layers.Activation("gelu"), "layer odd must have one of the activations relu, sigmoid, tanh, softmax"),
+        (keras.layers.Activation(lambda x: x + 1), "layer odd must have one of the activations"),
     ],
 )
 def test_what_has_no_counterpart_is_refused(layer, message):
@@ -79,6 +93,13 @@ def test_what_has_no_counterpart_is_refused(layer, message):
     layer.name = "odd"
     with pytest.raises(ValueError, match=message):
         to_onnx(keras.Model(inputs, layer(inputs)))
+
+
+def test_unknown_sizes_are_refused():
+    inputs = keras.Input((None, 4, 1))
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3, padding="same", name="odd")(inputs))
+    with pytest.raises(ValueError, match="layer odd must have known sizes"):
+        to_onnx(model)
 
 
 def test_another_opset_is_refused():

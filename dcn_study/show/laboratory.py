@@ -17,10 +17,11 @@ from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn_study.names import MODELS
 from dcn_study.show.figures import COLOURS
 
-__all__ = ["laboratory", "packed"]
+__all__ = ["KERNEL_BITS", "OFFSET_BITS", "laboratory", "packed"]
 
 FOLDER = Path(__file__).parent
 KERNEL_BITS, OFFSET_BITS = 12, 16  # offset kernels decide where samples are taken, so that they are kept more exactly
+OTHERS = (keras.layers.InputLayer, keras.layers.Activation, keras.layers.GlobalAveragePooling2D)
 NUMBERS = ("name", "stride", "height", "width", "channels", "rows", "columns", "filters")
 
 
@@ -39,8 +40,8 @@ def laboratory(
         shown: what is shown at first: "digit", "scale", "down", "right", "rotation" and "layer".
 
     Raises:
-        ValueError: if a network is no chain of 3x3 convolutions, each with ReLU and batch normalisation, or one of its
-            `ConvOffset2D` layers moves samples.
+        ValueError: if a network has other layers or convolutions than the paper's CNNs, or one of its `ConvOffset2D`
+            layers moves samples.
     """
     tensors: dict[str, Any] = {}
     data = {
@@ -77,8 +78,9 @@ def _network(model: keras.Model, tensors: dict[str, Any]) -> dict[str, Any]:
             if np.any(layer.kernel):
                 raise ValueError(f"offsets of ConvOffset2D layers must be zero. Received: {layer.name} of {model.name}")
         elif isinstance(layer, keras.layers.Conv2D):
-            if layer.kernel_size != (3, 3) or layer.padding != "same":
-                raise ValueError(f"convolutions must be 3x3 and 'same'. Received: {layer.name} of {model.name}")
+            plain = layer.dilation_rate == (1, 1) and layer.groups == 1 and layer.activation is keras.activations.linear
+            if layer.kernel_size != (3, 3) or layer.padding != "same" or not plain:
+                raise ValueError(f"convolutions must be plain, 3x3, 'same'. Received: {layer.name} of {model.name}")
             deformable = isinstance(layer, DeformableConv2D)
             _, height, width, channels = layer.input.shape
             layers.append(
@@ -105,6 +107,8 @@ def _network(model: keras.Model, tensors: dict[str, Any]) -> dict[str, Any]:
             }
         elif isinstance(layer, keras.layers.Dense):
             dense = {"dense": keep(layer.kernel), "denseBias": keep(layer.bias)}
+        elif not isinstance(layer, OTHERS):
+            raise ValueError(f"layers must be those of the paper's CNNs. Received: {layer.name} of {model.name}")
     return {"layers": layers, **dense}
 
 
