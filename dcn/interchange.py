@@ -175,6 +175,9 @@ def _deform_conv(graph: _Graph, layer: DeformableConv2D, x: str) -> str:
         logits = graph.add("Slice", offsets, middle, end, axis)
         offsets = graph.add("Slice", offsets, start, middle, axis)
         mask = [graph.add("Mul", graph.add("Sigmoid", logits), graph.weight(np.array([2], np.float32)))]
+    if layer.max_offset is not None:
+        limits = (graph.weight(np.float32(limit)) for limit in (-layer.max_offset, layer.max_offset))
+        offsets = graph.add("Clip", offsets, *limits)
     bias = np.asarray(layer.bias) if layer.use_bias else np.zeros(layer.filters, np.float32)
     kernel = graph.weight(np.transpose(layer.kernel, (3, 2, 0, 1)))
     inputs = [x, kernel, offsets, graph.weight(bias), *mask]

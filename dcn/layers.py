@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from dcn import ops
@@ -123,8 +124,10 @@ class DeformableConv2D(keras.layers.Conv2D):
         offset_learning_rate_multiplier: factor of the learning rate for offset kernel and bias, with any optimiser.
             Below 1 it keeps offsets from growing out of the image early in training. The weights are stored divided by
             it, and offset_regularizer and offset_constraint see them so.
-        freeze_kernel: whether kernel and bias stay as they are, so that the offsets alone train: for a layer made by
-            `from_conv2d`.
+        max_offset: how far a point may move along an axis, in pixels; what goes beyond is cut off, and has no gradient.
+            None for no limit.
+        freeze_kernel: whether kernel and bias stay as they are, also if `trainable` is set, so that the offsets alone
+            train: for a layer made by `from_conv2d` or `from_torch`.
         **kwargs: initialisers, regularisers and constraints of kernel and bias, `name`, `dtype`, as for `Conv2D`.
 
     Input shape: (B, H, W, C). Output shape: (B, Ho, Wo, filters), as for `Conv2D`.
@@ -159,6 +162,7 @@ class DeformableConv2D(keras.layers.Conv2D):
         offset_regularizer: Any = None,
         offset_constraint: Any = None,
         offset_learning_rate_multiplier: float = 1.0,
+        max_offset: float | None = None,
         freeze_kernel: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -184,7 +188,10 @@ class DeformableConv2D(keras.layers.Conv2D):
                 "offset_learning_rate_multiplier must be finite and above 0. "
                 f"Received: offset_learning_rate_multiplier={offset_learning_rate_multiplier!r}"
             )
+        if max_offset is not None and not max_offset > 0:
+            raise ValueError(f"max_offset must be above 0, or None. Received: max_offset={max_offset!r}")
         self.offset_groups = offset_groups
+        self.max_offset = max_offset
         self.modulated = bool(modulated)
         self.offset_initializer = keras.initializers.get(offset_initializer)
         self.offset_regularizer = keras.regularizers.get(offset_regularizer)
@@ -212,6 +219,52 @@ class DeformableConv2D(keras.layers.Conv2D):
             deformable.bias.assign(layer.bias)
         return deformable
 
+    @classmethod
+    def from_torch(cls, state: Mapping[str, Any], *, modulated: bool = False, **arguments: Any) -> DeformableConv2D:
+        """Returns a layer with the weights of a PyTorch module: one of MMCV, or torchvision's `DeformConv2d`.
+
+        MMCV's `DeformConv2dPack` and, modulated, `ModulatedDeformConv2dPack` predict their offsets as this layer does,
+        and compute the same. torchvision's module is given its offsets: those of the new layer start at zero. Where
+        PyTorch pads by a number of pixels that is not what "same" or "valid" is, put a `ZeroPadding2D` before a layer
+        with "valid".
+
+        Args:
+            state: of the module, as arrays: "weight" (F, C / groups, kh, kw), "bias" (F,) if it has one, and of MMCV
+                "conv_offset.weight" and "conv_offset.bias".
+            modulated: whether the module is of version 2.
+            **arguments: of the new layer; `strides`, `padding`, `dilation_rate` and `groups` as the module has them.
+
+        Raises:
+            ValueError: if the state lacks "weight", or its shapes do not fit.
+        """
+        if "weight" not in state or np.ndim(state["weight"]) != 4:
+            raise ValueError(f"state must have a weight of rank 4. Received: {sorted(state)}")
+        kernel = np.transpose(np.asarray(state["weight"]), (2, 3, 1, 0))
+        height, width, channels, filters = kernel.shape
+        per_group = (3 if modulated else 2) * height * width
+        predicting = np.asarray(state["conv_offset.weight"]) if "conv_offset.weight" in state else None
+        numbers = per_group * arguments.pop("offset_groups", 1) if predicting is None else len(predicting)
+        if numbers % per_group:
+            raise ValueError(f"conv_offset.weight must have a multiple of {per_group} filters. Received: {numbers}")
+        layer = cls(
+            filters,
+            (height, width),
+            use_bias="bias" in state,
+            modulated=modulated,
+            offset_groups=numbers // per_group,
+            **arguments,
+        )
+        layer.build((None, None, None, channels * layer.groups))
+        # A modulated layer weights its samples by twice the sigmoid, MMCV's by the sigmoid.
+        layer.kernel.assign(kernel / 2 if modulated and predicting is not None else kernel)
+        if "bias" in state:
+            layer.bias.assign(np.asarray(state["bias"]))
+        if predicting is not None:
+            factor = layer.offset_learning_rate_multiplier
+            layer.offset_kernel.assign(np.transpose(predicting, (2, 3, 1, 0)) / factor)
+            layer.offset_bias.assign(np.asarray(state["conv_offset.bias"]) / factor)
+        return layer
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[-1] if len(input_shape) == 4 else None
         if not channels or channels % self.groups or channels % self.offset_groups:
@@ -221,8 +274,6 @@ class DeformableConv2D(keras.layers.Conv2D):
                 f"offset_groups={self.offset_groups}"
             )
         super().build(input_shape)
-        for weight in self.weights:
-            weight.trainable = not self.freeze_kernel
         numbers = (3 if self.modulated else 2) * self.offset_groups * self.kernel_size[0] * self.kernel_size[1]
         self.offset_kernel = self.add_weight(
             name="offset_kernel",
@@ -232,6 +283,12 @@ class DeformableConv2D(keras.layers.Conv2D):
             constraint=self.offset_constraint,
         )
         self.offset_bias = self.add_weight(name="offset_bias", shape=(numbers,), initializer="zeros")
+
+    def add_weight(self, *arguments: Any, name: str | None = None, **options: Any) -> keras.Variable:
+        # Not a flag on the variable: Keras sets those of all trainable variables when `trainable` of a layer is set.
+        if self.freeze_kernel and name in ("kernel", "bias"):
+            options["trainable"] = False
+        return super().add_weight(*arguments, name=name, **options)
 
     def _scaled_offset_initializer(self, shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
         return self.offset_initializer(shape, dtype=dtype) / self.offset_learning_rate_multiplier
@@ -264,10 +321,11 @@ class DeformableConv2D(keras.layers.Conv2D):
             data_format="channels_last",
         )
         predicted = tf.nn.bias_add(predicted, rescale(tf.convert_to_tensor(self.offset_bias)))
-        if not self.modulated:
-            return predicted, None
-        count = predicted.shape[3] // 3
-        return predicted[..., : 2 * count], 2 * tf.sigmoid(predicted[..., 2 * count :])
+        count = 2 * self.offset_groups * self.kernel_size[0] * self.kernel_size[1]
+        offsets = predicted[..., :count] if self.modulated else predicted
+        if self.max_offset is not None:
+            offsets = tf.clip_by_value(offsets, -self.max_offset, self.max_offset)
+        return offsets, 2 * tf.sigmoid(predicted[..., count:]) if self.modulated else None
 
     # Conv2D stores kernel and bias alone; this layer has more weights, and stores them as any layer does.
     save_own_variables = keras.layers.Layer.save_own_variables
@@ -282,6 +340,7 @@ class DeformableConv2D(keras.layers.Conv2D):
             "offset_regularizer": keras.regularizers.serialize(self.offset_regularizer),
             "offset_constraint": keras.constraints.serialize(self.offset_constraint),
             "offset_learning_rate_multiplier": self.offset_learning_rate_multiplier,
+            "max_offset": self.max_offset,
             "freeze_kernel": self.freeze_kernel,
         }
 
@@ -358,9 +417,12 @@ class DeformableRoIPooling2D(keras.layers.Layer):
         return pool(tf.reshape(offsets, (-1, *self.output_size, 2)))
 
     def compute_output_shape(
-        self, input_shape: tuple[int | None, ...], boxes_shape: tuple[int | None, ...], box_indices_shape: Any = None
+        self,
+        inputs_shape: tuple[int | None, ...],
+        boxes_shape: tuple[int | None, ...],
+        box_indices_shape: tuple[int | None, ...],
     ) -> tuple[int | None, ...]:
-        return (boxes_shape[0], *self.output_size, input_shape[3])
+        return (boxes_shape[0], *self.output_size, inputs_shape[3])
 
     def get_config(self) -> dict[str, Any]:
         return {

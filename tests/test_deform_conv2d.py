@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dcn.ops import deform_conv2d
+from dcn.ops.geometry import checked_geometry
 
 # Awkward on purpose: 5x4 images, a 3x2 kernel, strides (2, 1), dilation (2, 1), asymmetric pads, two kinds of groups.
 AWKWARD = {
@@ -43,7 +44,7 @@ def draw(random, case, *, batch=2, size=(5, 4), channels=6, kernel=(3, 2), filte
 
 
 def gradients(tensors, upstream, **case):
-    tensors = [tf.constant(tensor) for tensor in tensors]
+    tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         outputs = deform_conv2d(*tensors, **case)
@@ -306,12 +307,29 @@ def test_results_do_not_depend_on_the_batch_and_repeat(random):
         np.testing.assert_array_equal(one, two)
 
 
-def test_the_number_of_lines_in_a_block_does_not_matter(random, monkeypatch):
-    tensors = [tf.constant(tensor) for tensor in draw(random, PLAIN, size=(8, 4))]
-    whole = deform_conv2d(*tensors, **PLAIN), *gradients(tensors, np.ones((2, 6, 3, 4)), **PLAIN)
-    monkeypatch.setattr("dcn.ops.geometry._BLOCK_BYTES", 1)
-    lines = deform_conv2d(*tensors, **PLAIN), *gradients(tensors, np.ones((2, 6, 3, 4)), **PLAIN)
-    for one, two in zip(whole, lines, strict=True):
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(("bytes_", "parts"), [(2**30, 1), (2 * 6 * 3 * 6 * 6 * 8, 3), (1, 6)])
+def test_the_number_of_parts_does_not_matter(random, monkeypatch, bytes_, parts, known):
+    tensors = [tf.constant(tensor) for tensor in draw(random, PLAIN, size=(8, 4), batch=6)]
+    whole = deform_conv2d(*tensors, **PLAIN), *gradients(tensors, np.ones((6, 6, 3, 4)), **PLAIN)
+    monkeypatch.setattr("dcn.ops.geometry.PART_BYTES", bytes_)
+    shapes = [
+        tensor.shape if known or len(tensor.shape) < 4 else (None, None, None, tensor.shape[3]) for tensor in tensors
+    ]
+    shapes[1] = tensors[1].shape
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float64) for shape in shapes])
+    def cut(*tensors):
+        given_ = checked_geometry(*tensors, **PLAIN)
+        return (
+            given_.parts(tensors[0], tensors[2]),
+            deform_conv2d(*tensors, **PLAIN),
+            *gradients(tensors, np.ones((6, 6, 3, 4)), **PLAIN),
+        )
+
+    count, *results = cut(*tensors)
+    assert count == parts
+    for one, two in zip(whole, results, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-12)
 
 

@@ -102,7 +102,37 @@ def test_a_frozen_kernel_stays_and_the_offsets_train(tmp_path, random):
     assert changed == {"offset_kernel", "offset_bias"}
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras").layers[0]
-    assert [weight.name for weight in again.trainable_weights] == ["offset_kernel", "offset_bias"]
+    for each in (again, keras.models.clone_model(model).layers[0], layer):
+        each.trainable = False
+        assert each.trainable_weights == []
+        each.trainable = True
+        assert [weight.name for weight in each.trainable_weights] == ["offset_kernel", "offset_bias"]
+
+
+def test_offsets_go_no_further_than_their_limit(random):
+    inputs = draw_inputs(random)
+    layer = DeformableConv2D(4, 3, modulated=True, max_offset=0.5, offset_initializer="he_normal")
+    layer.build(inputs.shape)
+    offsets, mask = layer.offsets_and_mask(inputs)
+    assert tf.reduce_max(tf.abs(offsets)) == 0.5
+    assert tf.reduce_max(mask) > 1
+    free = DeformableConv2D(4, 3, modulated=True)
+    free.build(inputs.shape)
+    free.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(offsets, tf.clip_by_value(free.offsets_and_mask(inputs)[0], -0.5, 0.5))
+
+
+def test_pooling_takes_part_in_a_functional_model(random):
+    inputs, boxes, indices = keras.Input((6, 5, 2)), keras.Input((4,)), keras.Input((), dtype="int32")
+    layer = DeformableRoIPooling2D((3, 2), sampling_ratio=1)
+    model = keras.Model([inputs, boxes, indices], keras.layers.Flatten()(layer(inputs, boxes, indices)))
+    assert model.output_shape == (None, 12)
+    arguments = (
+        random.normal(size=(2, 6, 5, 2)),
+        np.array([[0.0, 0.0, 3.0, 4.0], [1.0, 1.0, 5.0, 4.0]]),
+        np.array([0, 1]),
+    )
+    np.testing.assert_allclose(model(arguments), tf.reshape(layer(*arguments), (2, 12)), rtol=1e-6)
 
 
 def test_configurations_round_trip():
@@ -117,6 +147,7 @@ def test_configurations_round_trip():
         offset_regularizer="l2",
         offset_constraint="max_norm",
         offset_learning_rate_multiplier=0.1,
+        max_offset=3.0,
         freeze_kernel=True,
     )
     assert DeformableConv2D.from_config(layer.get_config()).get_config() == layer.get_config()
@@ -186,7 +217,8 @@ def test_saved_model(tmp_path, random):
 def test_tflite(random):
     model = small_model()
     images = random.normal(size=(1, 6, 5, 2)).astype("float32")
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    inputs = keras.Input(batch_shape=images.shape)
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, model(inputs)))
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
@@ -202,6 +234,7 @@ def test_tflite(random):
         ({"offset_groups": 1.5}, "offset_groups must be a positive integer"),
         ({"padding": "causal"}, "padding"),
         ({"data_format": "channels_first"}, "data_format must be 'channels_last'"),
+        ({"max_offset": 0}, "max_offset must be above 0, or None. Received: max_offset=0"),
         ({"offset_learning_rate_multiplier": 0}, "offset_learning_rate_multiplier must be finite and above 0"),
         ({"kernel_size": (3, 0)}, "kernel_size"),
         ({"filters": 0}, "filters"),
@@ -231,7 +264,7 @@ def test_roi_pooling_layer(random):
     outputs = layer(inputs, boxes, indices)
     plain = ops.deform_roi_pool(inputs, boxes, indices, output_size=(3, 2), spatial_scale=0.5, sampling_ratio=2)
     np.testing.assert_allclose(outputs, plain, rtol=1e-6)
-    assert layer.compute_output_shape(inputs.shape, boxes.shape) == outputs.shape
+    assert layer.compute_output_shape(inputs.shape, boxes.shape, indices.shape) == outputs.shape
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(inputs, boxes, indices) ** 2)
     for gradient in tape.gradient(loss, layer.trainable_variables):

@@ -35,6 +35,7 @@ def check(model, random, opset=22, batch=3):
         {"padding": "same", "strides": 2, "activation": "relu"},
         {"padding": "same", "dilation_rate": 2, "modulated": True, "use_bias": False},
         {"groups": 2, "offset_groups": 4, "strides": (2, 1), "modulated": True, "activation": "sigmoid"},
+        {"max_offset": 0.25, "modulated": True},
         {"offset_learning_rate_multiplier": 0.1, "kernel_size": (5, 2), "padding": "same"},
     ],
 )

@@ -1,23 +1,26 @@
 """Deformable convolution, version 1 (Dai et al. 2017) and, with a mask, version 2 (Zhu et al. 2019).
 
-The operator runs as one XLA cluster, block by block of output lines: a block reads its sampling points, weights them
-and multiplies by the kernel while its numbers are still in the cache. The matrix of all samples (im2col), nine times
-the input for a 3x3 kernel, never exists. The gradient does the same and reads the samples again rather than keep them.
+Each kind of work is done where it is fast. XLA compiles the sampling, in two clusters: where the points lie, and what
+they read; in one, every place would be computed anew for every channel. TensorFlow multiplies the samples by the
+kernel, on a CPU with oneDNN: inside a loop of XLA a product runs on one thread. The matrix of samples (im2col), nine
+times the input for a 3x3 kernel, exists for a part of the batch at a time, and the gradient reads the samples again
+rather than keep them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from dcn.ops.geometry import Geometry, checked_geometry
+from dcn.ops.compilation import cluster, graph
+from dcn.ops.differentiation import differentiable_once
+from dcn.ops.geometry import Geometry, checked_geometry, checked_when_run
+from dcn.ops.interpolation import between
 
 __all__ = ["deform_conv2d"]
-
-_cluster = tf.function(jit_compile=True, autograph=False)
 
 
 def deform_conv2d(
@@ -44,9 +47,9 @@ def deform_conv2d(
     to an offset is the bilinear slope, at integer coordinates the right-sided one: zero offsets have a useful gradient.
     With zero offsets and no mask the result is that of `tf.nn.conv2d`.
 
-    Gradients are defined for all five tensors. A NaN offset gives NaN in the outputs that read it and nowhere else;
-    an infinite one reads zero. An empty batch is fine, but for a function that XLA compiles as a whole with sizes
-    unknown when it is traced.
+    Gradients are defined for all five tensors, once and in reverse mode. A NaN offset gives NaN in the outputs that
+    read it and nowhere else; an infinite one reads zero. A pixel counts only where its weight is not zero, so that NaN
+    or infinity elsewhere in the image does no harm; a derivative also reads the pixel that its slope leads to.
 
     Args:
         inputs: (B, H, W, C), float16, bfloat16, float32 or float64.
@@ -68,6 +71,8 @@ def deform_conv2d(
 
     Raises:
         ValueError: if an argument breaks its rule, or shapes do not fit; the message states the rule and the value.
+        tf.errors.InvalidArgumentError: when run, if sizes that were unknown do not fit.
+        NotImplementedError: for a second derivative, and for forward mode.
 
     Example:
         >>> x = tf.random.normal((1, 5, 4, 2))
@@ -81,116 +86,193 @@ def deform_conv2d(
     """
     inputs, kernel, offsets = (tf.convert_to_tensor(tensor) for tensor in (inputs, kernel, offsets))
     mask = None if mask is None else tf.convert_to_tensor(mask)
+    bias = None if bias is None else tf.convert_to_tensor(bias)
     geometry = checked_geometry(
         inputs, kernel, offsets, mask, bias, strides, padding, dilation_rate, groups, offset_groups
     )
-    outputs = _differentiable(geometry)(inputs, kernel, offsets, *([] if mask is None else [mask]))
+    offsets, mask = checked_when_run(geometry, inputs, offsets, mask)
+    given = [mask is not None, bias is not None]
+
+    def complete(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+        """Returns all five tensors, with None for those that were not given."""
+        optional = iter(tensors[3:])
+        return [*tensors[:3], *(next(optional) if is_there else None for is_there in given)]
+
+    def values(*tensors: tf.Tensor) -> tf.Tensor:
+        return _in_graph(_values)(geometry, *complete(tensors))
+
+    def gradients(upstream: tf.Tensor, *tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return _in_graph(_gradients)(geometry, upstream, *complete(tensors))
+
+    tensors = [tensor for tensor in (inputs, kernel, offsets, mask, bias) if tensor is not None]
+    outputs = differentiable_once("deform_conv2d", values, gradients, *tensors)
+    outputs.set_shape((*offsets.shape[:3], kernel.shape[3]))
+    return outputs
+
+
+def _in_graph(function: Any) -> Any:
+    """Returns a graph for eager mode, and else the function itself, as the caller has a graph."""
+    return function if tf.executing_eagerly() else function.__wrapped__
+
+
+@graph
+def _values(
+    geometry: Geometry,
+    inputs: tf.Tensor,
+    kernel: tf.Tensor,
+    offsets: tf.Tensor,
+    mask: tf.Tensor | None,
+    bias: tf.Tensor | None,
+) -> tf.Tensor:
+    matrices = _kernel_matrices(kernel, geometry.groups)
+
+    def convolve(inputs: tf.Tensor, offsets: tf.Tensor, mask: tf.Tensor | None = None) -> tuple[tf.Tensor]:
+        places = _places(geometry, inputs, offsets, *_grid(geometry, inputs))
+        samples = _samples(geometry, inputs, _rows(geometry, inputs), places, mask)
+        products = _product(_columns(samples, geometry), matrices)
+        return (tf.reshape(products, tf.concat([tf.shape(offsets)[:3], kernel.shape[3:]], 0)),)
+
+    result = tf.TensorSpec((None, *offsets.shape[1:3], kernel.shape[3]), inputs.dtype)
+    (outputs,) = _in_parts(geometry, convolve, [result], inputs, offsets, mask)
+    outputs = tf.reshape(outputs, tf.concat([tf.shape(offsets)[:3], kernel.shape[3:]], 0))
     return outputs if bias is None else tf.nn.bias_add(outputs, bias)
 
 
-def _differentiable(geometry: Geometry) -> Callable[..., tf.Tensor]:
-    @tf.custom_gradient
-    def convolve(*tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        # Hidden from an outer tape, which would differentiate the clusters themselves.
-        tensors = tuple(map(tf.stop_gradient, tensors))
+@graph
+def _gradients(
+    geometry: Geometry,
+    upstream: tf.Tensor,
+    inputs: tf.Tensor,
+    kernel: tf.Tensor,
+    offsets: tf.Tensor,
+    mask: tf.Tensor | None,
+    bias: tf.Tensor | None,
+) -> tuple[tf.Tensor, ...]:
+    matrices = _kernel_matrices(kernel, geometry.groups)
+    real = _real(inputs)
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return _unless_empty(
-                tensors[2],
-                lambda: _gradients(geometry, upstream, *tensors),
-                lambda: tuple(map(tf.zeros_like, tensors)),
-            )
+    def back(
+        inputs: tf.Tensor, offsets: tf.Tensor, upstream: tf.Tensor, mask: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, ...]:
+        places = _places(geometry, inputs, offsets, *_grid(geometry, inputs))
+        rows = _rows(geometry, inputs)
+        columns = _columns(_samples(geometry, inputs, rows, places, mask), geometry)
+        products = _by_group(tf.reshape(upstream, (-1, upstream.shape[3])), geometry.groups)
+        to_kernel = tf.matmul(columns, products, transpose_a=True)
+        to_samples = _samples_of(tf.matmul(products, matrices, transpose_b=True), geometry)
+        return tf.cast(to_kernel, real), *_scattered(geometry, inputs, rows, places, offsets, mask, to_samples)
 
-        inputs, kernel, offsets = tensors[:3]
-        outputs = _unless_empty(
-            offsets,
-            lambda: _values(geometry, *tensors),
-            lambda: tf.zeros((*tf.unstack(tf.shape(offsets))[:3], kernel.shape[3]), inputs.dtype),
-        )
-        outputs.set_shape((*offsets.shape[:3], kernel.shape[3]))
-        return outputs, gradient
-
-    return convolve
-
-
-def _unless_empty(offsets: tf.Tensor, compute: Callable, empty: Callable) -> Any:
-    """Returns what `compute` returns, or `empty` if there is no output location, for which XLA has no blocks."""
-    if offsets.shape.is_fully_defined():
-        return compute() if offsets.shape.num_elements() else empty()
-    return tf.cond(tf.size(offsets) > 0, compute, empty)
+    results = [tf.TensorSpec(matrices.shape, real)]
+    results += [tf.TensorSpec((None, *t.shape[1:]), t.dtype) for t in (inputs, offsets, mask) if t is not None]
+    to_kernel, to_inputs, *rest = _in_parts(geometry, back, results, inputs, offsets, upstream, mask)
+    to_kernel = tf.transpose(tf.reduce_sum(tf.reshape(to_kernel, (-1, *matrices.shape)), 0), (1, 0, 2))
+    found = [
+        tf.reshape(to_inputs, tf.shape(inputs)),
+        tf.cast(tf.reshape(to_kernel, kernel.shape), kernel.dtype),
+        tf.reshape(rest[0], tf.shape(offsets)),
+    ]
+    found += [] if mask is None else [tf.reshape(rest[1], tf.shape(mask))]
+    found += [] if bias is None else [tf.cast(tf.reduce_sum(tf.cast(upstream, real), (0, 1, 2)), bias.dtype)]
+    return tuple(found)
 
 
-class _Samples:
-    """The sampling points of all blocks, and how a block reads them.
+def _in_parts(
+    geometry: Geometry, function: Callable, results: list[tf.TensorSpec], *tensors: tf.Tensor | None
+) -> Sequence[tf.Tensor]:
+    """Returns what a function of tensors (images, ...) returns, if it works on a part of the batch after the other.
 
-    With P output locations, N = P·K·G points in the order (location, kernel point, offset group). The input is padded
-    by one pixel of zeros and laid out as rows of C / G numbers, so that the four corners of every point are rows of it.
+    The results have a further first axis if there are parts.
     """
+    given = [tensor for tensor in tensors if tensor is not None]
+    parts = geometry.parts(*given[:2])
+    if isinstance(parts, int) and parts == 1:
+        return function(*given)
+    images = tf.shape(given[0])[0] // parts
+    cut = [tf.reshape(tensor, tf.concat([[parts, images], tf.shape(tensor)[1:]], 0)) for tensor in given]
+    for part, tensor in zip(cut, given, strict=True):
+        part.set_shape((None, None, *tensor.shape[1:]))
+    return tf.map_fn(lambda part: function(*part), tuple(cut), fn_output_signature=tuple(results))
 
-    def __init__(self, geometry: Geometry, inputs: tf.Tensor, offsets: tf.Tensor, mask: tf.Tensor | None) -> None:
-        batch, height, width, _ = tf.unstack(tf.shape(inputs))
-        _, output_height, output_width, _ = tf.unstack(tf.shape(offsets))
-        self.real = tf.float64 if inputs.dtype == tf.float64 else tf.float32
-        self.groups = geometry.offset_groups
-        self.group_channels = inputs.shape[3] // self.groups
-        self.points = math.prod(geometry.kernel_size) * self.groups  # of one location
-        self.blocks = batch * (output_height // geometry.lines)
-        self.rows = self._to_rows(tf.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0))))
-        self.padded_shape = (batch, height + 2, width + 2, inputs.shape[3])
 
-        pairs = tf.reshape(tf.cast(offsets, self.real), (-1, 2))
-        by_group = (batch, output_height, output_width, self.groups, self.points // self.groups)
-        dy, dx = (tf.transpose(tf.reshape(pairs[:, i], by_group), (0, 1, 2, 4, 3)) for i in (0, 1))  # (B, Ho, Wo, K, G)
-        grid = [
-            self._grid(geometry, axis, size, output_size)
-            for axis, (size, output_size) in enumerate(((height, output_height), (width, output_width)))
-        ]
-        y, self.inside_y, top = _before(dy + grid[0][:, None, :, None], height)
-        x, self.inside_x, left = _before(dx + grid[1][:, :, None], width)
-        image = tf.range(batch)[:, None, None, None, None] * (height + 2)
-        first = ((image + top) * (width + 2) + left) * self.groups + tf.range(self.groups)
-        self.right, self.down = self.groups, (width + 2) * self.groups  # steps between rows
-        self.first = self.in_blocks(first)
-        self.y, self.x = self.in_blocks(y), self.in_blocks(x)
-        self.inside_y, self.inside_x = self.in_blocks(self.inside_y), self.in_blocks(self.inside_x)
-        self.mask = None
-        if mask is not None:
-            factors = tf.reshape(tf.cast(mask, self.real), (-1, self.groups, self.points // self.groups))
-            self.mask = self.in_blocks(tf.transpose(factors, (0, 2, 1)))
+def _real(inputs: tf.Tensor) -> tf.DType:
+    """Returns the type of coordinates, weights and sums."""
+    return tf.float64 if inputs.dtype == tf.float64 else tf.float32
 
-    def _grid(self, geometry: Geometry, axis: int, size: tf.Tensor, output_size: tf.Tensor) -> tf.Tensor:
-        """Returns (output size, K): the undisplaced coordinates of an axis, in the padded image."""
-        steps = tf.range(output_size) * geometry.strides[axis] - geometry.padding_before(axis, size, output_size) + 1
-        kernel_height, kernel_width = geometry.kernel_size
-        along = [
-            point // kernel_width if axis == 0 else point % kernel_width
-            for point in range(kernel_height * kernel_width)
-        ]
-        return tf.cast(steps[:, None] + tf.constant(along) * geometry.dilation_rate[axis], self.real)
 
-    def _to_rows(self, tensor: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(tensor, (-1, self.group_channels))
+def _rows(geometry: Geometry, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns the pixels with one of zeros around them as rows (pixels · G, C / G): the four corners of any point.
 
-    def in_blocks(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Returns (blocks, points of a block) from a tensor of all N points."""
-        return tf.reshape(tensor, (self.blocks, -1))
+    Row 0 is zero, always: also if there is no image.
+    """
+    missing = tf.maximum(1 - tf.shape(inputs)[0], 0) if not inputs.shape[0] else 0
+    padded = tf.pad(inputs, ((0, missing), (1, 1), (1, 1), (0, 0)))
+    return tf.reshape(padded, (-1, inputs.shape[3] // geometry.offset_groups))
 
-    def corners(self, block: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns the rows at the four corners (points, C / G): top left, top right, bottom left, bottom right."""
-        first = tf.gather(self.first, block)
-        return tuple(
-            tf.cast(tf.gather(self.rows, first + step), self.real)
-            for step in (0, self.right, self.down, self.down + self.right)
-        )
 
-    def weights(self, block: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns the bilinear weights of the four corners (points, 1), without the mask."""
-        y, x = tf.gather(self.y, block)[:, None], tf.gather(self.x, block)[:, None]
-        return (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
+def _grid(geometry: Geometry, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns where the points would lie without offsets, in the padded image.
 
-    def factor(self, block: tf.Tensor) -> tf.Tensor | float:
-        """Returns the mask (points, 1), or 1."""
-        return 1.0 if self.mask is None else tf.gather(self.mask, block)[:, None]
+    N points lie on an output line, in the order (output column, kernel point, offset group), throughout. Computed
+    outside the clusters, where it is constant if the sizes are known.
+
+    Returns:
+        (Ho,), y of the first kernel point on each line; (N,), to be added to it; (N,), x.
+    """
+    lines, columns = (
+        tf.range(count) * geometry.strides[axis] - geometry.padding_before(axis, size, count) + 1
+        for axis, size in enumerate(tf.unstack(tf.shape(inputs)[1:3]))
+        for count in [geometry.output_size(axis, size)]
+    )
+    down, across = (
+        [place * geometry.dilation_rate[axis] for place in places for _ in range(geometry.offset_groups)]
+        for axis, places in enumerate(geometry.kernel_points())
+    )
+    count = tf.size(columns)
+    x = tf.repeat(columns, len(across)) + tf.tile(across, [count])
+    lines, down, x = (tf.cast(numbers, _real(inputs)) for numbers in (lines, tf.tile(down, [count]), x))
+    return lines, down, x
+
+
+class _Places(NamedTuple):
+    """For each point, all (B, Ho, N): the first of its four rows, how far it is beyond, whether a slope is read."""
+
+    first: tf.Tensor
+    y: tf.Tensor
+    x: tf.Tensor
+    inside_y: tf.Tensor
+    inside_x: tf.Tensor
+
+
+@cluster
+def _places(
+    geometry: Geometry, inputs: tf.Tensor, offsets: tf.Tensor, lines: tf.Tensor, down: tf.Tensor, across: tf.Tensor
+) -> _Places:
+    batch, height, width, _ = tf.unstack(tf.shape(inputs))
+    groups = geometry.offset_groups
+    dy, dx = (_flat(tf.cast(offsets[..., i::2], across.dtype), groups) for i in (0, 1))
+    y, inside_y, top = _before(dy + (lines[:, None] + down), height)
+    x, inside_x, left = _before(dx + across, width)
+    image = tf.range(batch)[:, None, None] * (height + 2)
+    group = tf.range(tf.shape(dx)[2]) % groups
+    return _Places(((image + top) * (width + 2) + left) * groups + group, y, x, inside_y, inside_x)
+
+
+def _flat(numbers: tf.Tensor, groups: int) -> tf.Tensor:
+    """Returns (B, Ho, N) from (B, Ho, Wo, G · K)."""
+    batch, lines, columns, count = tf.unstack(tf.shape(numbers))
+    if groups > 1:
+        numbers = tf.reshape(numbers, (batch, lines, columns, groups, count // groups))
+        numbers = tf.transpose(numbers, (0, 1, 2, 4, 3))
+    return tf.reshape(numbers, (batch, lines, columns * count))
+
+
+def _unflat(numbers: tf.Tensor, groups: int, shape: tf.Tensor) -> tf.Tensor:
+    """Undoes `_flat`; the shape is (B, Ho, Wo, G · K)."""
+    if groups > 1:
+        batch, lines, columns, count = tf.unstack(shape)
+        numbers = tf.reshape(numbers, (batch, lines, columns, count // groups, groups))
+        numbers = tf.transpose(numbers, (0, 1, 2, 4, 3))
+    return tf.reshape(numbers, shape)
 
 
 def _before(coordinate: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -203,111 +285,134 @@ def _before(coordinate: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     return coordinate - before, inside, tf.cast(tf.where(readable, before, 0), tf.int32)
 
 
-def _columns(values: tf.Tensor, samples: _Samples, geometry: Geometry) -> tf.Tensor:
-    """Returns the samples of a block (points, C / G) as a matrix for each group, (groups, locations, K·C / groups)."""
-    channels = samples.groups * samples.group_channels // geometry.groups
-    values = tf.reshape(values, (-1, samples.points // samples.groups, geometry.groups, channels))
-    values = tf.transpose(values, (2, 0, 1, 3))
-    return tf.reshape(values, (geometry.groups, -1, math.prod(geometry.kernel_size) * channels))
+def _steps(geometry: Geometry, inputs: tf.Tensor) -> tuple[Any, ...]:
+    """Returns how far the four rows of a point are from the first: top left, top right, bottom left, bottom right."""
+    right, down = geometry.offset_groups, (tf.shape(inputs)[2] + 2) * geometry.offset_groups
+    return 0, right, down, down + right
 
 
-def _samples_of(columns: tf.Tensor, samples: _Samples, geometry: Geometry) -> tf.Tensor:
-    """Undoes `_columns`."""
-    channels = samples.groups * samples.group_channels // geometry.groups
-    values = tf.reshape(columns, (geometry.groups, -1, samples.points // samples.groups, channels))
-    return tf.reshape(tf.transpose(values, (1, 2, 0, 3)), (-1, samples.group_channels))
+def _weighted(
+    geometry: Geometry, first: tf.Tensor, y: tf.Tensor, x: tf.Tensor, factors: tf.Tensor | None, inputs: tf.Tensor
+) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Returns the row and the weight of each corner of points.
+
+    A corner of weight zero is row 0, of zeros: what is not read must not count, not even if it is NaN.
+    """
+    weights = [(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x]
+    if factors is not None:
+        weights = [weight * factors for weight in weights]
+    pairs = zip(_steps(geometry, inputs), weights, strict=True)
+    return [(tf.where(weight == 0, 0, first + step), weight) for step, weight in pairs]
+
+
+@cluster
+def _samples(geometry: Geometry, inputs: tf.Tensor, rows: tf.Tensor, at: _Places, mask: tf.Tensor | None) -> tf.Tensor:
+    """Returns what the points read, mask included, (B, Ho, N, C / G)."""
+    factors = None if mask is None else _flat(tf.cast(mask, at.x.dtype), geometry.offset_groups)
+    corners = _weighted(geometry, at.first, at.y, at.x, factors, inputs)
+    read = [weight[..., None] * tf.cast(tf.gather(rows, corner), weight.dtype) for corner, weight in corners]
+    return tf.cast(tf.add_n(read), inputs.dtype)
+
+
+@cluster
+def _scattered(
+    geometry: Geometry,
+    inputs: tf.Tensor,
+    rows: tf.Tensor,
+    at: _Places,
+    offsets: tf.Tensor,
+    mask: tf.Tensor | None,
+    to_samples: tf.Tensor,
+) -> tuple[tf.Tensor, ...]:
+    """Returns the gradients of inputs, offsets and mask from those of the samples, (points, C / G).
+
+    On a CPU line by line: what a line needs stays in the cache, and is read from memory once for all its uses.
+    """
+    real = at.x.dtype
+    ones = tf.ones((rows.shape[1],), real)
+    blocks = 1 if geometry.accelerated else tf.maximum(tf.shape(offsets)[0] * tf.shape(offsets)[1], 1)
+
+    def in_blocks(tensor: tf.Tensor, *last: int) -> tf.Tensor:
+        return tf.reshape(tensor, (blocks, tf.size(at.x) // blocks, *last))
+
+    first, y, x = in_blocks(at.first), in_blocks(at.y), in_blocks(at.x)
+    inside_y, inside_x = (in_blocks(tf.cast(inside, real)) for inside in (at.inside_y, at.inside_x))
+    factors = None if mask is None else in_blocks(_flat(tf.cast(mask, real), geometry.offset_groups))
+    to_samples = in_blocks(to_samples, rows.shape[1])
+
+    def add_block(block, to_rows, to_y, to_x, to_mask):  # type: ignore[no-untyped-def]
+        to_block = tf.cast(to_samples[block], real)
+        # How much the loss changes with each corner of a point, summed over its channels; a product with ones, as XLA
+        # sums rows on the CPU without vector instructions.
+        top_left, top_right, bottom_left, bottom_right = (
+            tf.linalg.matvec(to_block * tf.cast(tf.gather(rows, first[block] + step), real), ones)
+            for step in _steps(geometry, inputs)
+        )
+        down, right = y[block], x[block]
+        slope_y = between(right, bottom_left - top_left, bottom_right - top_right)
+        slope_x = between(down, top_right - top_left, bottom_right - bottom_left)
+        if factors is not None:
+            slope_y, slope_x = (tf.math.multiply_no_nan(slope, factors[block]) for slope in (slope_y, slope_x))
+            value = between(down, between(right, top_left, top_right), between(right, bottom_left, bottom_right))
+            to_mask = to_mask.write(block, value)
+        to_y = to_y.write(block, tf.math.multiply_no_nan(slope_y, inside_y[block]))
+        to_x = to_x.write(block, tf.math.multiply_no_nan(slope_x, inside_x[block]))
+        factor = None if factors is None else factors[block]
+        for corner, weight in _weighted(geometry, first[block], down, right, factor, inputs):
+            to_rows = tf.tensor_scatter_nd_add(to_rows, corner[:, None], weight[:, None] * to_block)
+        return block + 1, to_rows, to_y, to_x, to_mask
+
+    arrays = [tf.TensorArray(real, blocks) for _ in range(3)]
+    start = (0, tf.zeros_like(rows, real), *arrays)
+    _, to_rows, to_y, to_x, to_mask = tf.while_loop(
+        lambda block, *_: block < blocks, add_block, start, maximum_iterations=blocks
+    )
+    batch, height, width, channels = tf.unstack(tf.shape(inputs))
+    to_inputs = tf.reshape(to_rows, (-1, height + 2, width + 2, channels))[:batch, 1:-1, 1:-1]
+    shape = tf.concat([tf.shape(offsets)[:3], tf.shape(offsets)[3:] // 2], 0)
+
+    def joined(array: tf.TensorArray) -> tf.Tensor:
+        return _unflat(array.stack(), geometry.offset_groups, shape)
+
+    to_offsets = tf.reshape(tf.stack([joined(to_y), joined(to_x)], axis=4), tf.shape(offsets))
+    found = [tf.cast(to_inputs, inputs.dtype), tf.cast(to_offsets, offsets.dtype)]
+    return tuple(found if mask is None else [*found, tf.cast(joined(to_mask), mask.dtype)])
+
+
+def _by_group(matrix: tf.Tensor, groups: int, points: int = 1) -> tf.Tensor:
+    """Returns (groups, rows, points · columns / groups) from (rows, points · columns)."""
+    if groups == 1:
+        return matrix[None]
+    columns = matrix.shape[1] // points // groups
+    cut = tf.transpose(tf.reshape(matrix, (-1, points, groups, columns)), (2, 0, 1, 3))
+    return tf.reshape(cut, (groups, -1, points * columns))
+
+
+def _columns(samples: tf.Tensor, geometry: Geometry) -> tf.Tensor:
+    """Returns samples (B, Ho, N, C / G) as a matrix for each group, (groups, locations, K · C / groups)."""
+    points = math.prod(geometry.kernel_size)
+    matrix = tf.reshape(samples, (-1, points * geometry.offset_groups * samples.shape[3]))
+    return _by_group(matrix, geometry.groups, points)
+
+
+def _samples_of(columns: tf.Tensor, geometry: Geometry) -> tf.Tensor:
+    """Undoes `_columns`, but for the shape: (points, C / G)."""
+    points = math.prod(geometry.kernel_size)
+    channels = columns.shape[2] // points
+    if geometry.groups > 1:
+        columns = tf.transpose(tf.reshape(columns, (geometry.groups, -1, points, channels)), (1, 2, 0, 3))
+    return tf.reshape(columns, (-1, channels * geometry.groups // geometry.offset_groups))
 
 
 def _kernel_matrices(kernel: tf.Tensor, groups: int) -> tf.Tensor:
-    """Returns (groups, K·C / groups, F / groups)."""
+    """Returns (groups, K · C / groups, F / groups)."""
     height, width, channels, filters = kernel.shape
     kernel = tf.reshape(kernel, (height * width * channels, groups, filters // groups))
     return tf.transpose(kernel, (1, 0, 2))
 
 
-@_cluster
-def _values(
-    geometry: Geometry, inputs: tf.Tensor, kernel: tf.Tensor, offsets: tf.Tensor, mask: tf.Tensor | None = None
-) -> tf.Tensor:
-    samples = _Samples(geometry, inputs, offsets, mask)
-    matrices = _kernel_matrices(kernel, geometry.groups)
-    batch, output_height, output_width, _ = tf.unstack(tf.shape(offsets))
-    filters = kernel.shape[3]
-
-    def convolve(block: tf.Tensor) -> tf.Tensor:
-        pairs = zip(samples.weights(block), samples.corners(block), strict=True)
-        values = samples.factor(block) * tf.add_n([weight * corner for weight, corner in pairs])
-        columns = _columns(tf.cast(values, inputs.dtype), samples, geometry)
-        products = tf.transpose(tf.matmul(columns, matrices), (1, 0, 2))
-        return tf.reshape(products, (geometry.lines * output_width, filters))
-
-    shape = (None if offsets.shape[2] is None else geometry.lines * offsets.shape[2], filters)
-    outputs = tf.map_fn(convolve, tf.range(samples.blocks), fn_output_signature=tf.TensorSpec(shape, inputs.dtype))
-    return tf.reshape(outputs, (batch, output_height, output_width, filters))
-
-
-@_cluster
-def _gradients(
-    geometry: Geometry,
-    upstream: tf.Tensor,
-    inputs: tf.Tensor,
-    kernel: tf.Tensor,
-    offsets: tf.Tensor,
-    mask: tf.Tensor | None = None,
-) -> tuple[tf.Tensor, ...]:
-    samples = _Samples(geometry, inputs, offsets, mask)
-    matrices = _kernel_matrices(kernel, geometry.groups)
-    filters = kernel.shape[3] // geometry.groups
-    _, _, output_width, _ = tf.unstack(tf.shape(offsets))
-    upstream = tf.reshape(upstream, (samples.blocks, geometry.lines * output_width, geometry.groups, filters))
-    ones = tf.ones((samples.group_channels,), samples.real)
-
-    def add_block(block, to_kernel, to_rows, to_y, to_x, to_mask):  # type: ignore[no-untyped-def]
-        products = tf.transpose(upstream[block], (1, 0, 2))  # (groups, locations, F / groups)
-        to_samples = _samples_of(tf.matmul(products, matrices, transpose_b=True), samples, geometry)
-        to_samples = tf.cast(to_samples, samples.real)
-        corners, weights = samples.corners(block), samples.weights(block)
-        values = tf.add_n([weight * corner for weight, corner in zip(weights, corners, strict=True)])
-        columns = _columns(tf.cast(samples.factor(block) * values, inputs.dtype), samples, geometry)
-        to_kernel += tf.cast(tf.matmul(columns, products, transpose_a=True), samples.real)
-
-        # How much the loss changes with each corner of a point, summed over its channels; a product with ones, as XLA
-        # sums rows on the CPU without vector instructions.
-        top_left, top_right, bottom_left, bottom_right = (
-            tf.linalg.matvec(to_samples * corner, ones) for corner in corners
-        )
-        y, x = samples.y[block], samples.x[block]
-        factor = 1.0 if samples.mask is None else samples.mask[block]
-        slope_y = factor * ((1 - x) * (bottom_left - top_left) + x * (bottom_right - top_right))
-        slope_x = factor * ((1 - y) * (top_right - top_left) + y * (bottom_right - bottom_left))
-        to_y = to_y.write(block, tf.where(samples.inside_y[block], slope_y, 0))
-        to_x = to_x.write(block, tf.where(samples.inside_x[block], slope_x, 0))
-        if samples.mask is not None:
-            upper = (1 - x) * top_left + x * top_right
-            lower = (1 - x) * bottom_left + x * bottom_right
-            to_mask = to_mask.write(block, (1 - y) * upper + y * lower)
-
-        to_samples *= samples.factor(block)
-        first = samples.first[block, :, None]
-        for weight, step in zip(weights, (0, samples.right, samples.down, samples.down + samples.right), strict=True):
-            to_rows = tf.tensor_scatter_nd_add(to_rows, first + step, weight * to_samples)
-        return block + 1, to_kernel, to_rows, to_y, to_x, to_mask
-
-    arrays = [tf.TensorArray(samples.real, samples.blocks) for _ in range(3)]
-    start = (0, tf.zeros_like(matrices, samples.real), tf.zeros_like(samples.rows, samples.real), *arrays)
-    _, to_kernel, to_rows, to_y, to_x, to_mask = tf.while_loop(
-        lambda block, *_: block < samples.blocks, add_block, start, maximum_iterations=samples.blocks
-    )
-    to_inputs = tf.reshape(to_rows, samples.padded_shape)[:, 1:-1, 1:-1]
-    to_kernel = tf.transpose(to_kernel, (1, 0, 2))
-    by_group = (-1, samples.points // samples.groups, samples.groups)
-    to_offsets = tf.stack([tf.reshape(to_y.stack(), by_group), tf.reshape(to_x.stack(), by_group)], axis=3)
-    gradients = [
-        tf.cast(tf.reshape(to_inputs, tf.shape(inputs)), inputs.dtype),
-        tf.cast(tf.reshape(to_kernel, kernel.shape), kernel.dtype),
-        tf.cast(tf.reshape(tf.transpose(to_offsets, (0, 2, 1, 3)), tf.shape(offsets)), offsets.dtype),
-    ]
-    if mask is not None:
-        to_mask = tf.transpose(tf.reshape(to_mask.stack(), by_group), (0, 2, 1))
-        gradients.append(tf.cast(tf.reshape(to_mask, tf.shape(mask)), mask.dtype))
-    return tuple(gradients)
+def _product(columns: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
+    """Returns (locations, F). A convolution with a kernel of one pixel: the same product, and faster on a CPU."""
+    if matrices.shape[0] == 1:
+        return tf.nn.conv2d(columns[None], matrices[None], 1, "SAME")[0, 0]
+    return tf.reshape(tf.transpose(tf.matmul(columns, matrices), (1, 0, 2)), (-1, math.prod(matrices.shape[::2])))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
-__all__ = ["Geometry", "checked_geometry", "pair"]
+__all__ = ["Geometry", "checked_geometry", "checked_when_run", "pair"]
 
-_BLOCK_BYTES = 2**20  # of samples in a block: they and the four corners that they are made of stay in the cache
+PART_BYTES = 2**25  # of the samples, or of the inputs, of a part of the batch, if it has more than one image
+
+_ROWS = 2**31  # of an image, which are counted in 32 bits
 
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
@@ -23,15 +26,21 @@ class Geometry(NamedTuple):
     dilation_rate: tuple[int, int]
     groups: int
     offset_groups: int
-    lines: int  # output lines in a block
+    accelerated: bool  # whether there is a GPU: few large steps then, in place of many that fit a cache
 
-    def output_size(self, axis: int, size: int) -> int:
+    def kernel_points(self) -> tuple[list[int], list[int]]:
+        """Returns the row and the column of each kernel point, in row-major order."""
+        height, width = self.kernel_size
+        return [row for row in range(height) for _ in range(width)], list(range(width)) * height
+
+    def output_size(self, axis: int, size: int | tf.Tensor) -> int | tf.Tensor:
         """Returns the output size along an axis of this input size."""
         span = (self.kernel_size[axis] - 1) * self.dilation_rate[axis] + 1
         if self.padding == "same":
             return -(-size // self.strides[axis])
         total = 0 if self.padding == "valid" else sum(self.padding[axis])  # type: ignore[arg-type]
-        return max(0, (size + total - span) // self.strides[axis] + 1)
+        steps = (size + total - span) // self.strides[axis] + 1
+        return max(0, steps) if isinstance(steps, int) else tf.maximum(0, steps)
 
     def padding_before(self, axis: int, size: tf.Tensor, output_size: tf.Tensor) -> tf.Tensor:
         """Returns how many zeros stand before the first pixel of an axis."""
@@ -41,6 +50,23 @@ class Geometry(NamedTuple):
             span = (self.kernel_size[axis] - 1) * self.dilation_rate[axis] + 1
             return tf.maximum((output_size - 1) * self.strides[axis] + span - size, 0) // 2
         return tf.constant(self.padding[axis][0])
+
+    def parts(self, inputs: tf.Tensor, offsets: tf.Tensor) -> int | tf.Tensor:
+        """Returns in how many parts the batch is worked on: its smallest divisor that is large enough."""
+        batch, height, width, channels = inputs.shape
+        _, lines, columns, _ = offsets.shape
+        points = math.prod(self.kernel_size)
+        if None not in (batch, height, width, lines, columns):
+            image = inputs.dtype.size * channels * max(height * width, points * lines * columns)
+            least = max(1, -(-batch * image // PART_BYTES))
+            return next((parts for parts in range(least, batch) if batch % parts == 0), max(batch, 1))
+        sizes = [tf.cast(tf.shape(tensor), tf.int64) for tensor in (inputs, offsets)]
+        numbers = [tf.reduce_prod(size[1:3]) for size in sizes]
+        image = inputs.dtype.size * channels * tf.maximum(numbers[0], points * numbers[1])
+        images = tf.maximum(sizes[0][0], 1)
+        parts = tf.range(1, images + 1)
+        large_enough = (images % parts == 0) & (parts * PART_BYTES >= images * image)
+        return tf.cast(tf.reduce_min(tf.where(large_enough, parts, images)), tf.int32)
 
 
 def pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
@@ -120,7 +146,7 @@ def checked_geometry(
         pair("dilation_rate", dilation_rate, 1),
         groups,
         offset_groups,
-        lines=1,
+        accelerated=bool(tf.config.list_physical_devices("GPU")),
     )
     sizes = tuple(
         None if size is None else geometry.output_size(axis, size) for axis, size in enumerate(inputs.shape[1:3])
@@ -133,14 +159,32 @@ def checked_geometry(
                 f"{'2 * ' if name == 'offsets' else ''}offset_groups * kernel height * kernel width) = "
                 f"({inputs.shape[0]}, {sizes[0]}, {sizes[1]}, {wanted}). Received: {name}.shape={tensor.shape}"
             )
-    return geometry._replace(lines=_lines_of_a_block(offsets.shape[1], offsets.shape[2], height * width * channels))
+    if None not in inputs.shape[1:3] and offset_groups * (inputs.shape[1] + 2) * (inputs.shape[2] + 2) >= _ROWS:
+        raise ValueError(
+            "an image must have fewer than 2^31 pixels times offset groups, with one more around it. "
+            f"Received: inputs.shape={inputs.shape}, offset_groups={offset_groups}"
+        )
+    return geometry
 
 
-def _lines_of_a_block(output_height: int | None, output_width: int | None, line_channels: int) -> int:
-    """Returns the number of output lines in a block, a divisor of the output height."""
-    if not output_height or not output_width:
-        return 1
-    fitting = _BLOCK_BYTES // (4 * output_width * line_channels)
-    return max(
-        lines for lines in range(1, output_height + 1) if output_height % lines == 0 and lines <= max(1, fitting)
-    )
+def checked_when_run(
+    geometry: Geometry, inputs: tf.Tensor, offsets: tf.Tensor, mask: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Returns offsets and mask as they are, with a check of the sizes that are unknown until they are run.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run, if sizes do not fit. XLA leaves the check out, and does not compile
+            arrays that do not fit.
+    """
+    if None not in inputs.shape[:3] and None not in offsets.shape[:3] and (mask is None or None not in mask.shape[:3]):
+        return offsets, mask
+    batch, height, width, _ = tf.unstack(tf.shape(inputs))
+    expected = [batch, *(geometry.output_size(axis, size) for axis, size in enumerate((height, width)))]
+    rows = tf.cast(height + 2, tf.int64) * tf.cast(width + 2, tf.int64) * geometry.offset_groups
+    checks = [tf.debugging.assert_less(rows, _ROWS, "an image must have fewer than 2^31 pixels times offset groups")]
+    for name, tensor in (("offsets", offsets), ("mask", mask)):
+        if tensor is not None:
+            rule = f"{name} must have the batch, the output height and the output width"
+            checks.append(tf.debugging.assert_equal(tf.shape(tensor)[:3], tf.stack(expected), rule))
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.identity(offsets), None if mask is None else tf.identity(mask)

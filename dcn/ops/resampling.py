@@ -6,14 +6,19 @@ arithmetic around it, one that two results share is written to memory first, whi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from dcn.ops.compilation import cluster
+from dcn.ops.differentiation import differentiable_once
+from dcn.ops.interpolation import between
+
 __all__ = ["resample_by_offsets"]
 
-_cluster = tf.function(jit_compile=True, autograph=False)
+_NUMBERS = 2**31  # which are counted in 32 bits
 
 
 def resample_by_offsets(
@@ -48,10 +53,13 @@ def resample_by_offsets(
             run one by one: slower, for platforms that have no XLA.
 
     Returns:
-        (B, H, W, C), the resampled values. A NaN offset gives NaN where it is read.
+        (B, H, W, C), the resampled values. A NaN offset gives NaN where it is read. They have first derivatives, in
+        reverse mode.
 
     Raises:
-        ValueError: if a rank is not 4, `offsets` has not twice the channels of `inputs`, or a choice is unknown.
+        ValueError: if a rank is not 4, `offsets` has not twice the channels of `inputs`, a choice is unknown, or
+            `inputs` has 2^31 numbers or more.
+        NotImplementedError: for a second derivative, and for forward mode.
 
     Source: D. Oza (2019), after F. Lau, "deform-conv" (2017).
     """
@@ -70,30 +78,28 @@ def resample_by_offsets(
         raise ValueError(f"corners must be 'published' or 'bilinear'. Received: corners={corners!r}")
     if pairing not in ("published", "per_pixel"):
         raise ValueError(f"pairing must be 'published' or 'per_pixel'. Received: pairing={pairing!r}")
+    if None not in inputs.shape and math.prod(inputs.shape) >= _NUMBERS:
+        raise ValueError(f"inputs must have fewer than 2^31 numbers. Received: inputs.shape={inputs.shape}")
     return _resample(inputs, offsets, corners == "bilinear", pairing == "per_pixel", jit_compile)
 
 
 def _resample(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool, jit_compile: bool) -> tf.Tensor:
-    def run(cluster: Any, *arguments: tf.Tensor) -> tf.Tensor:
-        function = cluster if jit_compile else cluster.python_function
-        return function(*arguments)
+    def run(function: Any, *arguments: Any) -> Any:
+        return (function if jit_compile else function.__wrapped__)(*arguments)
 
-    @tf.custom_gradient
-    def resample(inputs: tf.Tensor, offsets: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        # Hidden from an outer tape, which would differentiate the clusters themselves.
-        inputs, offsets = tf.stop_gradient(inputs), tf.stop_gradient(offsets)
+    def values(inputs: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
+        return run(_resample_values, inputs, offsets, bilinear, per_pixel)
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            along_y = run(_resample_gradient_y, inputs, offsets, upstream, bilinear, per_pixel)
-            along_x = run(_resample_gradient_x, inputs, offsets, upstream, bilinear, per_pixel)
-            return (
-                run(_resample_gradient_inputs, inputs, offsets, upstream, bilinear, per_pixel),
-                run(_join_pairs, along_y, along_x, offsets, per_pixel),
-            )
+    def gradients(upstream: tf.Tensor, inputs: tf.Tensor, offsets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        along_y = run(_resample_gradient_y, inputs, offsets, upstream, bilinear, per_pixel)
+        along_x = run(_resample_gradient_x, inputs, offsets, upstream, bilinear, per_pixel)
+        places = run(_places, inputs, offsets, bilinear, per_pixel)
+        return (
+            run(_resample_gradient_inputs, inputs, upstream, *places),
+            run(_join_pairs, along_y, along_x, offsets, per_pixel),
+        )
 
-        return run(_resample_values, inputs, offsets, bilinear, per_pixel), gradient
-
-    return resample(inputs, offsets)
+    return differentiable_once("resample_by_offsets", values, gradients, inputs, offsets)
 
 
 class _Corners:
@@ -142,7 +148,7 @@ def _split_pairs(offsets: tf.Tensor, per_pixel: bool) -> tuple[tf.Tensor, tf.Ten
     return pairs[:, :, 0], pairs[:, :, 1]
 
 
-@_cluster
+@cluster
 def _join_pairs(dy: tf.Tensor, dx: tf.Tensor, like: tf.Tensor, per_pixel: bool) -> tf.Tensor:
     """Undoes `_split_pairs`: returns (B, H, W, 2C), with the shape and type of `like`."""
     if per_pixel:
@@ -154,53 +160,74 @@ def _join_pairs(dy: tf.Tensor, dx: tf.Tensor, like: tf.Tensor, per_pixel: bool) 
     return tf.cast(tf.reshape(pairs, tf.shape(like)), like.dtype)
 
 
-@_cluster
+@cluster
 def _resample_values(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool) -> tf.Tensor:
     at, read = _Corners(inputs, offsets, bilinear, per_pixel), _reader(inputs)
-    values = (1 - at.down) * ((1 - at.right) * read(at.top_left) + at.right * read(at.top_right)) + at.down * (
-        (1 - at.right) * read(at.bottom_left) + at.right * read(at.bottom_right)
-    )
+    upper = between(at.right, read(at.top_left), read(at.top_right))
+    lower = between(at.right, read(at.bottom_left), read(at.bottom_right))
+    values = between(at.down, upper, lower)
     return tf.reshape(values, tf.shape(inputs))
 
 
-@_cluster
+@cluster
 def _resample_gradient_y(
     inputs: tf.Tensor, offsets: tf.Tensor, upstream: tf.Tensor, bilinear: bool, per_pixel: bool
 ) -> tf.Tensor:
     at, read = _Corners(inputs, offsets, bilinear, per_pixel), _reader(inputs)
-    slope = (1 - at.right) * (read(at.bottom_left) - read(at.top_left)) + at.right * (
-        read(at.bottom_right) - read(at.top_right)
-    )
+    slope = between(at.right, read(at.bottom_left) - read(at.top_left), read(at.bottom_right) - read(at.top_right))
     return tf.where(at.inside_y, slope * tf.reshape(upstream, tf.shape(slope)), 0)
 
 
-@_cluster
+@cluster
 def _resample_gradient_x(
     inputs: tf.Tensor, offsets: tf.Tensor, upstream: tf.Tensor, bilinear: bool, per_pixel: bool
 ) -> tf.Tensor:
     at, read = _Corners(inputs, offsets, bilinear, per_pixel), _reader(inputs)
-    slope = (1 - at.down) * (read(at.top_right) - read(at.top_left)) + at.down * (
-        read(at.bottom_right) - read(at.bottom_left)
-    )
+    slope = between(at.down, read(at.top_right) - read(at.top_left), read(at.bottom_right) - read(at.bottom_left))
     return tf.where(at.inside_x, slope * tf.reshape(upstream, tf.shape(slope)), 0)
 
 
-@_cluster
-def _resample_gradient_inputs(
-    inputs: tf.Tensor, offsets: tf.Tensor, upstream: tf.Tensor, bilinear: bool, per_pixel: bool
-) -> tf.Tensor:
+@cluster
+def _places(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool) -> tuple[tf.Tensor, ...]:
+    """Returns for each value (B, H·W, C) where the first of its neighbours lies in its image, and how far it is on."""
     at = _Corners(inputs, offsets, bilinear, per_pixel)
-    upstream = tf.reshape(upstream, tf.shape(at.down))
-    gradient = tf.zeros_like(tf.reshape(inputs, (-1,)))
-    # One scatter after the other: a single one over the four sets laid end to end takes twice as long.
-    for index, share in (
-        (at.top_left, (1 - at.down) * (1 - at.right)),
-        (at.top_right, (1 - at.down) * at.right),
-        (at.bottom_left, at.down * (1 - at.right)),
-        (at.bottom_right, at.down * at.right),
-    ):
-        gradient = tf.tensor_scatter_nd_add(gradient, tf.reshape(index, (-1, 1)), tf.reshape(share * upstream, (-1,)))
-    return tf.reshape(gradient, tf.shape(inputs))
+    image = tf.range(tf.shape(inputs)[0])[:, None, None] * tf.reduce_prod(tf.shape(inputs)[1:])
+    return at.top_left - image, at.right, at.down
+
+
+@cluster
+def _resample_gradient_inputs(
+    inputs: tf.Tensor, upstream: tf.Tensor, first: tf.Tensor, right: tf.Tensor, down: tf.Tensor
+) -> tf.Tensor:
+    """Adds up what each value gives to its neighbours, image by image, in the cache.
+
+    It takes the places from another cluster: here they would be computed anew for each of the four neighbours.
+    """
+    batch, height, width, channels = tf.unstack(tf.shape(inputs))
+    size = height * width * channels
+    images = tf.maximum(batch, 1)
+
+    def by_image(tensor: tf.Tensor) -> tf.Tensor:
+        return tf.pad(tf.reshape(tensor, (batch, size)), ((0, images - batch), (0, 0)))
+
+    upstream, first, right, down = (by_image(tensor) for tensor in (upstream, first, right, down))
+
+    def add_up(image: tf.Tensor) -> tf.Tensor:
+        at, x, y = first[image], right[image], down[image]
+        # A neighbour without a share may be beyond the border: the first one takes its place.
+        to_right, to_below = tf.where(x > 0, channels, 0), tf.where(y > 0, width * channels, 0)
+        gradient = tf.zeros((size,), inputs.dtype)
+        for index, share in (
+            (at, (1 - y) * (1 - x)),
+            (at + to_right, (1 - y) * x),
+            (at + to_below, y * (1 - x)),
+            (at + to_below + to_right, y * x),
+        ):
+            gradient = tf.tensor_scatter_nd_add(gradient, index[:, None], share * upstream[image])
+        return gradient
+
+    gradients = tf.map_fn(add_up, tf.range(images), fn_output_signature=tf.TensorSpec((None,), inputs.dtype))
+    return tf.reshape(gradients[:batch], tf.shape(inputs))
 
 
 def _reader(inputs: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -17,7 +17,15 @@ import pydantic
 
 __all__ = ["MEASUREMENT_CODE", "RUN_CODE", "Inputs", "Machine", "code_sha256", "machine", "processors", "versions"]
 
-_MODELS = ("dcn.ops.geometry", "dcn.ops.convolution", "dcn.ops.resampling", "dcn.layers", "dcn.models")
+_OPERATORS = (
+    "compilation",
+    "convolution",
+    "differentiation",
+    "geometry",
+    "interpolation",
+    "resampling",
+)
+_MODELS = (*(f"dcn.ops.{name}" for name in _OPERATORS), "dcn.layers", "dcn.models")
 
 # The modules that compute a run; and those that compute each measurement.
 _RUNS = ("arms", "data", "mnist_scale", "networks", "splits", "training")
@@ -32,6 +40,7 @@ MEASUREMENT_CODE = {
     "robustness": (*RUN_CODE, "dcn_study.experiments.robustness"),
     "regions": (
         "dcn.ops.geometry",
+        "dcn.ops.interpolation",
         "dcn.ops.roi_pooling",
         "dcn.layers",
         "dcn_study.runs.data",

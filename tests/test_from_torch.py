@@ -1,0 +1,76 @@
+"""Layers with the weights of PyTorch's modules compute what these compute."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dcn.layers import DeformableConv2D
+
+HERE = Path(__file__).parent
+STORED = HERE / "torch_cases.npz"
+NAMES = ("torchvision", "pack", "pack, strided", "modulated pack")
+GIVEN = {
+    "torchvision": {"dilation_rate": (1, 2), "groups": 2},
+    "pack": {},
+    "pack, strided": {"strides": (2, 1), "groups": 2},
+    "modulated pack": {"groups": 2, "modulated": True},
+}
+
+
+def state_of(name, path=STORED):
+    with np.load(path) as arrays:
+        return {key.split("/")[1]: arrays[key] for key in arrays if key.startswith(f"{name}/")}
+
+
+def compare(name, path=STORED, **arguments):
+    state = state_of(name, path)
+    x, y = (state.pop(key).transpose(0, 2, 3, 1) for key in "xy")
+    layer = DeformableConv2D.from_torch(state, **GIVEN[name], **arguments)
+    np.testing.assert_allclose(layer(x), y, rtol=1e-4, atol=1e-5)
+    return layer
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("multiplier", [1.0, 0.1])
+def test_stored_cases(name, multiplier):
+    layer = compare(name, offset_learning_rate_multiplier=multiplier)
+    assert layer.use_bias == (name != "torchvision")
+
+
+def test_the_torchvision_that_is_installed_here(tmp_path):
+    path = tmp_path / "cases.npz"
+    try:
+        done = subprocess.run(["/usr/bin/python3", HERE / "torch_cases.py", path], capture_output=True, check=False)
+    except OSError:
+        pytest.skip("there is no /usr/bin/python3")
+    if not path.exists():
+        pytest.skip(f"torchvision is not installed: {done.stderr.decode().splitlines()[-1]}")
+    for name in NAMES:
+        compare(name, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weight": np.zeros((4, 6, 3))}, "state must have a weight of rank 4. Received: ['bias', 'conv_offset.bias'"),
+        (
+            {"conv_offset.weight": np.zeros((53, 6, 3, 3))},
+            "must have a multiple of 18 filters. Received: 53",
+        ),
+    ],
+)
+def test_a_state_that_does_not_fit(change, words):
+    state = {key: value for key, value in state_of("pack").items() if key not in "xy"} | change
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        DeformableConv2D.from_torch(state)
+    assert words in str(error.value)
+
+
+def test_frozen_it_keeps_its_kernel():
+    state = {key: value for key, value in state_of("pack").items() if key not in "xy"}
+    layer = DeformableConv2D.from_torch(state, freeze_kernel=True)
+    layer.trainable = False
+    layer.trainable = True
+    assert [weight.name for weight in layer.trainable_weights] == ["offset_kernel", "offset_bias"]

@@ -1,0 +1,188 @@
+"""Where operators end: what is not read, sizes known late, derivatives that are refused, nothing to compute."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dcn.ops import deform_conv2d, deform_roi_pool, resample_by_offsets
+
+ONE = tf.ones((1, 1, 1, 1))
+
+
+def gradients(operator, *tensors):
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        outputs = operator(*tensors)
+    return outputs, *tape.gradient(outputs, tensors)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("pixel", [(0, 0), (4, 3)], ids=["first", "last"])
+@pytest.mark.parametrize("offset", [1000.0, -1000.0, np.inf])
+def test_a_pixel_that_no_point_reads_does_not_count(bad, pixel, offset):
+    inputs = np.ones((1, 5, 4, 2), "float32")
+    inputs[0, pixel[0], pixel[1]] = bad
+    operator = functools.partial(deform_conv2d, padding="same")
+    results = gradients(operator, tf.constant(inputs), tf.ones((3, 3, 2, 3)), tf.fill((1, 5, 4, 18), offset))
+    for result in results:
+        np.testing.assert_array_equal(result, np.zeros(result.shape))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_corner_of_weight_zero_does_not_count(bad):
+    inputs = np.ones((1, 5, 4, 1), "float32")
+    inputs[0, 2, 1] = bad
+    outputs = deform_conv2d(inputs, ONE, tf.zeros((1, 5, 4, 2)))
+    np.testing.assert_array_equal(np.isfinite(outputs), np.isfinite(tf.nn.conv2d(inputs, ONE, 1, "SAME")))
+
+
+def test_only_the_slopes_that_lead_to_a_pixel_read_it():
+    inputs = np.ones((1, 5, 4, 1), "float32")
+    inputs[0, 2, 1] = np.nan
+    offsets = gradients(deform_conv2d, tf.constant(inputs), ONE, tf.zeros((1, 5, 4, 2)))[3].numpy()
+    expected = np.zeros(offsets.shape, bool)
+    expected[0, 1:3, 1, 0] = True  # from the pixel itself, and from the one above
+    expected[0, 2, :2, 1] = True  # and from the one to the left
+    np.testing.assert_array_equal(np.isnan(offsets), expected)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_the_mask_takes_out_does_not_count(bad):
+    inputs = np.ones((1, 5, 4, 1), "float32")
+    inputs[0, 2, 1] = bad
+    mask = np.ones((1, 5, 4, 1), "float32")
+    mask[0, 2, 1] = 0
+    outputs, to_inputs, to_kernel, to_offsets, to_mask = gradients(
+        deform_conv2d, tf.constant(inputs), ONE, tf.zeros((1, 5, 4, 2)), tf.constant(mask)
+    )
+    np.testing.assert_array_equal(outputs, mask)
+    np.testing.assert_array_equal(to_inputs, mask)
+    assert to_kernel.numpy().item() == 19
+    assert not np.isfinite(to_mask[0, 2, 1, 0])
+    assert np.isfinite(to_offsets[0, 2, 1]).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_resampling_and_pooling_read_no_more_than_they_weigh(bad):
+    inputs = np.ones((1, 5, 4, 1), "float32")
+    inputs[0, 2, 1] = bad
+    expected = np.isfinite(inputs)
+    for corners in ("published", "bilinear"):
+        outputs = resample_by_offsets(inputs, tf.zeros((1, 5, 4, 2)), corners=corners)
+        np.testing.assert_array_equal(np.isfinite(outputs), expected)
+    boxes = [[0.0, 0.0, 5.0, 4.0]]
+    pooled = deform_roi_pool(inputs, boxes, [0], output_size=(5, 4), sampling_ratio=1)
+    np.testing.assert_array_equal(np.isfinite(pooled), expected)
+
+
+UNKNOWN = [tf.TensorSpec((None, None, None, 2)), tf.TensorSpec((3, 3, 2, 3)), tf.TensorSpec((None, None, None, 18))]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("size", [(2, 4, 4), (2, 5, 5), (2, 4, 5), (1, 5, 4), (3, 5, 4)])
+def test_sizes_that_are_known_late_are_checked_late(size, jit_compile):
+    operator = tf.function(functools.partial(deform_conv2d, padding="same"), UNKNOWN, jit_compile=jit_compile)
+    inputs, kernel = tf.ones((2, 5, 4, 2)), tf.ones((3, 3, 2, 3))
+    assert operator(inputs, kernel, tf.zeros((2, 5, 4, 18))).shape == (2, 5, 4, 3)
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)) as error:
+        operator(inputs, kernel, tf.zeros((*size, 18)))
+    if not jit_compile:
+        assert "offsets must have the batch, the output height and the output width" in str(error.value)
+
+
+def test_a_mask_of_a_size_that_is_known_late():
+    operator = tf.function(
+        functools.partial(deform_conv2d, padding="same"), [*UNKNOWN, tf.TensorSpec((None, None, None, 9))]
+    )
+    arguments = tf.ones((2, 5, 4, 2)), tf.ones((3, 3, 2, 3)), tf.zeros((2, 5, 4, 18))
+    assert operator(*arguments, tf.ones((2, 5, 4, 9))).shape == (2, 5, 4, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="mask must have the batch"):
+        operator(*arguments, tf.ones((2, 4, 4, 9)))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("size", [(0, 5, 4), (2, 0, 4), (2, 5, 0), (2, 5, 4)], ids=str)
+def test_nothing_to_compute_with_unknown_sizes(size, jit_compile):
+    @functools.partial(tf.function, input_signature=UNKNOWN, jit_compile=jit_compile)
+    def operator(*tensors):
+        return gradients(functools.partial(deform_conv2d, padding="same"), *tensors)
+
+    tensors = tf.ones((*size, 2)), tf.ones((3, 3, 2, 3)), tf.zeros((*size, 18))
+    outputs, *found = operator(*tensors)
+    assert outputs.shape == (*size, 3)
+    for tensor, gradient in zip(tensors, found, strict=True):
+        assert gradient.shape == tensor.shape
+        assert np.isfinite(gradient).all()
+
+
+def convolve(random):
+    kernel = tf.constant(random.normal(size=(3, 3, 2, 3)))
+    tensors = random.normal(size=(1, 5, 4, 2)), random.normal(size=(1, 3, 2, 18))
+    return lambda inputs, offsets: deform_conv2d(inputs, kernel, offsets), tensors
+
+
+def resample(random):
+    return resample_by_offsets, (random.normal(size=(1, 5, 4, 2)), random.normal(size=(1, 5, 4, 4)))
+
+
+@pytest.mark.parametrize("within", [lambda function: function, tf.function], ids=["eager", "graph"])
+@pytest.mark.parametrize("wanted", [0, 1], ids=["inputs", "offsets"])
+@pytest.mark.parametrize("make", [convolve, resample])
+def test_second_derivatives_are_refused(random, make, wanted, within):
+    operator, tensors = make(random)
+
+    def second(*tensors):
+        with tf.GradientTape() as outer:
+            outer.watch(tensors)
+            with tf.GradientTape() as inner:
+                inner.watch(tensors)
+                loss = tf.reduce_sum(operator(*tensors) ** 2)
+            gradient = inner.gradient(loss, tensors[wanted])
+        return outer.gradient(gradient, tensors)
+
+    with pytest.raises(NotImplementedError, match="has first derivatives in reverse mode alone"):
+        within(second)(*map(tf.constant, tensors))
+
+
+@pytest.mark.parametrize("make", [convolve, resample])
+def test_forward_mode_is_refused(random, make):
+    operator, tensors = make(random)
+    tensors = [tf.constant(tensor) for tensor in tensors]
+    with (
+        pytest.raises(NotImplementedError, match="no forward mode"),
+        tf.autodiff.ForwardAccumulator(tensors, [tf.ones_like(tensor) for tensor in tensors]),
+    ):
+        operator(*tensors)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gradients_of_half_precision_are_summed_in_single(random, dtype):
+    tensors = [random.normal(size=shape) for shape in ((8, 12, 12, 4), (3, 3, 4, 3), (8, 12, 12, 18), (3,))]
+    tensors = [tf.cast(tensor, dtype) for tensor in tensors]
+
+    def operator(inputs, kernel, offsets, bias):
+        return tf.cast(deform_conv2d(inputs, kernel, offsets, None, bias, padding="same"), "float64")
+
+    exact = gradients(operator, *(tf.cast(tensor, "float64") for tensor in tensors))
+    for ours, expected in zip(gradients(operator, *tensors)[1:], exact[1:], strict=True):
+        error = tf.norm(tf.cast(ours, "float64") - expected) / tf.norm(expected)
+        assert error < {"bfloat16": 6e-3, "float16": 1e-3}[dtype]
+
+
+def test_images_of_two_to_the_31_pixels_are_refused():
+    wide = tf.TensorSpec((1, 2**16, 2**15, 1)), tf.TensorSpec((1, 1, 1, 1)), tf.TensorSpec((1, 2**16, 2**15, 2))
+    with pytest.raises(ValueError, match=r"fewer than 2\^31 pixels"):
+        tf.function(deform_conv2d).get_concrete_function(*wide)
+    wide = tf.TensorSpec((1, 2**16, 2**15, 1)), tf.TensorSpec((1, 2**16, 2**15, 2))
+    with pytest.raises(ValueError, match=r"fewer than 2\^31 numbers"):
+        tf.function(resample_by_offsets).get_concrete_function(*wide)
+
+
+def test_many_shapes_do_not_make_tensorflow_warn_of_retracing(random, caplog):
+    for size in range(3, 13):
+        inputs = tf.constant(random.normal(size=(1, size, 3, 2)))
+        gradients(lambda x: deform_conv2d(x, np.ones((1, 1, 2, 1)), np.zeros((1, *x.shape[1:]))), inputs)
+        gradients(lambda x: resample_by_offsets(x, np.zeros((*x.shape[:3], 4))), inputs)
+    assert "retracing" not in caplog.text
