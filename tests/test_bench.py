@@ -9,6 +9,7 @@ from dcn.ops import resample_by_offsets
 from dcn_study import cli
 from dcn_study.experiments import as_published, bench
 from dcn_study.runs import records
+from dcn_study.show import tables
 
 
 def test_the_published_way_computes_the_same(random):
@@ -68,3 +69,23 @@ def test_a_peer_with_its_own_interpreter_is_measured_by_it(project, tiny, monkey
 def test_bench_refuses_no_repeats(capsys):
     assert cli.main(["bench", "--repeats", "0"]) == 2
     assert "repeats must be at least 1" in capsys.readouterr().err
+
+
+def test_what_another_processor_measured_is_kept(project, tiny, monkeypatch):
+    for name in ("one", "other", "one"):
+        monkeypatch.setattr(bench, "processor", lambda name=name: {"name": name, "flags": [], "caches": {}})
+        measured = bench.bench(1, peer_python="nothing", force=True)
+    assert list(measured.results["elsewhere"]) == ["other"]
+    other = measured.results["elsewhere"]["other"]
+    assert other["code"] == measured.inputs.code
+    assert other["means"].keys() == bench.ratios(measured.results).keys()
+    table = tables.processors(measured)
+    assert table.shape == (len(other["means"]), 2)
+    assert "one" in table.columns[0]
+    assert "other" in table.columns[1]
+
+
+def test_the_processor_is_described_as_far_as_it_is_known():
+    found = bench.processor()
+    assert found["name"].startswith(records.machine().processor)
+    assert set(found) == {"name", "flags", "caches"}

@@ -23,17 +23,20 @@ from dcn_study.runs.files import project_root
 from dcn_study.runs.inputs import machine
 from dcn_study.runs.records import Measurement
 
-__all__ = ["bench", "forward_and_backward_here", "measure", "ratios"]
+__all__ = ["bench", "elsewhere", "forward_and_backward_here", "measure", "processor", "ratios"]
 
 # batch, input channels, height and width, filters; 3x3 kernels, stride 1
 SHAPES = ((32, 32, 28, 64), (32, 64, 14, 128), (32, 128, 14, 128), (4, 256, 56, 256))
 OFFSET_SPREAD = 2.0  # standard deviation of the offsets, in pixels
 MEMORY_SHAPE = SHAPES[-1]
+VECTOR_FLAGS = ("sse4", "avx", "fma", "amx")  # instructions that decide how fast a product is
 PEER_PYTHON = "/usr/bin/python3"  # where Debian's package python3-torchvision installs
 
 
 def bench(repeats: int, *, peer_python: str = PEER_PYTHON, force: bool = False) -> Measurement:
     """Returns the times of the operators; measures if there is no record of these parameters, or if `force`.
+
+    What was measured on another processor before is kept beside the new times, see `elsewhere`.
 
     Args:
         repeats: measurements of each, taken in turn.
@@ -45,7 +48,58 @@ def bench(repeats: int, *, peer_python: str = PEER_PYTHON, force: bool = False) 
         RecordError: as `records.measurement`.
     """
     _require_positive(repeats)
-    return records.measurement("bench", {"repeats": repeats}, lambda: measure(repeats, peer_python), force=force)
+    earlier = records.read_measurement("bench", {"repeats": repeats})
+
+    def taken() -> dict[str, Any]:
+        results = {**measure(repeats, peer_python), "processor": processor()}
+        return {**results, "elsewhere": elsewhere(earlier, results["processor"]["name"])}
+
+    return records.measurement("bench", {"repeats": repeats}, taken, force=force)
+
+
+def processor() -> dict[str, Any]:
+    """Returns the name of this processor, its vector instructions and its caches, as far as Linux tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", maxsplit=1)[0].splitlines()
+    except OSError:
+        lines = []
+    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    place = "".join(
+        f", {field.removeprefix('cpu ')} {known[field]}" for field in ("cpu family", "model") if field in known
+    )
+    flags = [flag for flag in known.get("flags", "").split() if flag.startswith(VECTOR_FLAGS)]
+    caches = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((index / field).read_text().strip() for field in ("level", "type", "size"))
+        caches[f"L{level} {kind.lower()}"] = size
+    return {"name": machine().processor + place, "flags": sorted(flags), "caches": caches}
+
+
+def elsewhere(earlier: Measurement | None, here: str) -> dict[str, Any]:
+    """Returns what a measurement tells of other processors than this one.
+
+    Args:
+        earlier: the record that a new one is about to replace, if there is one.
+        here: the name of this processor.
+
+    Returns:
+        By processor "date", digest of the "code", "versions" of libraries and peers, and the geometric "means" of
+        `ratios`.
+    """
+    if earlier is None:
+        return {}
+    results = earlier.results
+    name = results.get("processor", {}).get("name", earlier.machine.processor)
+    known = {
+        **results.get("elsewhere", {}),
+        name: {
+            "date": earlier.started[:10],
+            "code": earlier.inputs.code,
+            "versions": {**earlier.inputs.versions, **results["peers"]},
+            "means": {label: values[-1] for label, values in ratios(results).items()},
+        },
+    }
+    return {other: result for other, result in known.items() if other != here}
 
 
 def measure(repeats: int, peer_python: str = PEER_PYTHON) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from dcn_study.show.tables.study import (
     spread,
     study_accuracies,
 )
-from dcn_study.show.tables.times import bench, logged_ratio, memory, runtime, scale, training_cost
+from dcn_study.show.tables.times import bench, logged_ratio, memory, processors, runtime, scale, training_cost
 
 __all__ = [
     "accuracy",
@@ -45,6 +45,7 @@ __all__ = [
     "parameters",
     "pilots",
     "primary_contrasts",
+    "processors",
     "provenance",
     "regions",
     "replaced_offsets",

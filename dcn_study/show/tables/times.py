@@ -100,6 +100,25 @@ def bench(measured: Measurement) -> pd.DataFrame:
     return with_corner(frame, "ratio of medians, by shape (batch x channels x side x filters)")
 
 
+def processors(measured: Measurement) -> pd.DataFrame:
+    """Returns the geometric means of the ratios, one row per comparison, one column per processor.
+
+    Args:
+        measured: as `bench.bench` returns it.
+    """
+    from dcn_study.experiments.bench import ratios  # loads TensorFlow, which other tables do without
+
+    results = measured.results
+    here = {label: values[-1] for label, values in ratios(results).items()}
+    columns = {f"{results['processor']['name']}, {measured.started[:10]}": here}
+    for name, other in results["elsewhere"].items():
+        code = "" if other["code"] == measured.inputs.code else ", earlier code"
+        columns[f"{name}, {other['date']}{code}"] = other["means"]
+    frame = pd.DataFrame({name: pd.Series(means) for name, means in columns.items()}).loc[list(here)]
+    frame.index = frame.index.str.strip()
+    return with_corner(frame, "geometric mean over the shapes")
+
+
 def scale(measured: Measurement) -> pd.DataFrame:
     """Returns what handing out jobs costs, one row per number of workers.
 
