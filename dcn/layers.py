@@ -327,9 +327,20 @@ class DeformableConv2D(keras.layers.Conv2D):
             offsets = tf.clip_by_value(offsets, -self.max_offset, self.max_offset)
         return offsets, 2 * tf.sigmoid(predicted[..., count:]) if self.modulated else None
 
-    # Conv2D stores kernel and bias alone; this layer has more weights, and stores them as any layer does.
-    save_own_variables = keras.layers.Layer.save_own_variables
-    load_own_variables = keras.layers.Layer.load_own_variables
+    # Conv2D stores kernel and bias alone, and other layers what trains first; a frozen kernel must not change the file.
+    def save_own_variables(self, store: dict[str, Any]) -> None:
+        for number, weight in enumerate(self._weights_in_files()):
+            store[str(number)] = weight
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        expected = self._weights_in_files()
+        if len(store) != len(expected):
+            raise ValueError(f"layer {self.name} has {len(expected)} weights. Received: {len(store)}")
+        for number, weight in enumerate(expected):
+            weight.assign(store[str(number)])
+
+    def _weights_in_files(self) -> list[keras.Variable]:
+        return [self.kernel, *([self.bias] if self.use_bias else []), self.offset_kernel, self.offset_bias]
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -109,6 +109,20 @@ def test_a_frozen_kernel_stays_and_the_offsets_train(tmp_path, random):
         assert [weight.name for weight in each.trainable_weights] == ["offset_kernel", "offset_bias"]
 
 
+def test_frozen_weights_load_into_a_layer_that_trains(tmp_path, random):
+    inputs = draw_inputs(random)
+    models = [keras.Sequential([DeformableConv2D(4, 3, freeze_kernel=frozen)]) for frozen in (True, False)]
+    before, after = (model(inputs) for model in models)
+    assert np.any(before != after)
+    models[0].save_weights(tmp_path / "frozen.weights.h5")
+    models[1].load_weights(tmp_path / "frozen.weights.h5")
+    np.testing.assert_array_equal(models[1](inputs), before)
+    other = keras.Sequential([DeformableConv2D(4, 3, use_bias=False)])
+    other.build(inputs.shape)
+    with pytest.raises(ValueError, match="has 3 weights. Received: 4"):
+        other.load_weights(tmp_path / "frozen.weights.h5")
+
+
 def test_offsets_go_no_further_than_their_limit(random):
     inputs = draw_inputs(random)
     layer = DeformableConv2D(4, 3, modulated=True, max_offset=0.5, offset_initializer="he_normal")

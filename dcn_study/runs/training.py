@@ -184,7 +184,7 @@ def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
     if (state.inputs.data, state.inputs.weights) != (inputs.data, inputs.weights):
         raise RecordError(f"{path} was made from other inputs ({changes}). {restart}")
     assert state.witness is not None
-    objected = objections(compare(replay(config, data), state.witness))
+    objected = objections(compare(replay(config, data), state.witness), config.learning_rate)
     if objected:
         raise RecordError(
             f"{path} was made from other inputs ({changes}), and a replay with the current ones gives other numbers "
