@@ -37,7 +37,7 @@ def confirm(record: Record) -> list[str]:
     found = compare(replay(config, data), record.witness)
     if record.weights_path.is_file() or keeps_weights(config):
         found |= compare_evaluations(record, data)
-    objected += objections(found, config.learning_rate)
+    objected += objections(found, config.learning_rate, study=config.task == "mnist_scale")
     if not objected:
         confirmation = Confirmation(inputs=current, machine=machine(), date=now(), differences=found)
         same = [(each.inputs, each.machine) == (current, confirmation.machine) for each in record.confirmations]
