@@ -177,14 +177,14 @@ def _contestants(tensors: dict[str, tf.Tensor]) -> dict[str, Callable[[], Any]]:
 
 
 def _matrices(x: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns an im2col matrix and a kernel matrix: their product is the least any method has to compute."""
+    """Returns an im2col matrix and a kernel matrix, whose product every method has to compute."""
     height, width, channels, filters = k.shape
     columns = tf.image.extract_patches(x, (1, height, width, 1), (1, 1, 1, 1), (1, 1, 1, 1), "SAME")
     return tf.reshape(columns, (-1, height * width * channels)), tf.reshape(k, (-1, filters))
 
 
-# What follows bounds the operators from below: the parts that no arrangement of TensorFlow operations can do
-# without, each by itself, with everything it needs computed beforehand.
+# What follows are the parts that no arrangement of TensorFlow operations can do without, each by itself, with what it
+# needs computed beforehand.
 
 
 def _row_reads(x: tf.Tensor) -> tuple[Callable, list[tf.Tensor]]:
@@ -330,8 +330,9 @@ RATIOS = (
 def ratios(measured: dict[str, Any]) -> dict[str, list[float]]:
     """Returns ratios of medians by what is compared: one per shape, then their geometric mean.
 
-    Names that start with spaces bound the one above them from below: the time of parts that it cannot do without. What
-    could not be measured is left out.
+    Names that start with spaces are near the least that the one above them can take: the time of parts that it cannot
+    do without. The product is `tf.matmul`, which the operator's own product may beat. What could not be measured is
+    left out.
 
     Args:
         measured: as `measure` returns it.
