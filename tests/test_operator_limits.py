@@ -171,6 +171,20 @@ def test_gradients_of_half_precision_are_summed_in_single(random, dtype):
         assert error < {"bfloat16": 6e-3, "float16": 1e-3}[dtype]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_gradient_of_the_bias_is_summed_in_single(random, dtype):
+    upstream = tf.cast(random.normal(size=(32, 28, 28, 4)) + 0.1, dtype)
+    bias = tf.zeros((4,), dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        outputs = deform_conv2d(
+            tf.zeros((32, 28, 28, 1), dtype), tf.zeros((1, 1, 1, 4), dtype), tf.zeros((32, 28, 28, 2)), None, bias
+        )
+    expected = tf.reduce_sum(tf.cast(upstream, "float64"), (0, 1, 2))
+    ours = tf.cast(tape.gradient(outputs, bias, upstream), "float64")
+    np.testing.assert_allclose(ours, expected, rtol={"bfloat16": 4e-3, "float16": 5e-4}[dtype])  # that of the type
+
+
 def test_images_of_two_to_the_31_pixels_are_refused():
     wide = tf.TensorSpec((1, 2**16, 2**15, 1)), tf.TensorSpec((1, 1, 1, 1)), tf.TensorSpec((1, 2**16, 2**15, 2))
     with pytest.raises(ValueError, match=r"fewer than 2\^31 pixels"):

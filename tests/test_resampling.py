@@ -115,6 +115,22 @@ def test_unknown_sizes(random, jit_compile):
     np.testing.assert_allclose(function(inputs, offsets), resample_by_offsets(inputs, offsets), rtol=1e-5)
 
 
+@pytest.mark.parametrize("pairing", ["published", "per_pixel"])
+@pytest.mark.parametrize("corners", ["published", "bilinear"])
+@pytest.mark.parametrize("spread", [0.0, 2.0])
+def test_gradients_without_xla(random, corners, pairing, spread):
+    tensors = [tf.constant(array) for array in draw(random, (2, 5, 4, 3))]
+    tensors[1] *= spread  # with offsets of zero the last neighbours would be beyond the border
+    found = []
+    for jit_compile in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            outputs = resample_by_offsets(*tensors, corners=corners, pairing=pairing, jit_compile=jit_compile)
+        found.append(tape.gradient(outputs, tensors, tensors[0]))
+    for compiled, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(plain, compiled, rtol=1e-10, atol=1e-12)
+
+
 def test_not_a_number_stays_where_it_is_read(random):
     inputs, offsets = draw(random, (2, 5, 4, 3))
     clean = resample_by_offsets(inputs, offsets, pairing="per_pixel").numpy()
