@@ -33,6 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _load_tensorflow() -> None:
+    """Imports TensorFlow without the lines that its library writes to the standard error while it is loaded."""
+    sys.stderr.flush()
+    own = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcn",
@@ -126,13 +139,15 @@ def _list(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from dcn_study.book import build, pages
     from dcn_study.book.parameters import notebook_parameters, parse_parameters
+    from dcn_study.runs.files import project_root
 
     if options.page not in pages.PAGES:
         raise ConfigurationError(_no_page(options.page))
     notebook = pages.PAGES[options.page].notebook
     changes = parse_parameters(notebook, options.changes)
     parameters = pages.page_parameters(options.page, options.profile, changes)
-    pages.runs_of(options.page, parameters)  # wrong parameters end here, before a kernel starts
+    os.chdir(project_root())  # where notebooks work, and what a relative path of data refers to
+    pages.check(options.page, parameters)
     output = build.variant(options.page, parameters)
     if options.force:
         if "force" not in notebook_parameters(notebook):
@@ -221,6 +236,7 @@ def _print_result(record: Record) -> bool:
 
 def _train_here(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, str]:
     """Trains the runs of a plan one after the other, in this process; returns the reasons of those that failed."""
+    _load_tensorflow()
     from dcn_study.cluster.plan import schedule
     from dcn_study.runs import training
 
@@ -292,6 +308,7 @@ def _print_standings() -> list[Standing]:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    _load_tensorflow()
     from dcn_study.experiments import bench
     from dcn_study.runs.catalogue import MEASUREMENTS
 
@@ -324,7 +341,7 @@ def _confirm(options: argparse.Namespace) -> int:
 
 
 def _confirm_one(config: RunConfig, again: bool) -> bool:
-    from dcn_study.runs import confirmation, records
+    from dcn_study.runs import records
     from dcn_study.runs.catalogue import record_name
 
     record, standing = records.inspect(config)
@@ -334,6 +351,9 @@ def _confirm_one(config: RunConfig, again: bool) -> bool:
     if standing.holds and not again:
         print(f"{record.name:<34} {standing}", flush=True)
         return True
+    _load_tensorflow()
+    from dcn_study.runs import confirmation
+
     try:
         differences = confirmation.confirm(record)
     except StudyError as error:

@@ -12,6 +12,7 @@ from dcn_study.book import build, pages
 from dcn_study.errors import ConfigurationError, RecordError
 from dcn_study.runs import confirmation, records, training
 from dcn_study.runs.catalogue import MEASUREMENTS, RUNS, SEEDS, SMOKE, book_runs, run_config
+from dcn_study.runs.data import MNIST
 
 
 @pytest.fixture
@@ -44,7 +45,14 @@ def no_kernel(monkeypatch):
         (["run", "cnn", "-p", "force=perhaps"], ["force must be of type bool"]),
         (["run", "cnn", "-p", "epochs"], ["NAME=VALUE", "'epochs'"]),
         (["run", "cnn", "-p", "epochs=-1"], ["epochs must be at least 1", "epochs=-1"]),
-        (["run", "cnn", "-p", "learning_rate=nan"], ["learning_rate must be finite"]),
+        (["run", "cnn", "-p", "learning_rate=inf"], ["learning_rate must be finite"]),
+        (["run", "cnn", "-p", "learning_rate=nan"], ["learning_rate must be at least 0. Received: learning_rate=nan"]),
+        (["run", "cnn", "-p", "optimizer=rmsprop"], ["optimizer must be one of adam, sgd"]),
+        (["run", "cnn", "-p", "train_size=70000"], ["train_size must be at most the number of images, 60000"]),
+        (["run", "robustness", "-p", "digit=10000"], ["digit must be from 0 to 9999. Received: digit=10000"]),
+        (["run", "cluster", "-p", "sleep=0"], ["sleep must be above 0"]),
+        (["run", "study", "-p", "test_images=blurred"], ["test_images must be one of plain, scaled"]),
+        (["run", "deformable_cnn", "-p", "seed=77"], ["initial_run must have been trained", "cnn-seed77.json"]),
         (["run", "cnn", "-p", "run=dnn"], ["run must be one of"]),
         (["run", "accuracy", "-p", "seeds=0"], ["seeds must be at least 1. Received: seeds=0"]),
         (["run", "data", "--force"], ["--force is for pages that train or measure. Received: data"]),
@@ -60,6 +68,22 @@ def test_wrong_calls_exit_2_before_a_kernel_starts(clone, no_kernel, capsys, arg
     message = capsys.readouterr().err
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("page", ["cnn", "data"])
+def test_missing_data_end_a_run_before_a_kernel_starts(clone, no_kernel, capsys, page):
+    assert cli.main(["run", page, "-p", "data=nowhere.npz"]) == 1
+    assert "nowhere.npz must be a readable .npz" in capsys.readouterr().err
+
+
+def test_data_are_looked_for_in_the_folder_of_the_project(clone, monkeypatch):
+    called = []
+    monkeypatch.setattr(build, "execute", lambda *given: called.append(given))
+    shutil.copy(MNIST, clone / "digits.npz")
+    (clone / "elsewhere").mkdir()
+    monkeypatch.chdir(clone / "elsewhere")
+    assert cli.main(["run", "data", "-p", "data=digits.npz"]) == 0
+    assert called
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ def test_form(path):
             assert cell.metadata["mystnb"]["image"]["alt"]
     for parameter in notebook_parameters(path.stem).values():
         assert parameter.meaning, parameter.name
+        assert parameter.values or parameter.type in ("str", "bool"), parameter.name
+        parameter.parse(parameter.default.strip("\"'"))  # which checks that the default is valid
         used = [cell for cell in code if re.search(rf"\b{parameter.name}\b", cell.source)]
         assert len(used) > 1, f"{parameter.name} is declared and not used"
 

@@ -23,9 +23,11 @@ from dcn_study.runs.catalogue import (
     seeds_of,
 )
 from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.data import load_digits
 from dcn_study.runs.records import Measurement, Record, Standing
+from dcn_study.runs.splits import splits
 
-__all__ = ["PAGES", "Page", "Source", "page_parameters", "runs_of", "sources"]
+__all__ = ["PAGES", "Page", "Source", "check", "page_parameters", "runs_of", "sources"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +150,25 @@ def runs_of(page: str, parameters: Mapping[str, Any]) -> list[RunConfig]:
     else:
         found = [config for name in runs for config in seeds_of(name, parameters["seeds"], **changes)]
     return found + [run_config(name, **changes) for name in PAGES[page].single_runs]
+
+
+def check(page: str, parameters: Mapping[str, Any]) -> None:
+    """Checks that a page's runs are valid, and that what those still to be trained need is there.
+
+    Raises:
+        ConfigurationError: if a run is not valid, asks for more images than there are, or starts from one that has no
+            record.
+        DataError: if the data are missing or damaged.
+        RecordError: if a record is damaged.
+    """
+    if parameters.get("data"):
+        load_digits(parameters["data"])
+    needed = runs_of(page, parameters)
+    for config in needed:
+        if records.read(config) is None:
+            if config.initial_run and run_config(config.initial_run, seed=config.seed, data=config.data) not in needed:
+                records.initial_record(config)
+            splits(config)
 
 
 def _changes(parameters: Mapping[str, Any], without: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,38 +14,66 @@ from dcn_study.runs.files import project_root
 __all__ = ["Parameter", "notebook_parameters", "parse_parameters"]
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
+VALUES = re.compile(r"(.*?)\s*\[([^\]]+)\]")  # a comment that ends with the valid values
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """A parameter of a notebook: its name, its type ("int", "float", "str" or "bool"), default and meaning."""
+    """A parameter of a notebook.
+
+    Attributes:
+        name: its name.
+        type: "int", "float", "str" or "bool".
+        optional: whether it may be None.
+        default: its default, as Python writes it.
+        meaning: what it means.
+        values: those that are valid: "1 to 10000", "from 1", "above 0", or names separated by commas; empty if all are.
+    """
 
     name: str
     type: str
     optional: bool
     default: str
     meaning: str
+    values: str = ""
 
     def parse(self, text: str) -> Any:
         """Returns the value that a text stands for.
 
         Raises:
-            ConfigurationError: if it is not of the parameter's type.
+            ConfigurationError: if it is not of the parameter's type, or none of its valid values.
         """
         if self.optional and text == "None":
             return None
         try:
-            if self.type == "bool":
-                return {"true": True, "false": False}[text.lower()]
-            return TYPES[self.type](text)
+            value = {"true": True, "false": False}[text.lower()] if self.type == "bool" else TYPES[self.type](text)
         except (KeyError, ValueError):
             raise ConfigurationError(
                 f"{self.name} must be of type {self.type}. Received: {self.name}={text!r}"
             ) from None
+        holds, rule = self._valid(value)
+        if not holds:
+            raise ConfigurationError(f"{self.name} must be {rule}. Received: {self.name}={text}")
+        return value
+
+    def _valid(self, value: Any) -> tuple[bool, str]:
+        """Returns whether a value is valid, and the rule in words."""
+        if not self.values:
+            return True, ""
+        if self.type == "str":
+            return value in self.values.split(", "), f"one of {self.values}"
+        first, *rest = self.values.split()
+        if first == "above":
+            return value > float(rest[0]), self.values
+        if first == "from":
+            return value >= float(rest[0]), f"at least {rest[0]}"
+        return float(first) <= value <= float(rest[1]), f"from {self.values}"
 
 
 def notebook_parameters(notebook: str) -> dict[str, Parameter]:
     """Returns the parameters of a template in `notebooks`, by name, as its cell tagged `parameters` states them.
+
+    A line such as `images: int = 500  # test images, from the first [1 to 10000]` declares one.
 
     Raises:
         PageError: if the notebook is missing, or has no such cell.
@@ -63,7 +92,9 @@ def notebook_parameters(notebook: str) -> dict[str, Parameter]:
         kind = declared.removeprefix("Optional[").removesuffix("]")
         if kind not in TYPES:
             raise PageError(f"{path}: parameter {name} must be declared int, float, str or bool. Received: {declared}")
-        parameters[name] = Parameter(name, kind, kind != declared, given["default"], given["help"])
+        comment = VALUES.fullmatch(given["help"])
+        meaning, values = comment.groups() if comment else (given["help"], "")
+        parameters[name] = Parameter(name, kind, kind != declared, given["default"], meaning, values)
     return parameters
 
 

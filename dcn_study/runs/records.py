@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -222,6 +223,7 @@ class Measurement(_Part):
         inputs: what it depended on.
         machine: where it was taken.
         started: in UTC.
+        seconds: how long it took; None in records from before this was kept.
         path: where the record is; not part of its content.
     """
 
@@ -232,6 +234,7 @@ class Measurement(_Part):
     inputs: Inputs
     machine: Machine
     started: str
+    seconds: Number | None = None
     path: Path = pydantic.Field(default=Path(), exclude=True)
 
 
@@ -564,14 +567,16 @@ def measurement(
         data=data,
         weights={record.name: record.provenance.weights for record in runs},
     )
-    started = now()
+    started, before = now(), time.monotonic()
+    results = json.loads(json.dumps(measure()))
     measured = Measurement(
         name=name,
         parameters=dict(parameters),
-        results=json.loads(json.dumps(measure())),
+        results=results,
         inputs=inputs,
         machine=machine(),
         started=started,
+        seconds=round(time.monotonic() - before, 1),
         path=path,
     )
     write(measured)

@@ -12,7 +12,7 @@ from dcn_study.show.tables.accuracies import (
 )
 from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.networks import layers, models, multiply_adds
-from dcn_study.show.tables.origin import measurements, parameters, provenance, status
+from dcn_study.show.tables.origin import durations, measurements, parameters, provenance, status
 from dcn_study.show.tables.study import (
     areas,
     arms,
@@ -36,6 +36,7 @@ __all__ = [
     "contrast_results",
     "controls",
     "draws",
+    "durations",
     "layers",
     "logged_ratio",
     "measurements",

@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
 from dcn_study.runs.records import Measurement, Record, Standing
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["measurements", "parameters", "provenance", "status"]
+__all__ = ["durations", "measurements", "parameters", "provenance", "status"]
 
 
 class Declared(Protocol):
     """A parameter of a notebook, as `book.parameters.Parameter` is."""
 
     type: str
-    optional: bool
     default: str
     meaning: str
+    values: str
 
 
 def parameters(declared: Mapping[str, Mapping[str, Declared]]) -> pd.DataFrame:
-    """Returns one row per parameter: type, default and meaning.
+    """Returns one row per parameter: default, type and valid values, meaning.
 
     Args:
         declared: by what each notebook is called, what `book.parameters.notebook_parameters` returned.
     """
     rows = {
         (notebook, name): {
-            "type": f"{parameter.type} or None" if parameter.optional else parameter.type,
             "default": parameter.default,
+            "values": f"{parameter.type} {parameter.values}".rstrip(),
             "meaning": parameter.meaning,
         }
         for notebook, of_notebook in declared.items()
         for name, parameter in of_notebook.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["notebook", "parameter"])
+
+
+def durations(shown: Mapping[str, Iterable[Record | Measurement | None]]) -> pd.DataFrame:
+    """Returns how long it takes to make each page's records again, one row per page that shows any.
+
+    Args:
+        shown: by page, the records behind it; None for one that is missing.
+    """
+    rows = {}
+    for page, records in ((page, list(each)) for page, each in shown.items()):
+        runs = [record.provenance.seconds for record in records if isinstance(record, Record)]
+        measured = [record.seconds or np.nan for record in records if isinstance(record, Measurement)]
+        if runs or measured:
+            rows[page] = {
+                "runs": len(runs),
+                "training (min)": sum(runs) / 60 if runs else np.nan,
+                "measurement (min)": sum(measured) / 60 if measured else np.nan,
+            }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "page")
 
 
 def provenance(record: Record, standing: Standing) -> pd.DataFrame:

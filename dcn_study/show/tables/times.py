@@ -14,35 +14,29 @@ __all__ = ["bench", "logged_ratio", "memory", "runtime", "scale", "training_cost
 
 
 def runtime(times: pd.DataFrame) -> pd.DataFrame:
-    """Returns milliseconds, with quartiles, and ratios of models for each batch size.
+    """Returns milliseconds, their spread, and ratios of models for each batch size.
 
     Args:
         times: as `runtime.table` returns them, of one image size.
     """
-    shown = times.assign(
-        milliseconds=[
-            f"{row.milliseconds:,.1f} ({row.low:,.1f} to {row.high:,.1f})" for row in times.itertuples(index=False)
-        ],
-        ratio=times["ratio"].map("{:.1f}x".format),
-    )
+    columns = {"median (ms)": "milliseconds", "interquartile range (ms)": "spread", "ratio": "ratio"}
+    shown = times.assign(spread=times["high"] - times["low"])
     order = list(dict.fromkeys(shown["model"]))
-    wide = shown.pivot(index=["what", "model"], columns="batch", values=["milliseconds", "ratio"])
+    wide = shown.pivot(index=["what", "model"], columns="batch", values=list(columns.values()))
     wide = wide.reindex(order, level="model").swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)
-    return wide.rename(columns=lambda name: f"batch {name}" if isinstance(name, int) else name).rename_axis(
+    headings = {old: new for new, old in columns.items()}
+    return wide.rename(columns=lambda name: f"batch {name}" if isinstance(name, int) else headings[name]).rename_axis(
         columns=[None, None]
     )
 
 
 def memory(measured: Measurement) -> pd.DataFrame:
-    """Returns the peak memory of a training step of each model, in MB.
+    """Returns the peak memory of a training step of each model, in MB; NaN where it was not measured.
 
     Args:
         measured: as `runtime.compare` returns it.
     """
-    rows = {
-        name: "not measured" if size is None else f"{size / 1e6:,.0f}"
-        for name, size in measured.results["memory"].items()
-    }
+    rows = {name: np.nan if size is None else size / 1e6 for name, size in measured.results["memory"].items()}
     return with_corner(pd.DataFrame({"peak memory (MB)": rows}), "model")
 
 
@@ -63,17 +57,15 @@ def training_cost(measured: Measurement) -> pd.DataFrame:
     }
     rows = {}
     for model, name in TIMED.items():
-        logged = published.curve(model)["milliseconds_per_step"]
-        low, high = f"{min(logged):.0f}", f"{max(logged):.0f}"
         regular = model.removeprefix("deformable_")
         unit, written = steps[TIMED[regular]], steps[name.replace(", ours", ", published code")]
         rows[MODELS[model]] = {
-            "author's log (ms)": low if low == high else f"{low} to {high}",
-            "ratio in the log": f"{logged_ratio(model):.1f}",
-            "published code, here (ms)": f"{written:.0f}",
-            "its ratio": f"{written / unit:.1f}",
-            "our code, here (ms)": f"{steps[name]:.0f}",
-            "our ratio": f"{steps[name] / unit:.1f}",
+            "author's log, mean (ms)": float(np.mean(published.curve(model)["milliseconds_per_step"])),
+            "ratio in the log": logged_ratio(model),
+            "published code, here (ms)": written,
+            "its ratio": written / unit,
+            "our code, here (ms)": steps[name],
+            "our ratio": steps[name] / unit,
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "training step")
 
@@ -127,10 +119,10 @@ def scale(measured: Measurement) -> pd.DataFrame:
     """
     rows = {
         row["workers"]: {
-            "overhead per job (ms)": f"{row['milliseconds']:.1f}",
-            "time asleep": f"{100 * row['utilisation']:.0f} %",
-            "memory, scheduler (MB)": f"{row['scheduler_bytes'] / 1e6:,.0f}",
-            "memory, client (MB)": f"{row['client_bytes'] / 1e6:,.0f}",
+            "overhead per job (ms)": row["milliseconds"],
+            "time asleep (%)": 100 * row["utilisation"],
+            "memory, scheduler (MB)": row["scheduler_bytes"] / 1e6,
+            "memory, client (MB)": row["client_bytes"] / 1e6,
         }
         for row in measured.results["rows"]
     }
