@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import evaluations, history, make
+from helpers import evaluations, history, keep, make
 
 from dcn import DeformableConv2D, models
 from dcn_study import names
@@ -225,3 +225,12 @@ def test_seen_counts_the_run_that_another_starts_from():
     table = tables.seen(found)
     assert table.loc["CNN"].tolist() == ["60,000", "0", "plain test images"]
     assert table.loc["deformable CNN"].tolist() == ["60,000", "50", "scaled and translated test images"]
+
+
+def test_every_stored_network_has_a_card(project):
+    records = [keep(run_config("cnn")), keep(run_config("scale_deform_conv_cnn", seed=2))]
+    table = tables.cards(records)
+    accuracy = 100 * records[0].evaluations["plain"].accuracy
+    digest = records[0].provenance.weights[:8]
+    assert table.loc["cnn"].tolist() == ["cnn", "plain", 10, accuracy, accuracy, digest]
+    assert table.loc["scale_deform_conv_cnn-seed2"].tolist()[:3] == ["deform_conv_cnn", "MNIST-Scale", 30]

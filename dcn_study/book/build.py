@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -27,7 +26,8 @@ from dcn_study.runs import records
 from dcn_study.runs.catalogue import MEASUREMENTS, REMEASURE, book_runs
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import locked, project_root, replacing
-from dcn_study.runs.records import Record
+from dcn_study.runs.inputs import Inputs
+from dcn_study.runs.records import Measurement, Record
 
 __all__ = ["Progress", "build", "execute", "find_browser", "reject_unfinished", "render_page", "variant"]
 
@@ -39,7 +39,9 @@ LIBRARY = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enab
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress: bool = True) -> None:
+def execute(
+    page: str, parameters: Mapping[str, Any], output: Path, *, progress: bool = True, fork: bool = False
+) -> None:
     """Executes a page's notebook with papermill, in a kernel of this Python and in the project's folder.
 
     Args:
@@ -47,6 +49,7 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
         parameters: as `page_parameters` returns them.
         output: where the executed notebook goes; written whole, or not at all.
         progress: whether to show the progress of cells and of training.
+        fork: whether to fork the kernel from a process that has loaded the libraries, which pays for many pages.
 
     Raises:
         BookError: with the failing cell and its error.
@@ -60,6 +63,11 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
         template = Path(folder) / original.name
         nbformat.write(_prepare(page, parameters, original), template)
         log = Path(folder) / "kernel.log"
+        options: dict[str, Any] = {}
+        if fork:
+            from dcn_study.book.kernels import forked
+
+            options["kernel_manager_class"] = forked(log)
         try:
             with _children_write_to(log):
                 papermill.execute_notebook(
@@ -71,6 +79,7 @@ def execute(page: str, parameters: Mapping[str, Any], output: Path, *, progress:
                     progress_bar=progress,
                     stderr_file=Progress(sys.stderr) if progress else None,
                     extra_arguments=["--log-level=ERROR"],
+                    **options,
                 )
         except DeadKernelError as error:
             raise BookError(f"page {page}: {error}\n{_indent(log.read_text(encoding='utf-8')[-2000:])}") from error
@@ -136,11 +145,13 @@ def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbform
 def _sources(page: str, parameters: Mapping[str, Any], template: Path) -> str:
     """Returns the section that names what is behind a page: its notebook, and how each of its records was made."""
     text = f"({page}-sources)=\n## Sources\n\nThe notebook behind this page: {_link('notebooks', template)}."
-    rows = [_row(source) for source in sources(page, parameters)]
+    shown = sources(page, parameters)
+    rows = [_row(source) for source in shown]
     if rows:
-        header = ("record", "standing", "seed", "made", "minutes", "code (SHA-256)", "TensorFlow", "processor")
+        header = ("record", "standing", "seed", "made", "minutes", "code (SHA-256)", "processor")
         lines = (f"| {' | '.join(row)} |" for row in (header, (":--",) * len(header), *rows))
-        text += " The records, and how they were made:\n\n" + "\n".join(lines)
+        versions = sorted({_inputs(source.record).versions["TensorFlow"] for source in shown if source.record})
+        text += f" The records, and how they were made, with TensorFlow {', '.join(versions)}:\n\n" + "\n".join(lines)
     return text
 
 
@@ -148,17 +159,19 @@ def _row(source: Source) -> tuple[str, ...]:
     link, standing = _link("records", source.path), str(source.standing)
     record = source.record
     if record is None:
-        return (link, standing, *[""] * 6)
+        return (link, standing, *[""] * 5)
     if isinstance(record, Record):
-        made = record.provenance
-        seed, date, minutes = str(record.config.seed), made.finished, f"{made.seconds / 60:.0f}"
-        inputs, machine = made.inputs, made.machine
+        made, seed = record.provenance, str(record.config.seed)
+        date, minutes, machine = made.finished, f"{made.seconds / 60:.0f}", made.machine
     else:
-        seed, date, minutes, inputs, machine = "", record.started, "", record.inputs, record.machine
-    return (
-        *(link, standing, seed, date[:10], minutes),
-        *(inputs.code[:12], inputs.versions["TensorFlow"], machine.processor),
-    )
+        date, seed, machine = record.started, "", record.machine
+        minutes = "" if record.seconds is None else f"{record.seconds / 60:.0f}"
+    processor = machine.processor.replace("(R)", "").removesuffix(" Processor")
+    return (link, standing, seed, date[:10], minutes, _inputs(record).code[:8], processor)
+
+
+def _inputs(record: Record | Measurement) -> Inputs:
+    return record.provenance.inputs if isinstance(record, Record) else record.inputs
 
 
 def _link(folder: str, path: Path) -> str:
@@ -298,9 +311,10 @@ def _execute_all(profile: str, book: Path, progress: bool) -> None:
     Papermill changes the folder of its whole process. What the pages of a small book need is trained before, so that
     no two of them train the same run.
     """
-    spawn = multiprocessing.get_context("spawn")
+    from dcn_study.book.kernels import FORKED
+
     forbid_training = _forbid_training if profile == "paper" else None
-    with ProcessPoolExecutor(2, mp_context=spawn, initializer=forbid_training) as pool:
+    with ProcessPoolExecutor(2, mp_context=FORKED, initializer=forbid_training) as pool:
         if profile == "smoke":
             needed = [config for page in PAGES for config in runs_of(page, page_parameters(page, profile))]
             for name in _all(pool, _train_small, dict.fromkeys(needed)):  # from the weights of the book's own runs
@@ -333,7 +347,7 @@ def _train_small(config: RunConfig) -> str:
 def _execute_one(page: str, profile: str, book: Path) -> str:
     parameters = page_parameters(page, profile)
     executed = book / "executed" / f"{page}.ipynb"
-    execute(page, parameters, executed, progress=False)
+    execute(page, parameters, executed, progress=False, fork=True)
     _write_page(executed, executed)
     for source in sources(page, parameters):
         shutil.copy(source.path, book / "records")

@@ -15,6 +15,7 @@ from dcn_study.runs.catalogue import (
     SEEDS,
     SMOKE,
     TUNING,
+    book_runs,
     keeps_weights,
     record_name,
     registered_runs,
@@ -115,6 +116,10 @@ PAGES: dict[str, Page] = {
         "regions",
         measurement="regions",
         smoke={"realisations": 1, "canvases": 4, "test_canvases": 4, "epochs": 1},
+    ),
+    "networks": Page(
+        "networks",
+        recorded_runs=tuple(record_name(run) for run in (*book_runs(), *registered_runs()) if keeps_weights(run)),
     ),
     "guide": Page("guide", smoke={"train_size": 200}),
     "again": Page("again"),

@@ -12,7 +12,7 @@ from dcn_study.show.tables.accuracies import (
 )
 from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.networks import layers, models, multiply_adds
-from dcn_study.show.tables.origin import durations, measurements, parameters, provenance, status
+from dcn_study.show.tables.origin import cards, durations, measurements, parameters, provenance, status
 from dcn_study.show.tables.study import (
     areas,
     arms,
@@ -32,6 +32,7 @@ __all__ = [
     "areas",
     "arms",
     "bench",
+    "cards",
     "claims",
     "contrast_results",
     "controls",

@@ -8,10 +8,11 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from dcn_study.names import TEST_IMAGES
 from dcn_study.runs.records import Measurement, Record, Standing
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["durations", "measurements", "parameters", "provenance", "status"]
+__all__ = ["cards", "durations", "measurements", "parameters", "provenance", "status"]
 
 
 class Declared(Protocol):
@@ -58,6 +59,25 @@ def durations(shown: Mapping[str, Iterable[Record | Measurement | None]]) -> pd.
                 "measurement (min)": sum(measured) / 60 if measured else np.nan,
             }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "page")
+
+
+def cards(stored: Iterable[Record]) -> pd.DataFrame:
+    """Returns one row per trained network: what it is, what it was trained on, how it was tested, and its file.
+
+    Args:
+        stored: the records of runs whose weights are kept.
+    """
+    rows = {}
+    for record in stored:
+        config = record.config
+        rows[record.name] = {
+            "model": config.model,
+            "trained on": config.train_on if config.task == "mnist" else "MNIST-Scale",
+            "epochs": config.epochs,
+            **{f"{kind} (%)": 100 * record.evaluations[kind].accuracy for kind in TEST_IMAGES},
+            "SHA-256": record.provenance.weights[:8],
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "network")
 
 
 def provenance(record: Record, standing: Standing) -> pd.DataFrame:
