@@ -24,6 +24,13 @@ document.addEventListener("DOMContentLoaded", () => {
     header.replaceWith(cell);
   }
 
+  // A citation shows its reference under the pointer and when it has the focus.
+  for (const citation of document.querySelectorAll('article a.reference[href*="references.html#"][title]')) {
+    citation.dataset.reference = citation.title;
+    citation.setAttribute("aria-description", citation.title);
+    citation.removeAttribute("title");
+  }
+
   // The roles of the list of references are those of a former standard.
   for (const entry of document.querySelectorAll(".citation-list > *")) entry.setAttribute("role", "listitem");
 

@@ -36,6 +36,7 @@ LONGEST = ("runtime", "offsets", "guide")  # pages that take longest in a small 
 PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other values: {doc}`again`."
 # Lines that TensorFlow's library writes to the standard error of every process that loads it.
 LIBRARY = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
+PDF_LINK = '\nThe whole report for print: <a href="report.pdf">report.pdf</a>.\n'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -270,12 +271,16 @@ def build(profile: str = "paper", *, pdf: bool = False, progress: bool = True) -
 def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
     staging = root / "_build" / f"{profile}.staging"
     shutil.rmtree(staging, ignore_errors=True)
-    _execute_all(profile, _copy_book(root, staging), progress)
-    _say("rendering", progress)
-    _render(root, staging, "html")
+    book = _copy_book(root, staging)
+    _execute_all(profile, book, progress)
     if browser:
         _say("printing", progress)
         _render(root, staging, "singlehtml")
+        with (book / "intro.md").open("a", encoding="utf-8") as first:
+            first.write(PDF_LINK)
+    _say("rendering", progress)
+    _render(root, staging, "html")
+    if browser:
         _print(browser, staging / "_build" / "singlehtml" / "intro.html", staging / "_build" / "html" / "report.pdf")
     _describe(root, profile, staging)
     finished = root / "_build" / ("html" if profile == "paper" else profile)
