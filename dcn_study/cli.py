@@ -33,19 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _load_tensorflow() -> None:
-    """Imports TensorFlow without the lines that its library writes to the standard error while it is loaded."""
-    sys.stderr.flush()
-    own = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        import tensorflow  # noqa: F401
-    finally:
-        os.dup2(own, 2)
-        os.close(own)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcn",
@@ -236,8 +223,10 @@ def _print_result(record: Record) -> bool:
 
 def _train_here(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, str]:
     """Trains the runs of a plan one after the other, in this process; returns the reasons of those that failed."""
-    _load_tensorflow()
     from dcn_study.cluster.plan import schedule
+    from dcn_study.runs.libraries import load_tensorflow
+
+    load_tensorflow()
     from dcn_study.runs import training
 
     if options.threads:
@@ -308,7 +297,9 @@ def _print_standings() -> list[Standing]:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    _load_tensorflow()
+    from dcn_study.runs.libraries import load_tensorflow
+
+    load_tensorflow()
     from dcn_study.experiments import bench
     from dcn_study.runs.catalogue import MEASUREMENTS
 
@@ -343,6 +334,7 @@ def _confirm(options: argparse.Namespace) -> int:
 def _confirm_one(config: RunConfig, again: bool) -> bool:
     from dcn_study.runs import records
     from dcn_study.runs.catalogue import record_name
+    from dcn_study.runs.libraries import load_tensorflow
 
     record, standing = records.inspect(config)
     if record is None or record.config != config:
@@ -351,7 +343,7 @@ def _confirm_one(config: RunConfig, again: bool) -> bool:
     if standing.holds and not again:
         print(f"{record.name:<34} {standing}", flush=True)
         return True
-    _load_tensorflow()
+    load_tensorflow()
     from dcn_study.runs import confirmation
 
     try:

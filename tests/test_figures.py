@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import matplotlib.pyplot as plt
@@ -157,3 +158,46 @@ def test_provenance_table():
     stale = tables.provenance(record, Standing("stale", ("Keras 1, now 2", "data")))["value"]
     assert stale["record"] == "cnn (stale: Keras 1, now 2; data)"
     assert "losses 1.0e-06, norms 0.0e+00" in stale["confirmed 2026-11-22"]
+
+
+def size_of(picture):
+    """The width and the height of an SVG, in points."""
+    return [
+        float(number) for number in re.search(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', picture).groups()
+    ]
+
+
+def panels_of(rows, columns, **options):
+    figure, axes = plt.subplots(rows, columns, figsize=(9, 3 * rows), squeeze=False, layout="constrained", **options)
+    for ax in axes.ravel():
+        ax.plot([0, 1], label="a line")
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure, axes
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 3), (2, 2)])
+def test_on_a_narrow_screen_panels_are_one_below_the_other(rows, columns):
+    figure, axes = panels_of(rows, columns, sharey=True)
+    axes[0, 0].set_ylabel("accuracy")
+    axes[0, 0].set_title("a title of more words than fit into a line of a phone's screen")
+    width, height = size_of(figures.narrow(figure))
+    assert width < 340
+    assert height > 150 * rows * columns
+    boxes = [ax.get_position() for ax in axes.ravel()]
+    assert all(upper.y0 > lower.y1 for upper, lower in itertools.pairwise(boxes))
+    assert {ax.get_ylabel() for ax in axes.ravel()} == {"accuracy"}
+    assert "\n" in axes[0, 0].get_title()
+    assert len(figure.legends[0].get_texts()) == rows * columns
+
+
+def test_long_names_get_several_lines_on_a_narrow_screen():
+    figure, axes = panels_of(1, 1)
+    axes[0, 0].set_yticks([0, 1], ["CNN", "deformable CNN, corners and pairing repaired"])
+    figures.narrow(figure)
+    assert [label.get_text().count("\n") for label in axes[0, 0].get_yticklabels()] == [0, 2]
+
+
+def test_a_grid_has_no_narrow_form():
+    figure, _ = panels_of(2, 3)
+    assert figures.narrow(figure) is None
+    assert figures.narrow(plt.figure()) is None

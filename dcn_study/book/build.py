@@ -28,6 +28,7 @@ from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import locked, project_root, replacing
 from dcn_study.runs.inputs import Inputs
 from dcn_study.runs.records import Measurement, Record
+from dcn_study.show.figures.narrow import NARROW
 
 __all__ = ["Progress", "build", "execute", "find_browser", "reject_unfinished", "render_page", "variant"]
 
@@ -363,6 +364,8 @@ def _write_page(executed: Path, target: Path) -> None:
     """Writes an executed notebook as a page: the cells of its parameters folded, and behind all but the sources."""
     prompts = {"parameters": "Parameters of this page", "injected-parameters": "Their values"}
     notebook = nbformat.read(executed, as_version=4)
+    for cell in notebook.cells:
+        _write_narrow(cell, target.parents[1] / "_static" / "narrow")
     *others, last = notebook.cells
     moved = [nbformat.v4.new_markdown_cell(PARAMETERS_HEADING, id="parameters-heading")]
     for cell in others:
@@ -373,6 +376,16 @@ def _write_page(executed: Path, target: Path) -> None:
     notebook.cells = [*(cell for cell in others if cell not in moved), *moved, last]
     target.parent.mkdir(exist_ok=True)
     nbformat.write(notebook, target)
+
+
+def _write_narrow(cell: nbformat.NotebookNode, folder: Path) -> None:
+    """Writes the second form of a cell's figure, for narrow screens, to a file that is called like the figure."""
+    for output in cell.get("outputs", []):
+        picture = output.get("data", {}).pop(NARROW, None)
+        if picture and "mystnb" in cell.metadata:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{cell.metadata.mystnb.figure.name}.svg").write_text(picture, encoding="utf-8")
+            cell.metadata.mystnb.image["classes"] = "has-narrow"
 
 
 def _require_records() -> None:

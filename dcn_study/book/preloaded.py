@@ -1,11 +1,18 @@
 """Loads what most pages use, in the process that kernels are forked from."""
 
-import ipykernel.kernelapp  # noqa: F401
-import matplotlib_inline.backend_inline  # noqa: F401
-import myst_nb  # noqa: F401
+import importlib
 
-import dcn  # noqa: F401
-import dcn_study.experiments.study
-import dcn_study.runs.training
-import dcn_study.show.figures
-import dcn_study.show.tables  # noqa: F401
+from dcn_study.runs.libraries import load_tensorflow
+
+load_tensorflow()
+for name in (
+    "dcn",
+    "dcn_study.experiments.study",
+    "dcn_study.runs.training",
+    "dcn_study.show.figures",
+    "dcn_study.show.tables",
+    "ipykernel.kernelapp",
+    "matplotlib_inline.backend_inline",
+    "myst_nb",
+):
+    importlib.import_module(name)

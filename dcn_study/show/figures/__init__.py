@@ -10,6 +10,7 @@ from dcn_study.show.figures.experiments import (
     receptive_fields,
     robustness,
 )
+from dcn_study.show.figures.narrow import NARROW, narrow
 from dcn_study.show.figures.runs import (
     accuracies,
     digits,
@@ -32,6 +33,7 @@ from dcn_study.show.figures.times import cost_by_size, runtime_ratios
 
 __all__ = [
     "COLOURS",
+    "NARROW",
     "accuracies",
     "accuracy_and_cost",
     "as_image",
@@ -47,6 +49,7 @@ __all__ = [
     "effective_fields",
     "finding",
     "moved_bins",
+    "narrow",
     "offset_traces",
     "receptive_fields",
     "replaced_offsets",

@@ -8,10 +8,12 @@ import io
 
 import pandas as pd
 import seaborn as sns
+from IPython.core.formatters import SVGFormatter
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from dcn_study.names import MODELS
+from dcn_study.show.figures.narrow import NARROW, narrow
 
 __all__ = ["ACCENT", "COLOURS", "PALETTE", "REGULAR", "as_image", "as_table", "use_style"]
 
@@ -31,7 +33,10 @@ def use_style() -> None:
     set_matplotlib_formats("svg")
     shell = get_ipython()
     if shell:
-        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, as_table)
+        formatters = shell.display_formatter.formatters
+        formatters["text/html"].for_type(pd.DataFrame, as_table)
+        formatters[NARROW] = SVGFormatter(parent=shell.display_formatter)  # the last: it changes the figure
+        formatters[NARROW].for_type(Figure, narrow)
 
 
 def as_table(frame: pd.DataFrame) -> str:
