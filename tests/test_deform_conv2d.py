@@ -170,7 +170,7 @@ def onnxruntime_has_the_kernel():
 
 
 @pytest.mark.skipif(not onnxruntime_has_the_kernel(), reason="the onnxruntime for Python 3.10 has no DeformConv")
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_values_equal_onnxruntime(drawn):
     case, sizes, with_mask, with_bias, seed = drawn

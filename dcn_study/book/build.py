@@ -37,7 +37,7 @@ LONGEST = ("runtime", "offsets", "guide")  # pages that take longest in a small 
 PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other values: {doc}`again`."
 # Lines that TensorFlow's library writes to the standard error of every process that loads it.
 LIBRARY = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
-PDF_LINK = '\nThe whole report for print: <a href="report.pdf">report.pdf</a>.\n'
+PDF_LINK = '\n<p class="only-on-screen">The whole report for print: <a href="report.pdf">report.pdf</a>.</p>\n'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -275,13 +275,13 @@ def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
     book = _copy_book(root, staging)
     _execute_all(profile, book, progress)
     if browser:
-        _say("printing", progress)
-        _render(root, staging, "singlehtml")
         with (book / "intro.md").open("a", encoding="utf-8") as first:
             first.write(PDF_LINK)
     _say("rendering", progress)
     _render(root, staging, "html")
     if browser:
+        _say("printing", progress)
+        _render(root, staging, "singlehtml")
         _print(browser, staging / "_build" / "singlehtml" / "intro.html", staging / "_build" / "html" / "report.pdf")
     _describe(root, profile, staging)
     finished = root / "_build" / ("html" if profile == "paper" else profile)
