@@ -76,8 +76,12 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, -np.inf, np.inf)
-    half = float(stats.sem(values) * _critical(len(values)))
+    half = _standard_error(values) * _critical(len(values))
     return Interval(mean, mean - half, mean + half)
+
+
+def _standard_error(values: Sequence[float] | np.ndarray) -> float:
+    return float(np.std(values, ddof=1)) / len(values) ** 0.5
 
 
 @functools.cache
@@ -113,8 +117,12 @@ def contrasts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], smallest
     if not smallest > 0:
         raise ValueError(f"smallest must be positive. Received: smallest={smallest}")
     differences = [np.subtract(first, second) for first, second in pairs]
-    adjusted = holm([min(_p_values(each, smallest)) for each in differences])
-    return [_judge(each, smallest, p_value) for each, p_value in zip(differences, adjusted, strict=True)]
+    p_values = [_p_values(each, smallest) for each in differences]
+    adjusted = holm([min(both) for both in p_values])
+    return [
+        _judge(each, smallest, within < beyond, p_value)
+        for each, (beyond, within), p_value in zip(differences, p_values, adjusted, strict=True)
+    ]
 
 
 def _p_values(differences: np.ndarray, smallest: float) -> tuple[float, float]:
@@ -122,24 +130,24 @@ def _p_values(differences: np.ndarray, smallest: float) -> tuple[float, float]:
 
     Each is below 0.05 exactly where the 95 % t-interval lies beyond, or within.
     """
+    spread, mean = _standard_error(differences), differences.mean()
 
-    def one_sided(bound: float, alternative: str) -> float:
-        spread, mean = stats.sem(differences), differences.mean()
+    def one_sided(distance: float) -> float:
+        """Returns the p-value of the statement that the mean is on the side of a bound from which it is this far."""
         if spread == 0:  # all pairs differ alike
-            return 0.0 if (mean > bound if alternative == "greater" else mean < bound) else 1.0
-        return float(stats.ttest_1samp(differences, bound, alternative=alternative).pvalue)
+            return 0.0 if distance > 0 else 1.0
+        return float(stats.t.sf(distance / spread, len(differences) - 1))
 
-    beyond = min(one_sided(smallest, "greater"), one_sided(-smallest, "less"))
-    within = max(one_sided(-smallest, "greater"), one_sided(smallest, "less"))
+    beyond = min(one_sided(mean - smallest), one_sided(-smallest - mean))
+    within = max(one_sided(mean + smallest), one_sided(smallest - mean))
     return min(1.0, 2 * beyond), min(1.0, 2 * within)
 
 
-def _judge(differences: np.ndarray, smallest: float, p_value: float) -> Contrast:
+def _judge(differences: np.ndarray, smallest: float, within: bool, p_value: float) -> Contrast:
     found = interval(differences)
-    beyond, within = _p_values(differences, smallest)
     if p_value >= 1 - CONFIDENCE:
         verdict = "undecided"
-    elif within < beyond:
+    elif within:
         verdict = "equivalent"
     else:
         verdict = "better" if found.mean > 0 else "worse"
@@ -149,11 +157,17 @@ def _judge(differences: np.ndarray, smallest: float, p_value: float) -> Contrast
 
 
 def _runs_to_decide(mean: float, deviation: float, smallest: float) -> int:
-    for runs in range(2, MOST_RUNS + 1):
-        half = deviation / runs**0.5 * _critical(runs)
-        if half < abs(abs(mean) - smallest) and (abs(mean) > smallest or abs(mean) + half < smallest):
-            return runs
-    return 0
+    runs, halves = _halves()
+    distance = abs(abs(mean) - smallest)
+    decides = deviation * halves < distance
+    return int(runs[decides.argmax()]) if decides.any() else 0
+
+
+@functools.cache
+def _halves() -> tuple[np.ndarray, np.ndarray]:
+    """Returns numbers of runs, and the half-widths of the intervals of their means for a deviation of one."""
+    runs = np.arange(2, MOST_RUNS + 1)
+    return runs, stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1) / np.sqrt(runs)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
