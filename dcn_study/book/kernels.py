@@ -57,7 +57,11 @@ class Kernel(ForkServerProcess):
         os.environ.clear()
         os.environ.update(self.environment)
         # It ends when the process it was forked from does.
-        IPKernelApp.launch_instance(argv=[*self.arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
+        kernel = IPKernelApp.instance()
+        kernel.initialize([*self.arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
+        assert kernel.shell is not None
+        kernel.shell.enable_matplotlib("inline")  # which a kernel does when it loads Matplotlib, here loaded before
+        kernel.start()
 
     def poll(self) -> int | None:
         return self.exitcode
