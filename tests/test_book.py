@@ -107,6 +107,18 @@ def test_a_page_begins_with_its_content_and_ends_with_its_parameters(small):
         assert "Parameters of this page" in after
 
 
+def test_figures_have_a_form_for_narrow_screens(small):
+    html, found = small / "_build" / "smoke", []
+    for page in pages.PAGES:
+        text = (html / "executed" / f"{page}.html").read_text(encoding="utf-8")
+        for name, image in re.findall(r'<figure[^>]*id="([^"]*)"[^>]*>\s*(?:<a[^>]*>)?(<img[^>]*>)', text):
+            if "has-narrow" in image:
+                found.append(f"{name}.svg")
+    assert sorted(found) == sorted(path.name for path in (html / "_static" / "narrow").iterdir())
+    assert "gain-controls.svg" in found
+    assert "sampling-grids.svg" in found
+
+
 def test_every_figure_links_to_its_record_and_its_notebook(small):
     for page, content in pages.PAGES.items():
         path = small / "_build" / "smoke" / "executed" / f"{page}.html"
@@ -177,6 +189,18 @@ def test_a_failing_notebook_leaves_book_and_records_as_they_were(small, monkeypa
         path.write_bytes(good)
     after = {path: path.stat().st_mtime_ns for path in before}
     assert after == before
+
+
+@pytest.mark.parametrize("fork", [False, True], ids=["started", "forked"])
+def test_a_kernel_that_dies_is_an_error_with_its_last_words(project, fork):
+    (project / "notebooks").mkdir()
+    words = "import os\nos.write(2, b'out of memory')\nos._exit(1)"
+    cells = [nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(words)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), project / "notebooks" / "data.ipynb")
+    output = project / "runs" / "data.ipynb"
+    with pytest.raises(BookError, match=r"(?s)page data: Kernel died.*out of memory"):
+        build.execute("data", {}, output, progress=False, fork=fork)
+    assert not output.exists()
 
 
 def test_a_warning_of_the_rendering_is_an_error(small, monkeypatch):
