@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import nbformat
+from docutils.nodes import make_id
 
 from dcn_study.book.crate import CRATE, crate
 from dcn_study.book.pages import PAGES, Source, page_parameters, runs_of, sources
@@ -384,7 +385,8 @@ def _write_narrow(cell: nbformat.NotebookNode, folder: Path) -> None:
         picture = output.get("data", {}).pop(NARROW, None)
         if picture and "mystnb" in cell.metadata:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{cell.metadata.mystnb.figure.name}.svg").write_text(picture, encoding="utf-8")
+            name = make_id(cell.metadata.mystnb.figure.name)  # as Sphinx makes it the figure's id
+            (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
             cell.metadata.mystnb.image["classes"] = "has-narrow"
 
 
