@@ -152,11 +152,12 @@ def test_split_chooses_by_the_images_held_out():
 def test_the_finding_shows_the_table_and_the_published_accuracies():
     found = {run: runs([value], run)[run] for run, value in (("cnn", 0.5), ("deformable_cnn", 0.9))}
     found |= {run: runs([value], run)[run] for run, value in (("cnn_batch_norm", 0.8), ("cnn_scaled", 0.7))}
-    figure = figures.finding(tables.controls(found), np.zeros((2, 5, 4)), np.ones((2, 5, 4)))
+    shown = (tables.controls(found), np.zeros((2, 5, 4)), np.ones((2, 5, 4)))
+    figure, narrow = figures.finding(*shown), figures.finding(*shown, narrow=True)
     bars = figure.axes[-1]
     assert [round(bar.get_width()) for bar in bars.patches] == [50, 90, 80, 70]
     assert [tuple(line.get_xydata()[0]) for line in bars.get_lines()] == [(60.67, 0), (94.1, 1)]
-    assert 'alt="a &lt; b"' in figures.as_image(figure, "a < b")
+    assert 'alt="a &lt; b"' in figures.as_image(figure, "a < b", narrow)
 
 
 def test_status_has_a_row_for_every_run():

@@ -55,13 +55,14 @@ def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray) -> Figure:
+def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow: bool = False) -> Figure:
     """Draws the report's finding in one picture: digits, and how many scaled ones networks recognise.
 
     Args:
         table: as `tables.controls` returns it.
         plain: (N, H, W), values from 0 to 1.
         moved: (N, H, W), the same images scaled and translated.
+        narrow: whether for the screen of a phone.
 
     Returns:
         The figure.
@@ -72,8 +73,9 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray) -> Figure
         "cnn_batch_norm": "without it, trained\nin the same way",
         "cnn_scaled": "without it,\nall weights trained",
     }
-    figure = plt.figure(figsize=(6.8, 2.7), layout="constrained")
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2.4))[0]
+    figure = plt.figure(figsize=(4.3, 5) if narrow else (6.8, 2.7), layout="constrained")
+    shape, ratios = ((2, 1), {"height_ratios": (1, 1.2)}) if narrow else ((1, 2), {"width_ratios": (1, 2.4)})
+    left, right = figure.subfigures(*shape, squeeze=False, **ratios).ravel()
     axes = left.subplots(2, len(plain))
     for row, (images, name) in enumerate(((plain, "plain"), (moved, "scaled"))):
         for ax, image in zip(axes[row], images, strict=True):

@@ -58,15 +58,23 @@ def _readable(number: float) -> str:
     return f"{number:.1e}" if abs(number) < 0.005 else f"{number:.2f}"
 
 
-def as_image(figure: Figure, alternative: str) -> str:
-    """Returns HTML that shows a figure, vector graphics in a single tag, where a page cannot show the figure itself.
+def as_image(figure: Figure, alternative: str, narrow: Figure) -> str:
+    """Returns HTML that shows a figure as vector graphics, where a page cannot show the figure itself.
 
     Args:
         figure: any figure; it is closed.
         alternative: what it shows, in words.
+        narrow: the figure for the screen of a phone; it is closed.
     """
+    return (
+        f'<picture><source media="(max-width: 600px)" srcset="{_address(narrow)}">'
+        f'<img class="finding" alt="{html.escape(alternative)}" src="{_address(figure)}"></picture>'
+    )
+
+
+def _address(figure: Figure) -> str:
+    """Closes a figure and returns an address that holds it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
-    content = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img class="finding" alt="{html.escape(alternative)}" src="data:image/svg+xml;base64,{content}">'
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
