@@ -74,8 +74,11 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
         "cnn_scaled": "without it,\nall weights trained",
     }
     figure = plt.figure(figsize=(4.3, 5) if narrow else (6.8, 2.7), layout="constrained")
-    shape, ratios = ((2, 1), {"height_ratios": (1, 1.2)}) if narrow else ((1, 2), {"width_ratios": (1, 2.4)})
-    left, right = figure.subfigures(*shape, squeeze=False, **ratios).ravel()
+    if narrow:
+        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.2))
+    else:
+        parts = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2.4))
+    left, right = parts.ravel()
     axes = left.subplots(2, len(plain))
     for row, (images, name) in enumerate(((plain, "plain"), (moved, "scaled"))):
         for ax, image in zip(axes[row], images, strict=True):
