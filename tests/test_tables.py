@@ -168,7 +168,7 @@ def test_status_has_a_row_for_every_run():
     ]
     stale = Standing("stale", ("Keras 1, now 2", "data"))
     table = tables.status({"cnn": (record, stale), "mini_resnet": (None, Standing("missing"))})
-    shown = ["stale: Keras 1, now 2; data", "1", "2", "2026-01-02", "2026-02-03", "one, threads: 2", "2"]
+    shown = ["stale: Keras 1, now 2; data", "1", "2", "2026-01-02", "2026-02-03", "one (2)", "2"]
     assert table.loc["cnn"].tolist() == shown
     assert table.loc["mini_resnet"].tolist() == ["missing", "", "", "", "", "", ""]
 
@@ -176,8 +176,8 @@ def test_status_has_a_row_for_every_run():
 def test_measurements_have_a_row_each():
     found = {"offsets": (measurement({}, {}), Standing("fresh")), "bench": (None, Standing("missing"))}
     table = tables.measurements(found)
-    assert table.loc["offsets"].tolist() == ["fresh", "2026-01-02", "one, threads: 2", "TensorFlow 2, Keras 3"]
-    assert table.loc["bench"].tolist() == ["missing", "", "", ""]
+    assert table.loc["offsets"].tolist() == ["fresh", "2026-01-02", "", "one (2)", "TensorFlow 2, Keras 3"]
+    assert table.loc["bench"].tolist() == ["missing", "", "", "", ""]
 
 
 def test_bench_shows_ratios_of_what_was_measured():

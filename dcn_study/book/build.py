@@ -169,8 +169,7 @@ def _row(source: Source) -> tuple[str, ...]:
     else:
         date, seed, machine = record.started, "", record.machine
         minutes = "" if record.seconds is None else f"{record.seconds / 60:.0f}"
-    processor = machine.processor.replace("(R)", "").removesuffix(" Processor")
-    return (link, standing, seed, date[:10], minutes, _inputs(record).code[:8], processor)
+    return (link, standing, seed, date[:10], minutes, _inputs(record).code[:8], machine.short)
 
 
 def _inputs(record: Record | Measurement) -> Inputs:

@@ -91,6 +91,11 @@ class Machine(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
     processor: str
     threads: int
 
+    @property
+    def short(self) -> str:
+        """The processor's name without marks, for tables."""
+        return self.processor.replace("(R)", "").removesuffix(" Processor")
+
 
 def versions() -> dict[str, str]:
     """Returns the installed versions of the libraries that compute."""

@@ -129,14 +129,14 @@ def status(found: Mapping[str, tuple[Record | None, Standing]]) -> pd.DataFrame:
             "minutes": f"{origin.seconds / 60:.0f}",
             "finished": origin.finished[:10],
             "confirmed": max((confirmation.date[:10] for confirmation in record.confirmations), default=""),
-            "processor": f"{origin.machine.processor}, threads: {origin.machine.threads}",
+            "processor (threads)": f"{origin.machine.short} ({origin.machine.threads})",
             "TensorFlow": origin.inputs.versions["TensorFlow"],
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index").fillna(""), "run")
 
 
 def measurements(found: Mapping[str, tuple[Measurement | None, Standing]]) -> pd.DataFrame:
-    """Returns one row per measurement: its standing, when and where it was taken, and the versions of its libraries.
+    """Returns one row per measurement: its standing, when, how long and where it was taken, and its libraries.
 
     Args:
         found: by name, what `records.inspect_measurement` returned.
@@ -147,7 +147,8 @@ def measurements(found: Mapping[str, tuple[Measurement | None, Standing]]) -> pd
         if record is not None:
             rows[name] |= {
                 "started": record.started[:10],
-                "processor": f"{record.machine.processor}, threads: {record.machine.threads}",
+                "minutes": "" if record.seconds is None else f"{record.seconds / 60:.0f}",
+                "processor (threads)": f"{record.machine.short} ({record.machine.threads})",
                 "versions": ", ".join(f"{library} {version}" for library, version in record.inputs.versions.items()),
             }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index").fillna(""), "measurement")

@@ -19,7 +19,7 @@ def runtime(times: pd.DataFrame) -> pd.DataFrame:
     Args:
         times: as `runtime.table` returns them, of one image size.
     """
-    columns = {"median (ms)": "milliseconds", "interquartile range (ms)": "spread", "ratio": "ratio"}
+    columns = {"ms": "milliseconds", "IQR": "spread", "ratio": "ratio"}
     shown = times.assign(spread=times["high"] - times["low"])
     order = list(dict.fromkeys(shown["model"]))
     wide = shown.pivot(index=["what", "model"], columns="batch", values=list(columns.values()))
