@@ -1,13 +1,12 @@
 import itertools
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import reference
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx_sessions import needs_deform_conv, onnx_session
 
 from dcn.ops import deform_conv2d
 from dcn.ops.geometry import checked_geometry
@@ -139,37 +138,7 @@ def cases(draw):
     return case, sizes, draw(st.booleans()), draw(st.booleans()), draw(st.integers(0, 2**32 - 1))
 
 
-def onnx_session(case, kernel, names):
-    (top, bottom), (left, right) = case["padding"]
-    node = onnx.helper.make_node(
-        "DeformConv",
-        names,
-        ["Y"],
-        kernel_shape=kernel,
-        strides=case["strides"],
-        dilations=case["dilation_rate"],
-        pads=[top, left, bottom, right],
-        group=case["groups"],
-        offset_group=case["offset_groups"],
-    )
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in (*names, "Y") if name]
-    graph = onnx.helper.make_graph([node], "case", values[:-1], values[-1:])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def onnxruntime_has_the_kernel():
-    try:
-        onnx_session(PLAIN, (1, 1), ["X", "W", "offset"])
-    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not onnxruntime_has_the_kernel(), reason="the onnxruntime for Python 3.10 has no DeformConv")
+@needs_deform_conv
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_values_equal_onnxruntime(drawn):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
+from onnx_sessions import needs_deform_conv
 
 import dcn
 from dcn.interchange import to_onnx
@@ -27,6 +28,7 @@ def check(model, random, opset=22, batch=3):
     np.testing.assert_allclose(run(to_onnx(model, opset=opset), images), model(images), rtol=1e-4, atol=1e-4)
 
 
+@needs_deform_conv
 @pytest.mark.parametrize("opset", [19, 22])
 @pytest.mark.parametrize(
     "arguments",
@@ -45,7 +47,9 @@ def test_a_deformable_layer(random, opset, arguments):
     check(randomised(keras.Model(inputs, layer(inputs)), random), random, opset)
 
 
-@pytest.mark.parametrize("build", [dcn.cnn, dcn.deform_conv_cnn, dcn.mini_resnet])
+@pytest.mark.parametrize(
+    "build", [dcn.cnn, pytest.param(dcn.deform_conv_cnn, marks=needs_deform_conv), dcn.mini_resnet]
+)
 def test_the_models_of_the_package(random, build):
     check(randomised(build((12, 10, 1)), random), random)
 
