@@ -16,15 +16,6 @@ document.addEventListener("DOMContentLoaded", () => {
     caption.append(sentence);
   });
 
-  // On a phone a figure has its narrow form.
-  for (const image of document.querySelectorAll("article figure img.has-narrow")) {
-    const picture = document.createElement("picture"), source = document.createElement("source");
-    source.media = "(max-width: 600px)";
-    source.srcset = `${document.documentElement.dataset.content_root}_static/narrow/${image.closest("figure").id}.svg`;
-    image.replaceWith(picture);
-    picture.append(source, image);
-  }
-
   // The corners that pandas leaves empty head nothing: without this a screen reader announces them as headers.
   for (const header of document.querySelectorAll("article table.dataframe th")) {
     if (header.textContent.trim()) continue;

@@ -38,6 +38,7 @@ LONGEST = ("runtime", "offsets", "guide")  # pages that take longest in a small 
 PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other values: {doc}`again`."
 # Lines that TensorFlow's library writes to the standard error of every process that loads it.
 LIBRARY = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
+HAS_NARROW = re.compile(r'<img [^>]*class="has-narrow ([\w-]+)"[^>]*>')
 PDF_LINK = '\n<p class="only-on-screen">The whole report for print: <a href="report.pdf">report.pdf</a>.</p>\n'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -204,6 +205,7 @@ def render_page(page: str, parameters: Mapping[str, Any], executed: Path) -> Pat
         for source in sources(page, parameters):
             shutil.copy(source.path, book / "records")
         _render(root, staging, "html", strict=False)
+        _offer_narrow(staging / "_build" / "html")
         shutil.rmtree(folder, ignore_errors=True)
         (staging / "_build" / "html").rename(folder)
     return folder / "executed" / f"{page}.html"
@@ -279,6 +281,7 @@ def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
             first.write(PDF_LINK)
     _say("rendering", progress)
     _render(root, staging, "html")
+    _offer_narrow(staging / "_build" / "html")
     if browser:
         _say("printing", progress)
         _render(root, staging, "singlehtml")
@@ -386,7 +389,16 @@ def _write_narrow(cell: nbformat.NotebookNode, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             name = make_id(cell.metadata.mystnb.figure.name)  # as Sphinx makes it the figure's id
             (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
-            cell.metadata.mystnb.image["classes"] = "has-narrow"
+            cell.metadata.mystnb.image["classes"] = f"has-narrow {name}"
+
+
+def _offer_narrow(html: Path) -> None:
+    """Lets the pages of a rendered book show the second form of their figures on narrow screens."""
+    source = '<source media="(max-width: 600px)" srcset="../_static/narrow/{}.svg" />'
+    for path in (html / "executed").glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        text = HAS_NARROW.sub(lambda found: f"<picture>{source.format(found[1])}{found[0]}</picture>", text)
+        path.write_text(text, encoding="utf-8")
 
 
 def _require_records() -> None:
