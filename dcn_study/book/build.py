@@ -29,7 +29,6 @@ from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import locked, project_root, replacing
 from dcn_study.runs.inputs import Inputs
 from dcn_study.runs.records import Measurement, Record
-from dcn_study.show.figures.narrow import NARROW
 
 __all__ = ["Progress", "build", "execute", "find_browser", "reject_unfinished", "render_page", "variant"]
 
@@ -383,6 +382,8 @@ def _write_page(executed: Path, target: Path) -> None:
 
 def _write_narrow(cell: nbformat.NotebookNode, folder: Path) -> None:
     """Writes the second form of a cell's figure, for narrow screens, to a file that is called like the figure."""
+    from dcn_study.show.figures import NARROW  # loads what draws, which a refused command does without
+
     for output in cell.get("outputs", []):
         picture = output.get("data", {}).pop(NARROW, None)
         if picture and "mystnb" in cell.metadata:
