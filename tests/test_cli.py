@@ -50,6 +50,7 @@ def no_kernel(monkeypatch):
         (["run", "cnn", "-p", "optimizer=rmsprop"], ["optimizer must be one of adam, sgd"]),
         (["run", "cnn", "-p", "train_size=70000"], ["train_size must be at most the number of images, 60000"]),
         (["run", "robustness", "-p", "digit=10000"], ["digit must be from 0 to 9999. Received: digit=10000"]),
+        (["run", "robustness", "-p", "digit=-1"], ["digit must be from 0 to 9999. Received: digit=-1"]),
         (["run", "cluster", "-p", "sleep=0"], ["sleep must be above 0"]),
         (["run", "study", "-p", "test_images=blurred"], ["test_images must be one of plain, scaled"]),
         (["run", "deformable_cnn", "-p", "seed=77"], ["initial_run must have been trained", "cnn-seed77.json"]),
@@ -352,3 +353,9 @@ def test_version(capsys):
         cli.main(["--version"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out == "0.1.0\n"
+
+
+def test_tensorflow_is_loaded_without_its_messages():
+    program = "from dcn_study.runs.libraries import load_tensorflow\nload_tensorflow()\nraise SystemExit('heard')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr == "heard\n"

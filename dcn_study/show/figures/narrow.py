@@ -57,14 +57,15 @@ def _shorten_labels(ax: Axes) -> int:
 
 def _gather_legends(figure: Figure, panels: list[Axes]) -> int:
     """Puts all legends into one below the panels; returns how many entries it has."""
-    entries: dict[str, Artist | None] = {}
+    entries: dict[str, Artist] = {}
     title = ""
     for legend in [*figure.legends, *(found for ax in panels if (found := ax.get_legend()))]:
         for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
-            entries.setdefault(text.get_text(), handle)
+            if handle is not None:
+                entries.setdefault(text.get_text(), handle)
         title = title or legend.get_title().get_text()
         legend.remove()
     if entries:
-        handles = [handle for handle in entries.values() if handle is not None]
-        figure.legend(handles, list(entries), loc="outside lower left", fontsize="small", title=title or None)
+        handles, labels = list(entries.values()), list(entries)
+        figure.legend(handles, labels, loc="outside lower left", fontsize="small", title=title or None)
     return len(entries) + bool(title)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -42,14 +42,14 @@ def parameters(declared: Mapping[str, Mapping[str, Declared]]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["notebook", "parameter"])
 
 
-def durations(shown: Mapping[str, Iterable[Record | Measurement | None]]) -> pd.DataFrame:
+def durations(shown: Mapping[str, Sequence[Record | Measurement | None]]) -> pd.DataFrame:
     """Returns how long it takes to make each page's records again, one row per page that shows any.
 
     Args:
         shown: by page, the records behind it; None for one that is missing.
     """
     rows = {}
-    for page, records in ((page, list(each)) for page, each in shown.items()):
+    for page, records in shown.items():
         runs = [record.provenance.seconds for record in records if isinstance(record, Record)]
         measured = [record.seconds or np.nan for record in records if isinstance(record, Measurement)]
         if runs or measured:
