@@ -25,6 +25,7 @@ from dcn_study.runs.catalogue import (
 )
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import load_digits
+from dcn_study.runs.libraries import load_tensorflow
 from dcn_study.runs.records import Measurement, Record, Standing
 from dcn_study.runs.splits import splits
 
@@ -158,11 +159,13 @@ def runs_of(page: str, parameters: Mapping[str, Any]) -> list[RunConfig]:
 
 
 def check(page: str, parameters: Mapping[str, Any]) -> None:
-    """Checks that a page's runs are valid, and that what those still to be trained need is there.
+    """Checks what a page is executed with, beyond the values of its parameters one by one.
+
+    Its runs are valid, and what those still to be trained need is there; arms are the study's, a device is present.
 
     Raises:
         ConfigurationError: if a run is not valid, asks for more images than there are, or starts from one that has no
-            record.
+            record; if an arm is unknown, or a device not present.
         DataError: if the data are missing or damaged.
         RecordError: if a record is damaged.
     """
@@ -174,6 +177,14 @@ def check(page: str, parameters: Mapping[str, Any]) -> None:
             if config.initial_run and run_config(config.initial_run, seed=config.seed, data=config.data) not in needed:
                 records.initial_record(config)
             splits(config)
+    if parameters.keys() & {"arms", "device"}:
+        load_tensorflow()  # which the modules that know the rules need
+        from dcn_study.experiments import arms, runtime
+
+        if "arms" in parameters:
+            arms.arms_named(parameters["arms"])
+        if "device" in parameters:
+            runtime.check_device(parameters["device"])
 
 
 def _changes(parameters: Mapping[str, Any], without: str = "") -> dict[str, Any]:

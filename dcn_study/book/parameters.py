@@ -27,7 +27,8 @@ class Parameter:
         optional: whether it may be None.
         default: its default, as Python writes it.
         meaning: what it means.
-        values: those that are valid: "1 to 10000", "from 1", "above 0", or names separated by commas; empty if all are.
+        values: those that are valid: "1 to 10000", "from 1", "above 0", "several from 1" for integers in one text,
+            or names separated by commas; empty if all are.
     """
 
     name: str
@@ -45,6 +46,11 @@ class Parameter:
         """
         if self.optional and text == "None":
             return None
+        if self.values.startswith("several "):
+            one = dataclasses.replace(self, type="int", values=self.values.removeprefix("several "))
+            for part in text.split(","):
+                one.parse(part)
+            return text
         try:
             value = {"true": True, "false": False}[text.lower()] if self.type == "bool" else TYPES[self.type](text)
         except (KeyError, ValueError):
