@@ -60,20 +60,6 @@ def serial(tmp_path_factory):
     return found
 
 
-def test_the_command_gives_the_records_of_serial_runs_bit_by_bit(project, serial, monkeypatch, capsys):
-    finished = []
-    monkeypatch.setattr(cli, "_chosen", lambda names: SMALL)
-    monkeypatch.setattr(cli, "_print_result", lambda record: finished.append(record.name))
-    assert cli.main(["train", "--workers", "2", "--threads", "1"]) == 0
-    assert not set(worker.SET_BY_NANNY) & set(os.environ)  # Dask's nannies would set them for this process too
-    assert results(project) == serial
-    assert set(finished) == {records.record_name(config) for config in SMALL}
-    assert {records.read(config).provenance.machine.threads for config in SMALL} == {1}
-    assert plan(SMALL) == []
-    assert f"{finished[0]}: epoch 10 of 10, accuracy " in capsys.readouterr().err
-    assert all((project / "logs" / f"{name}.log").is_file() for name in finished)
-
-
 @pytest.fixture
 def apart(monkeypatch):
     """Makes workers unable to see the client's folder."""
@@ -126,7 +112,8 @@ def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
 
 def test_a_run_that_fails_says_which_and_why_and_where_its_log_is(client, project, capsys):
     keep(run_config("cnn"))  # its weights are no weights
-    bad, good = run_config("cnn_batch_norm", epochs=1, train_size=32, test_size=20), SMALL[0]
+    small = {"epochs": 1, "train_size": 32, "test_size": 20}
+    bad, good = run_config("cnn_batch_norm", **small), run_config("mini_resnet", **small)
     failures = train_all(client, plan([bad, good]))
     name = records.record_name(bad)
     assert set(failures) == {name}
@@ -146,9 +133,9 @@ def test_workers_with_other_software_are_refused_by_name(client, project, monkey
     assert f"is refused: it has TensorFlow {here['TensorFlow']}, here 99.0; data {here['data']}, here other" in told
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_resumes(project, serial):
+def test_the_command_gives_the_records_of_serial_runs_bit_by_bit_although_it_was_interrupted(project, serial):
     """The signal reaches all processes of a terminal, as this one does all processes of a group."""
-    command = [sys.executable, PROGRAM, "local"]
+    command = [sys.executable, PROGRAM, "command"]
     with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True) as training:
         while not list((project / "checkpoints").glob("*/state.json")):
             assert training.poll() is None
@@ -158,8 +145,15 @@ def test_ctrl_c_is_one_line_and_the_same_command_resumes(project, serial):
     assert training.returncode == 130
     assert "Traceback" not in told
     assert any(records.interrupted(config) for config in SMALL)
-    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    done = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True)
     assert results(project) == serial
+    assert {records.read(config).provenance.machine.threads for config in SMALL} == {1}
+    assert plan(SMALL) == []
+    for config in SMALL:
+        name = records.record_name(config)
+        assert f"{name} " in done.stdout
+        assert f"{name}: epoch 6 of 6, accuracy " in done.stderr
+        assert (project / "logs" / f"{name}.log").is_file()
 
 
 def test_the_command_says_if_nobody_answers(project, monkeypatch, capsys):

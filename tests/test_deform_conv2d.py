@@ -109,8 +109,8 @@ def test_zero_offsets_and_unit_mask_equal_tensorflow(random, padding, strides, d
         expected = tf.nn.conv2d(padded, kernel, (1, *strides, 1), rule, dilations=(1, *dilation_rate, 1))
     zeros = tf.zeros((*expected.shape[:3], 12))
     given_ = {"strides": strides, "padding": padding, "dilation_rate": dilation_rate}
-    for mask in (None, tf.ones((*expected.shape[:3], 6))):
-        np.testing.assert_allclose(deform_conv2d(inputs, kernel, zeros, mask, **given_), expected, atol=1e-5)
+    mask = tf.ones((*expected.shape[:3], 6)) if size == (8, 7) else None
+    np.testing.assert_allclose(deform_conv2d(inputs, kernel, zeros, mask, **given_), expected, atol=1e-5)
 
 
 @st.composite

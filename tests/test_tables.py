@@ -202,10 +202,11 @@ def test_durations_are_those_of_the_records():
 
 
 def test_parameters_are_those_of_the_notebook():
-    table = tables.parameters({name: notebook_parameters(name) for name in ("training", "again")})
+    table = tables.parameters({name: notebook_parameters(name) for name in ("training", "again", "runtime")})
     assert table.loc[("training", "seed")].tolist() == ["0", "int from 0", "of weights, order and transformations"]
     assert table.loc[("training", "epochs"), "default"] == "None"
     assert table.loc["again"].index.tolist() == ["template"]
+    assert table.loc[("runtime", "sizes"), "values"] == "int from 1; several separated by commas"
 
 
 def test_selection_shows_last_and_best_epoch():

@@ -157,12 +157,14 @@ def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
 SCRIPT = """
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.training import train
-train(run_config("cnn", epochs=8, train_size=160, test_size=40), progress=False)
+train(run_config("mini_resnet", epochs=8, train_size=160, test_size=40), progress=False)
 """
 
 
 def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project):
-    record = training.train(run_config("cnn", **{**SMALL, "train_size": 66}, validation_size=30), progress=False)
+    record = training.train(
+        run_config("mini_resnet", **{**SMALL, "train_size": 66}, validation_size=30), progress=False
+    )
     last = record.history[-1]
     assert last.test_accuracy == record.evaluations["plain"].accuracy
     assert last.test_loss == record.evaluations["plain"].loss
@@ -172,7 +174,7 @@ def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project)
 
 
 def test_without_a_learning_rate_only_running_statistics_change(project):
-    config = run_config("cnn", **{**SMALL, "epochs": 1}, learning_rate=0.0)
+    config = run_config("mini_resnet", **{**SMALL, "epochs": 1}, learning_rate=0.0)
     before = networks.initial_model(config, splits(config))
     after = networks.load_model(training.train(config, progress=False))
     for old, new in zip(before.weights, after.weights, strict=True):
@@ -191,7 +193,7 @@ def test_repairs_reach_the_layers_and_survive_a_checkpoint(tmp_path):
 
 
 def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, monkeypatch):
-    config = run_config("cnn", epochs=8, train_size=160, test_size=40)
+    config = run_config("mini_resnet", epochs=8, train_size=160, test_size=40)
     state = project / "checkpoints" / records.record_name(config) / "state.json"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT])
     while process.poll() is None and not state.is_file():
@@ -216,7 +218,7 @@ def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, m
 
 
 def test_force_trains_from_nothing(stopped):
-    config = run_config("cnn", **SMALL)
+    config = run_config("mini_resnet", **SMALL)
     state, _ = stopped(config)
     state.write_text("damaged")
     record = training.train(config, force=True, progress=False)
@@ -226,7 +228,7 @@ def test_force_trains_from_nothing(stopped):
 
 
 def test_an_interrupted_training_resumes_although_there_is_a_record(stopped):
-    config = run_config("cnn", **SMALL)
+    config = run_config("mini_resnet", **SMALL)
     first = training.train(config, progress=False)
     stopped(config)
     second = training.train(config, progress=False)
@@ -236,7 +238,7 @@ def test_an_interrupted_training_resumes_although_there_is_a_record(stopped):
 
 
 def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped):
-    config = run_config("cnn", **SMALL)
+    config = run_config("mini_resnet", **SMALL)
     state, content = stopped(config)
     content["inputs"]["code"] = "earlier"
     other = {**content, "witness": {**content["witness"], "losses": [9.0, 9.0, 9.0]}}
@@ -256,7 +258,7 @@ def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped
 
 @pytest.mark.parametrize("changed", [{"data": "other"}, {"weights": {"cnn": "other"}}])
 def test_a_checkpoint_from_other_data_or_initial_weights_is_refused(stopped, changed):
-    config = run_config("cnn", **SMALL)
+    config = run_config("mini_resnet", **SMALL)
     state, content = stopped(config)
     state.write_text(json.dumps({**content, "inputs": {**content["inputs"], **changed}}))
     with pytest.raises(RecordError, match=r"from other inputs \((data|weights of cnn)\)\. Train from nothing"):
@@ -274,12 +276,12 @@ with locked(Path(sys.argv[1]), "run"):
 
 
 def test_one_process_trains_a_run(project):
-    config = run_config("cnn", **SMALL)
+    config = run_config("mini_resnet", **SMALL)
     lock = project / "checkpoints" / f"{records.record_name(config)}.lock"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, lock], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(LockedError, match=f"run cnn-.* is in use by process {holder.pid} on .*, since"):
+        with pytest.raises(LockedError, match=f"run mini_resnet-.* is in use by process {holder.pid} on .*, since"):
             training.train(config, progress=False)
     finally:
         holder.kill()

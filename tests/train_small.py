@@ -1,6 +1,7 @@
 """Trains small runs in this folder, one thread each: `python train_small.py ADDRESS`.
 
-The address is that of a Dask scheduler; or "local", for two new workers; or "here", for this process.
+The address is that of a Dask scheduler; or "here", for this process; or "command", for the command `dcn train` with two
+new workers, which a run's name would not give small runs.
 """
 
 import os
@@ -8,15 +9,22 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from dcn_study import cli
 from dcn_study.cluster.plan import plan, schedule
-from dcn_study.cluster.train import connect, local, train_all
+from dcn_study.cluster.train import connect, train_all
+from dcn_study.cluster.worker import SET_BY_NANNY
 from dcn_study.errors import StudyError
 from dcn_study.runs.catalogue import run_config
 
-SMALL = [run_config("mini_resnet", epochs=10, train_size=160, test_size=40, seed=seed) for seed in range(2)]
+SMALL = [run_config("mini_resnet", epochs=6, train_size=160, test_size=40, seed=seed) for seed in range(2)]
 
 
 def main(address):
+    if address == "command":
+        cli._chosen = lambda names: SMALL  # noqa: SLF001
+        code = cli.main(["train", "--workers", "2", "--threads", "1"])
+        assert not set(SET_BY_NANNY) & set(os.environ)  # Dask's nannies would set them for this process too
+        return code
     tasks = plan(SMALL)
     if address == "here":
         from dcn_study.runs import training
@@ -26,13 +34,11 @@ def main(address):
             training.train(slot.task.config, progress=False)
         return 0
     try:
-        with local(2, 1) if address == "local" else connect(address) as client:
+        with connect(address) as client:
             return 1 if train_all(client, tasks, threads=1) else 0
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":

@@ -38,6 +38,13 @@ class Parameter:
     meaning: str
     values: str = ""
 
+    @property
+    def rule(self) -> str:
+        """Its type and valid values, for a table."""
+        if self.values.startswith("several "):
+            return f"{self.values.replace('several', 'int', 1)}; several separated by commas"
+        return f"{self.type} {self.values}".rstrip()
+
     def parse(self, text: str) -> Any:
         """Returns the value that a text stands for.
 

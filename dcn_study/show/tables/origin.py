@@ -18,10 +18,11 @@ __all__ = ["cards", "durations", "measurements", "parameters", "provenance", "st
 class Declared(Protocol):
     """A parameter of a notebook, as `book.parameters.Parameter` is."""
 
-    type: str
     default: str
     meaning: str
-    values: str
+
+    @property
+    def rule(self) -> str: ...
 
 
 def parameters(declared: Mapping[str, Mapping[str, Declared]]) -> pd.DataFrame:
@@ -33,7 +34,7 @@ def parameters(declared: Mapping[str, Mapping[str, Declared]]) -> pd.DataFrame:
     rows = {
         (notebook, name): {
             "default": parameter.default,
-            "values": f"{parameter.type} {parameter.values}".rstrip(),
+            "values": parameter.rule,
             "meaning": parameter.meaning,
         }
         for notebook, of_notebook in declared.items()
