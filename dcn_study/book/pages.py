@@ -25,7 +25,7 @@ from dcn_study.runs.catalogue import (
 )
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import load_digits
-from dcn_study.runs.libraries import load_tensorflow
+from dcn_study.runs.libraries import check_device, load_tensorflow
 from dcn_study.runs.records import Measurement, Record, Standing
 from dcn_study.runs.splits import splits
 
@@ -173,14 +173,13 @@ def check(page: str, parameters: Mapping[str, Any]) -> None:
             if config.initial_run and run_config(config.initial_run, seed=config.seed, data=config.data) not in needed:
                 records.initial_record(config)
             splits(config)
-    if parameters.keys() & {"arms", "device"}:
-        load_tensorflow()  # which the modules that know the rules need
-        from dcn_study.experiments import arms, runtime
+    if "arms" in parameters:
+        load_tensorflow()
+        from dcn_study.experiments.arms import arms_named
 
-        if "arms" in parameters:
-            arms.arms_named(parameters["arms"])
-        if "device" in parameters:
-            runtime.check_device(parameters["device"])
+        arms_named(parameters["arms"])
+    if "device" in parameters:
+        check_device(parameters["device"])
 
 
 def _changes(parameters: Mapping[str, Any], without: str = "") -> dict[str, Any]:

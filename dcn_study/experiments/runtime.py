@@ -22,7 +22,7 @@ from dcn_study.experiments.timing import peak_memory, peak_memory_here, times
 from dcn_study.runs import records
 from dcn_study.runs.records import Measurement
 
-__all__ = ["CONTESTANTS", "check_device", "compare", "contestant_call", "random_data", "table", "training_step_here"]
+__all__ = ["CONTESTANTS", "compare", "contestant_call", "random_data", "table", "training_step_here"]
 
 
 class WithoutXLA(ConvOffset2D):
@@ -116,11 +116,13 @@ def compare(
     for name, value, least in (("batch", batch, 1), ("repeats", repeats, 1), ("threads", threads, 0)):
         if value < least:
             raise ConfigurationError(f"{name} must be at least {least}. Received: {name}={value}")
-    check_device(device)
 
     def measure() -> dict[str, Any]:
         if threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
+        seen = [each.name.removeprefix("/device:") for each in tf.config.list_logical_devices()]
+        if device.removeprefix("/").removeprefix("device:") not in seen:
+            raise ConfigurationError(f"device must be one of {', '.join(seen)}. Received: device={device!r}")
         settings = dict.fromkeys([(each, sides[0]) for each in batch_sizes] + [(batch, side) for side in sides])
         results: list[dict[str, Any]] = []
         with tf.device(device):
@@ -147,20 +149,6 @@ def table(measured: Measurement) -> pd.DataFrame:
     keys = frame[["regular", "batch", "size", "what"]].itertuples(index=False, name=None)
     frame["ratio"] = frame["milliseconds"] / [unit[key] for key in keys]
     return frame
-
-
-def check_device(name: str) -> None:
-    """Checks that this machine has a device; it takes no memory of it.
-
-    Args:
-        name: as TensorFlow names it, such as "/CPU:0" or "/device:GPU:0".
-
-    Raises:
-        ConfigurationError: if there is none of this name.
-    """
-    present = [each.name.removeprefix("/physical_device:") for each in tf.config.list_physical_devices()]
-    if name.removeprefix("/").removeprefix("device:") not in present:
-        raise ConfigurationError(f"device must be one of {', '.join(present)}. Received: device={name!r}")
 
 
 def _positive(name: str, text: str) -> list[int]:

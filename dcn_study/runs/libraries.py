@@ -1,11 +1,13 @@
-"""Loads TensorFlow without its messages."""
+"""Loads TensorFlow without its messages, and asks it for a device."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-__all__ = ["load_tensorflow"]
+from dcn_study.errors import ConfigurationError
+
+__all__ = ["check_device", "load_tensorflow"]
 
 
 def load_tensorflow() -> None:
@@ -19,3 +21,20 @@ def load_tensorflow() -> None:
     finally:
         os.dup2(own, 2)
         os.close(own)
+
+
+def check_device(name: str) -> None:
+    """Checks that this machine has a device; it takes no memory of it.
+
+    Args:
+        name: as TensorFlow names it, such as "/CPU:0" or "/device:GPU:0".
+
+    Raises:
+        ConfigurationError: if there is none of this name.
+    """
+    load_tensorflow()
+    import tensorflow as tf
+
+    present = [each.name.removeprefix("/physical_device:") for each in tf.config.list_physical_devices()]
+    if name.removeprefix("/").removeprefix("device:") not in present:
+        raise ConfigurationError(f"device must be one of {', '.join(present)}. Received: device={name!r}")
