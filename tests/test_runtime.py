@@ -9,7 +9,7 @@ from dcn_study.experiments import runtime, timing
 from dcn_study.runs import records
 from dcn_study.show import figures, tables
 
-SMALL = {"batches": "2", "sizes": "8,9", "batch": 2, "repeats": 2, "threads": 0, "device": "/CPU:0", "memory": True}
+SMALL = {"batches": "2,3", "sizes": "8,9", "batch": 2, "repeats": 2, "threads": 0, "device": "/CPU:0", "memory": True}
 CHOSEN = ("CNN", "deformable CNN, ours")
 
 
@@ -24,14 +24,14 @@ def test_a_comparison_measures_once_and_is_kept(project, few, monkeypatch):
     assert measured.path.parent == project / "runs"
     assert records.read_measurement("runtime", SMALL) == measured
     table = runtime.table(measured)
-    assert len(table) == len(CHOSEN) * 2 * 2  # batch 2 at sides 8 and 9; two measurements each
+    assert len(table) == len(CHOSEN) * 3 * 2  # batches 2 and 3 at side 8, batch 2 at side 9; two measurements each
     assert (table["ratio"][table["model"] == "CNN"] == 1).all()
     assert (table["low"] <= table["milliseconds"]).all()
     assert (table["milliseconds"] <= table["high"]).all()
     assert len(figures.runtime_ratios(table[table["size"] == 8])) == 2
     assert len(figures.cost_by_size(table[table["batch"] == 2])) == 2
     shown = tables.runtime(table[table["size"] == 8])
-    assert shown.shape == (2 * len(CHOSEN), 3)
+    assert shown.shape == (2 * len(CHOSEN), 6)
     assert shown["batch 2", "ratio"]["forward", "CNN"] == 1
     monkeypatch.setattr(runtime, "times", None)
     assert runtime.compare(**SMALL) == measured
@@ -47,6 +47,12 @@ def test_all_ways_of_resampling_compute_the_same(random):
         outputs[name] = runtime.contestant_call(name, "forward", images, None)()
     for name in chosen[1:]:
         np.testing.assert_allclose(outputs[name], outputs[chosen[0]], atol=1e-5, err_msg=name)
+
+
+def test_every_contestant_can_be_built_and_classifies(random):
+    images = tf.constant(random.uniform(size=(2, 8, 8, 1)), tf.float32)
+    for name, contestant in runtime.CONTESTANTS.items():
+        assert contestant.build((8, 8, 1))(images).shape == (2, 10), name
 
 
 def test_the_regular_models_are_contestants_too():
