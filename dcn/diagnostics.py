@@ -1,4 +1,4 @@
-"""A check that what should learn can learn."""
+"""Detection of weights that receive no gradient."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["dead_weights"]
 
 
 def dead_weights(layer: keras.layers.Layer, inputs: Any, *, seed: int = 0) -> list[str]:
-    """Returns the trainable weights that no gradient reaches: they stay as they are, however long one trains.
+    """Returns the trainable weights that receive no gradient, and so never change in training.
 
-    Computes the gradient of a random weighted sum of all outputs. A weight is dead if every number of its gradient is
-    exactly zero, or if the outputs do not depend on it at all. That some numbers of a weight get no gradient, as behind
-    a ReLU, is no finding. Worth a line in the tests of any layer that starts from zeros.
+    Computes the gradient of a random weighted sum of all outputs. A weight is dead if its gradient is exactly zero
+    everywhere, or if the outputs do not depend on it. A gradient that is zero in places, as behind a ReLU, is ignored.
+    Useful in the tests of any layer whose weights start at zero.
 
     Args:
         layer: a layer or a model.
         inputs: what to call it with; random values rather than zeros.
-        seed: of the random sum.
+        seed: seed of the random sum.
 
     Returns:
-        The paths of the dead weights; none if all can learn.
+        The paths of the dead weights; an empty list if all can learn.
 
     Example:
         >>> import dcn

@@ -1,4 +1,4 @@
-"""Models for other runtimes: ONNX, where deformable convolution is an operator of its own."""
+"""Conversion of models to ONNX, which has an operator for deformable convolution."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 __all__ = ["OPSETS", "to_onnx"]
 
-OPSETS = (19, 22)  # in which `DeformConv` was introduced, and changed last
+OPSETS = (19, 22)  # the one that introduced `DeformConv`, and the last one that changed it
 ACTIVATIONS = {
     keras.activations.relu: "Relu",
     keras.activations.sigmoid: "Sigmoid",
     keras.activations.tanh: "Tanh",
     keras.activations.softmax: "Softmax",
 }
-# What layers must have, if they have it at all: with another value they compute something else.
+# Options that change what a layer computes, with the only value that is converted.
 OPTIONS = {"data_format": "channels_last", "keepdims": False, "max_value": None, "negative_slope": 0, "threshold": 0}
 
 
 def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
     """Returns a model for ONNX runtimes, with `DeformConv` in place of each `DeformableConv2D`.
 
-    It takes and returns what the Keras model does, channels last, with any batch size. Needs the package `onnx`.
+    Inputs and outputs are those of the Keras model, channels last, with any batch size. Needs the package `onnx`.
 
     Args:
         model: with one input and one output, float32, made of `DeformableConv2D`, `Conv2D`, `BatchNormalization`,
@@ -39,7 +39,7 @@ def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
 
     Raises:
         ImportError: if `onnx` is not installed.
-        ValueError: if the opset is another one, or a layer has no counterpart here.
+        ValueError: if the opset is another one, or a layer cannot be converted.
 
     Example:
         >>> inputs = keras.Input((6, 5, 2))
@@ -61,7 +61,7 @@ def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
 
 
 class _Graph:
-    """An ONNX graph in the making: maps are channels first in it, and channels last outside."""
+    """An ONNX graph under construction; maps are channels first in it, and channels last outside."""
 
     def __init__(self, model: keras.Model) -> None:
         import onnx
@@ -134,7 +134,7 @@ class _Graph:
 
 
 def _pads(layer: Any) -> list[int]:
-    """Returns how many zeros TensorFlow's padding puts before and after each axis: (top, left, bottom, right)."""
+    """Returns the zeros that TensorFlow's padding adds before and after each axis: (top, left, bottom, right)."""
     before, after = [], []
     size = layer.kernel_size if hasattr(layer, "kernel_size") else layer.pool_size
     rates = getattr(layer, "dilation_rate", (1, 1))

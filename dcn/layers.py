@@ -19,9 +19,9 @@ __all__ = ["ConvOffset2D", "DeformableConv2D", "DeformableRoIPooling2D"]
 class ConvOffset2D(keras.layers.Layer):
     """Resamples every channel by offsets that a 3x3 convolution predicts from the input, as published.
 
-    The layer stands before a convolution and hands it a deformed input of unchanged shape. It is not the
+    The layer goes before a convolution and passes it a deformed input of the same shape. It is not the
     deformable convolution of Dai et al. (2017): it has one offset for each pixel and channel instead of one for
-    each kernel point. See `dcn.ops.resample_by_offsets` for what is read where.
+    each kernel point. See `dcn.ops.resample_by_offsets` for the rule.
 
     With the published initial kernel of zeros every offset is zero, every coordinate an integer, and the gradient
     of the kernel exactly zero.
@@ -285,7 +285,7 @@ class DeformableConv2D(keras.layers.Conv2D):
         self.offset_bias = self.add_weight(name="offset_bias", shape=(numbers,), initializer="zeros")
 
     def add_weight(self, *arguments: Any, name: str | None = None, **options: Any) -> keras.Variable:
-        # Not a flag on the variable: Keras sets those of all trainable variables when `trainable` of a layer is set.
+        # Not a flag on the variable: setting `trainable` of a layer overwrites the flags of its trainable variables.
         if self.freeze_kernel and name in ("kernel", "bias"):
             options["trainable"] = False
         return super().add_weight(*arguments, name=name, **options)
@@ -327,7 +327,7 @@ class DeformableConv2D(keras.layers.Conv2D):
             offsets = tf.clip_by_value(offsets, -self.max_offset, self.max_offset)
         return offsets, 2 * tf.sigmoid(predicted[..., count:]) if self.modulated else None
 
-    # Conv2D stores kernel and bias alone, and other layers what trains first; a frozen kernel must not change the file.
+    # `Conv2D` stores only kernel and bias, other layers trainable weights first; freezing must not change the file.
     def save_own_variables(self, store: dict[str, Any]) -> None:
         for number, weight in enumerate(self._weights_in_files()):
             store[str(number)] = weight

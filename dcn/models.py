@@ -1,4 +1,4 @@
-"""The paper's models. Layer names are the published ones: weights carry over between models by name."""
+"""The paper's models, with the published layer names, by which weights are copied between models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cnn(input_shape: tuple[int, int, int] = (28, 28, 1), *, classes: int = 10, t
     Args:
         input_shape: (height, width, channels) of one image.
         classes: number of classes.
-        trainable: whether convolutions and the dense layer train. It does not reach the batch normalisation.
+        trainable: whether convolutions and the dense layer train. Batch normalisation does in either case.
 
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
@@ -38,13 +38,13 @@ def deformable_cnn(
     corners: str = "published",
     pairing: str = "published",
 ) -> keras.Model:
-    """The same network with a `ConvOffset2D` before every convolution but the first.
+    """The paper's 4-layer network with a `ConvOffset2D` before every convolution except the first.
 
     Args:
         input_shape: (height, width, channels) of one image.
         classes: number of classes.
-        trainable: whether convolutions and the dense layer train. As published, it does not reach the batch
-            normalisation and the offset layers: those train in either case.
+        trainable: whether convolutions and the dense layer train. As published, batch normalisation
+            and offset layers do in either case.
         corners: as for `ConvOffset2D`.
         pairing: as for `ConvOffset2D`.
 
@@ -62,9 +62,9 @@ def deform_conv_cnn(
     trainable: bool = True,
     modulated: bool = False,
 ) -> keras.Model:
-    """The same network with a true deformable convolution in place of every convolution but the first.
+    """The paper's 4-layer network with deformable convolutions in place of all convolutions except the first.
 
-    The paper has no such model. Layer names and shapes of kernels are those of `cnn`, so that its weights carry over.
+    The paper has no such model. Layer names and kernel shapes are those of `cnn`, so that its weights can be copied.
 
     Args:
         input_shape: (height, width, channels) of one image.
@@ -89,8 +89,8 @@ def mini_resnet(
         classes: number of classes.
         trainable: whether the convolutions of the blocks train; all other layers do in either case.
         chained: whether the second half of a block continues the first, as the paper draws it. As published it starts
-            from the block's input again: nothing reads what the first half computes, and Keras, which follows a model
-            from its output backwards, leaves that half out.
+            from the block's input again: nothing uses the output of the first half, and Keras, which
+            follows a model backwards from its output, omits that half.
 
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
@@ -107,7 +107,7 @@ def deformable_mini_resnet(
     corners: str = "published",
     pairing: str = "published",
 ) -> keras.Model:
-    """The same network with a `ConvOffset2D` before every convolution of the blocks.
+    """The paper's small residual network with a `ConvOffset2D` before every convolution of the blocks.
 
     Args:
         input_shape: (height, width, channels) of one image.
@@ -133,7 +133,7 @@ def _four_layer_network(
     offset: Callable[..., keras.layers.Layer] | None = None,
     convolution: Callable[..., keras.layers.Layer] | None = None,
 ) -> keras.Model:
-    """Builds the network; from the second convolution on with an `offset` layer before it, or another `convolution`."""
+    """Builds the 4-layer network, with an `offset` before or a `convolution` for all convolutions except the first."""
     regular = partial(layers.Conv2D, trainable=trainable)
     inputs = x = keras.Input(input_shape, name="input")
     for index, (stage, filters, strides) in enumerate(_CONVOLUTIONS):
@@ -188,7 +188,7 @@ def _residual_block(
 
 
 def copy_weights_by_name(source: keras.Model, target: keras.Model) -> list[str]:
-    """Copies the weights of every layer of `target` whose name `source` has too.
+    """Copies weights from `source` to the layers of `target` that have the same name.
 
     Args:
         source: the trained model.

@@ -1,4 +1,4 @@
-"""Functions as graphs, and as clusters that XLA compiles."""
+"""Compilation of functions to TensorFlow graphs and XLA clusters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["cluster", "graph"]
 
 
 def graph(function: Callable) -> Callable:
-    """Makes a function of tensors a graph, one for each signature."""
+    """Compiles a function of tensors to one TensorFlow graph per signature."""
     return _traced(function, jit_compile=False)
 
 
 def cluster(function: Callable) -> Callable:
-    """Makes a function of tensors a cluster that XLA compiles, one for each signature."""
+    """Compiles a function of tensors to one XLA cluster per signature."""
     return _traced(function, jit_compile=True)
 
 
@@ -26,7 +26,7 @@ def _traced(function: Callable, jit_compile: bool) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
-        # Called directly, it would warn of retracing in every network whose layers differ in shape.
+        # A direct call would warn of retracing in every network whose layers differ in shape.
         return traced.get_concrete_function(*arguments)(*arguments)
 
     return call

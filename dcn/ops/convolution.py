@@ -1,10 +1,9 @@
 """Deformable convolution, version 1 (Dai et al. 2017) and, with a mask, version 2 (Zhu et al. 2019).
 
-Each kind of work is done where it is fast. XLA compiles the sampling, in two clusters: where the points lie, and what
-they read; in one, every place would be computed anew for every channel. TensorFlow multiplies the samples by the
-kernel, on a CPU with oneDNN: inside a loop of XLA a product runs on one thread. The matrix of samples (im2col), nine
-times the input for a 3x3 kernel, exists for a part of the batch at a time, and the gradient reads the samples again
-rather than keep them.
+XLA compiles the sampling, in two clusters: the coordinates of the points, and the values there. In a single cluster the
+coordinates would be recomputed for every channel. TensorFlow multiplies the samples by the kernel, on a CPU with
+oneDNN, because a product inside an XLA loop runs on one thread. The matrix of samples (im2col), nine times the input
+for a 3x3 kernel, is built for one part of the batch at a time. The gradient samples again instead of storing it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def deform_conv2d(
     groups: int = 1,
     offset_groups: int = 1,
 ) -> tf.Tensor:
-    """Convolves with a kernel whose every point is displaced by an offset of its own.
+    """Convolves with a kernel whose points are each displaced by their own offset.
 
     With K kernel points p_n, output location p_0, offsets Δp_n and mask m_n (1 without a mask):
 
@@ -47,9 +46,9 @@ def deform_conv2d(
     to an offset is the bilinear slope, at integer coordinates the right-sided one: zero offsets have a useful gradient.
     With zero offsets and no mask the result is that of `tf.nn.conv2d`.
 
-    Gradients are defined for all five tensors, once and in reverse mode. A NaN offset gives NaN in the outputs that
-    read it and nowhere else; an infinite one reads zero. A pixel counts only where its weight is not zero, so that NaN
-    or infinity elsewhere in the image does no harm; a derivative also reads the pixel that its slope leads to.
+    First derivatives in reverse mode are defined for all five tensors. A NaN offset gives NaN only in the outputs that
+    use it; an infinite offset reads zero. Pixels of weight zero are ignored, even if they are NaN or infinite; a
+    derivative also uses the pixel that its slope leads to.
 
     Args:
         inputs: (B, H, W, C), float16, bfloat16, float32 or float64.
@@ -59,7 +58,7 @@ def deform_conv2d(
             belongs to offset group c // (C / G).
         mask: (B, Ho, Wo, G·K), factors of the samples; channel g·K + k.
         bias: (F,).
-        strides: of the output locations, an integer or (vertical, horizontal).
+        strides: distance of the output locations, an integer or (vertical, horizontal).
         padding: "valid", "same" (TensorFlow's rule, which may pad one pixel more after than before) or
             ((top, bottom), (left, right)).
         dilation_rate: distance of the kernel points, an integer or (vertical, horizontal).
@@ -111,7 +110,7 @@ def deform_conv2d(
 
 
 def _in_graph(function: Any) -> Any:
-    """Returns a graph for eager mode, and else the function itself, as the caller has a graph."""
+    """Returns the compiled graph in eager mode, and the function itself inside a graph."""
     return function if tf.executing_eagerly() else function.__wrapped__
 
 
@@ -179,9 +178,9 @@ def _gradients(
 def _in_parts(
     geometry: Geometry, function: Callable, results: list[tf.TensorSpec], *tensors: tf.Tensor | None
 ) -> Sequence[tf.Tensor]:
-    """Returns what a function of tensors (images, ...) returns, if it works on a part of the batch after the other.
+    """Applies a function of tensors (images, ...) to one part of the batch at a time.
 
-    The results have a further first axis if there are parts.
+    If there is more than one part, the results have an additional first axis.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     parts = geometry.parts(*given[:2])
@@ -195,14 +194,14 @@ def _in_parts(
 
 
 def _real(inputs: tf.Tensor) -> tf.DType:
-    """Returns the type of coordinates, weights and sums."""
+    """Returns the dtype of coordinates, weights and sums."""
     return tf.float64 if inputs.dtype == tf.float64 else tf.float32
 
 
 def _rows(geometry: Geometry, inputs: tf.Tensor) -> tf.Tensor:
-    """Returns the pixels with one of zeros around them as rows (pixels · G, C / G): the four corners of any point.
+    """Returns the images, padded by one pixel of zeros, as rows (pixels · G, C / G).
 
-    Row 0 is zero, always: also if there is no image.
+    They contain the four corners of every point. Row 0 is always zero, also for an empty batch.
     """
     missing = tf.maximum(1 - tf.shape(inputs)[0], 0) if not inputs.shape[0] else 0
     padded = tf.pad(inputs, ((0, missing), (1, 1), (1, 1), (0, 0)))
@@ -210,13 +209,13 @@ def _rows(geometry: Geometry, inputs: tf.Tensor) -> tf.Tensor:
 
 
 def _grid(geometry: Geometry, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns where the points would lie without offsets, in the padded image.
+    """Returns the coordinates of the points without offsets, in the padded image.
 
-    N points lie on an output line, in the order (output column, kernel point, offset group), throughout. Computed
-    outside the clusters, where it is constant if the sizes are known.
+    An output line has N points, always in the order (output column, kernel point, offset group). Computed outside the
+    clusters, where it is a constant if the sizes are known.
 
     Returns:
-        (Ho,), y of the first kernel point on each line; (N,), to be added to it; (N,), x.
+        (Ho,), y of the first kernel point on each line; (N,), what to add to that y; (N,), x.
     """
     lines, columns = (
         tf.range(count) * geometry.strides[axis] - geometry.padding_before(axis, size, count) + 1
@@ -234,7 +233,7 @@ def _grid(geometry: Geometry, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, 
 
 
 class _Places(NamedTuple):
-    """For each point, all (B, Ho, N): the first of its four rows, how far it is beyond, whether a slope is read."""
+    """For each point, all (B, Ho, N): its first row, its distances from that pixel, and whether its slopes count."""
 
     first: tf.Tensor
     y: tf.Tensor
@@ -267,7 +266,7 @@ def _flat(numbers: tf.Tensor, groups: int) -> tf.Tensor:
 
 
 def _unflat(numbers: tf.Tensor, groups: int, shape: tf.Tensor) -> tf.Tensor:
-    """Undoes `_flat`; the shape is (B, Ho, Wo, G · K)."""
+    """Inverts `_flat`; the shape is (B, Ho, Wo, G · K)."""
     if groups > 1:
         batch, lines, columns, count = tf.unstack(shape)
         numbers = tf.reshape(numbers, (batch, lines, columns, count // groups, groups))
@@ -276,7 +275,7 @@ def _unflat(numbers: tf.Tensor, groups: int, shape: tf.Tensor) -> tf.Tensor:
 
 
 def _before(coordinate: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """For coordinates in the padded image: the distance to the pixel before, whether a slope is read, that pixel."""
+    """Returns the fraction past the preceding pixel, whether the point is inside, and that pixel's index."""
     last = tf.cast(size + 1, coordinate.dtype)
     inside = (coordinate >= 0) & (coordinate < last)
     coordinate = tf.clip_by_value(coordinate, 0, last)
@@ -286,7 +285,7 @@ def _before(coordinate: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 
 
 def _steps(geometry: Geometry, inputs: tf.Tensor) -> tuple[Any, ...]:
-    """Returns how far the four rows of a point are from the first: top left, top right, bottom left, bottom right."""
+    """Returns the distances of a point's four rows from the first: top left, top right, bottom left, bottom right."""
     right, down = geometry.offset_groups, (tf.shape(inputs)[2] + 2) * geometry.offset_groups
     return 0, right, down, down + right
 
@@ -296,7 +295,7 @@ def _weighted(
 ) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Returns the row and the weight of each corner of points.
 
-    A corner of weight zero is row 0, of zeros: what is not read must not count, not even if it is NaN.
+    A corner of weight zero becomes row 0, which is zero: a NaN there must not reach the result.
     """
     weights = [(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x]
     if factors is not None:
@@ -307,7 +306,7 @@ def _weighted(
 
 @cluster
 def _samples(geometry: Geometry, inputs: tf.Tensor, rows: tf.Tensor, at: _Places, mask: tf.Tensor | None) -> tf.Tensor:
-    """Returns what the points read, mask included, (B, Ho, N, C / G)."""
+    """Returns the values at the points, times the mask, (B, Ho, N, C / G)."""
     factors = None if mask is None else _flat(tf.cast(mask, at.x.dtype), geometry.offset_groups)
     corners = _weighted(geometry, at.first, at.y, at.x, factors, inputs)
     read = [weight[..., None] * tf.cast(tf.gather(rows, corner), weight.dtype) for corner, weight in corners]
@@ -326,7 +325,7 @@ def _scattered(
 ) -> tuple[tf.Tensor, ...]:
     """Returns the gradients of inputs, offsets and mask from those of the samples, (points, C / G).
 
-    On a CPU line by line: what a line needs stays in the cache, and is read from memory once for all its uses.
+    On a CPU it works line by line, so that what a line needs is read from memory once and stays in the cache.
     """
     real = at.x.dtype
     ones = tf.ones((rows.shape[1],), real)
@@ -342,8 +341,8 @@ def _scattered(
 
     def add_block(block, to_rows, to_y, to_x, to_mask):  # type: ignore[no-untyped-def]
         to_block = tf.cast(to_samples[block], real)
-        # How much the loss changes with each corner of a point, summed over its channels; a product with ones, as XLA
-        # sums rows on the CPU without vector instructions.
+        # Derivatives with respect to the weight of each corner, summed over channels. A product with ones, because
+        # XLA sums rows on a CPU without vector instructions.
         top_left, top_right, bottom_left, bottom_right = (
             tf.linalg.matvec(to_block * tf.cast(tf.gather(rows, first[block] + step), real), ones)
             for step in _steps(geometry, inputs)
@@ -396,7 +395,7 @@ def _columns(samples: tf.Tensor, geometry: Geometry) -> tf.Tensor:
 
 
 def _samples_of(columns: tf.Tensor, geometry: Geometry) -> tf.Tensor:
-    """Undoes `_columns`, but for the shape: (points, C / G)."""
+    """Inverts `_columns`, except that the shape is (points, C / G)."""
     points = math.prod(geometry.kernel_size)
     channels = columns.shape[2] // points
     if geometry.groups > 1:
@@ -412,7 +411,7 @@ def _kernel_matrices(kernel: tf.Tensor, groups: int) -> tf.Tensor:
 
 
 def _product(columns: tf.Tensor, matrices: tf.Tensor) -> tf.Tensor:
-    """Returns (locations, F). A convolution with a kernel of one pixel: the same product, and faster on a CPU."""
+    """Returns (locations, F). Uses a 1x1 convolution, which is the same product and faster on a CPU."""
     if matrices.shape[0] == 1:
         return tf.nn.conv2d(columns[None], matrices[None], 1, "SAME")[0, 0]
     return tf.reshape(tf.transpose(tf.matmul(columns, matrices), (1, 0, 2)), (-1, math.prod(matrices.shape[::2])))

@@ -1,4 +1,4 @@
-"""Gradients that are written by hand, and what is refused where they end."""
+"""Operators with hand-written first derivatives; higher derivatives raise an error."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def differentiable_once(
     gradients: Callable[..., Sequence[tf.Tensor]],
     *tensors: tf.Tensor,
 ) -> tf.Tensor:
-    """Returns the values of an operator whose gradients are computed by a function of its own.
+    """Evaluates an operator whose gradients are computed by a separate function.
 
     Args:
-        operator: its name, for the error.
-        values: of the tensors.
-        gradients: of the gradient with respect to the values, and the tensors; one for each tensor.
-        *tensors: what the operator works on.
+        operator: name of the operator, for the error message.
+        values: function that returns the operator's output for the tensors.
+        gradients: function that returns one gradient per tensor, given the gradient of the output and the tensors.
+        *tensors: inputs of the operator.
 
     Raises:
-        NotImplementedError: when a gradient is differentiated again, or the operator in forward mode, which does so.
+        NotImplementedError: when a gradient is differentiated again, which forward mode does too.
     """
 
     @tf.custom_gradient

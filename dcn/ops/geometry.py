@@ -1,4 +1,4 @@
-"""The arguments of a deformable convolution, checked before any work."""
+"""Validation of the arguments of a deformable convolution."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import tensorflow as tf
 
 __all__ = ["Geometry", "checked_geometry", "checked_when_run", "pair"]
 
-PART_BYTES = 2**25  # of the samples, or of the inputs, of a part of the batch, if it has more than one image
+PART_BYTES = 2**25  # limit for the samples, or the inputs, of one part of the batch; a part has at least one image
 
-_ROWS = 2**31  # of an image, which are counted in 32 bits
+_ROWS = 2**31  # limit for the rows of one image, whose indices have 32 bits
 
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
 
 class Geometry(NamedTuple):
-    """What is known before any tensor is."""
+    """Static parameters of a deformable convolution."""
 
     kernel_size: tuple[int, int]
     strides: tuple[int, int]
@@ -26,7 +26,7 @@ class Geometry(NamedTuple):
     dilation_rate: tuple[int, int]
     groups: int
     offset_groups: int
-    accelerated: bool  # whether there is a GPU: few large steps then, in place of many that fit a cache
+    accelerated: bool  # whether there is a GPU: it needs few large steps, a CPU many that fit its cache
 
     def kernel_points(self) -> tuple[list[int], list[int]]:
         """Returns the row and the column of each kernel point, in row-major order."""
@@ -34,7 +34,7 @@ class Geometry(NamedTuple):
         return [row for row in range(height) for _ in range(width)], list(range(width)) * height
 
     def output_size(self, axis: int, size: int | tf.Tensor) -> int | tf.Tensor:
-        """Returns the output size along an axis of this input size."""
+        """Returns the output size along an axis for an input size."""
         span = (self.kernel_size[axis] - 1) * self.dilation_rate[axis] + 1
         if self.padding == "same":
             return -(-size // self.strides[axis])
@@ -43,7 +43,7 @@ class Geometry(NamedTuple):
         return max(0, steps) if isinstance(steps, int) else tf.maximum(0, steps)
 
     def padding_before(self, axis: int, size: tf.Tensor, output_size: tf.Tensor) -> tf.Tensor:
-        """Returns how many zeros stand before the first pixel of an axis."""
+        """Returns the number of zeros before the first pixel of an axis."""
         if self.padding == "valid":
             return tf.constant(0)
         if self.padding == "same":
@@ -52,7 +52,7 @@ class Geometry(NamedTuple):
         return tf.constant(self.padding[axis][0])
 
     def parts(self, inputs: tf.Tensor, offsets: tf.Tensor) -> int | tf.Tensor:
-        """Returns in how many parts the batch is worked on: its smallest divisor that is large enough."""
+        """Returns the number of parts of the batch: its smallest divisor that keeps each part below PART_BYTES."""
         batch, height, width, channels = inputs.shape
         _, lines, columns, _ = offsets.shape
         points = math.prod(self.kernel_size)
@@ -70,10 +70,10 @@ class Geometry(NamedTuple):
 
 
 def pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    """Returns (value, value) for an integer, and a pair as it is.
+    """Returns (value, value) for an integer, and a pair unchanged.
 
     Raises:
-        ValueError: if the value is neither, or below the least.
+        ValueError: if the value is neither, or a number is below `least`.
     """
     values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values):
@@ -109,6 +109,11 @@ def checked_geometry(
     groups: int,
     offset_groups: int,
 ) -> Geometry:
+    """Returns the static parameters, after checking all arguments and the shapes known at tracing time.
+
+    Raises:
+        ValueError: if an argument breaks its rule, or shapes do not fit.
+    """
     for name, tensor in (("inputs", inputs), ("kernel", kernel), ("offsets", offsets), ("mask", mask)):
         if tensor is not None and tensor.shape.rank != 4:
             raise ValueError(f"{name} must have rank 4. Received: {name}.shape={tensor.shape}")
@@ -170,11 +175,11 @@ def checked_geometry(
 def checked_when_run(
     geometry: Geometry, inputs: tf.Tensor, offsets: tf.Tensor, mask: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Returns offsets and mask as they are, with a check of the sizes that are unknown until they are run.
+    """Returns offsets and mask unchanged, with a runtime check of the sizes that are unknown at tracing time.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run, if sizes do not fit. XLA leaves the check out, and does not compile
-            arrays that do not fit.
+        tf.errors.InvalidArgumentError: when run, if sizes do not fit. XLA omits the check, and fails to compile arrays
+            that do not fit.
     """
     if None not in inputs.shape[:3] and None not in offsets.shape[:3] and (mask is None or None not in mask.shape[:3]):
         return offsets, mask

@@ -6,5 +6,5 @@ __all__ = ["between"]
 
 
 def between(share: tf.Tensor, one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """Returns (1 - share) · one + share · other; a value without a share does not count, not even if it is NaN."""
+    """Returns (1 - share) · one + share · other; a value of weight zero is ignored, even if it is NaN."""
     return tf.math.multiply_no_nan(one, 1 - share) + tf.math.multiply_no_nan(other, share)

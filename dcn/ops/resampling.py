@@ -1,7 +1,7 @@
-"""The resampling of `ConvOffset2D`.
+"""Resampling for `ConvOffset2D`.
 
-It is cut into clusters that XLA compiles, one for each result: a gather that only one result reads is fused with the
-arithmetic around it, one that two results share is written to memory first, which takes nearly twice as long.
+XLA compiles one cluster per result. A gather that only one result uses is fused with the arithmetic around it. A gather
+shared by two results is written to memory first, which takes nearly twice as long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dcn.ops.interpolation import between
 
 __all__ = ["resample_by_offsets"]
 
-_NUMBERS = 2**31  # which are counted in 32 bits
+_NUMBERS = 2**31  # limit for the numbers in a tensor, whose indices have 32 bits
 
 
 def resample_by_offsets(
@@ -29,10 +29,10 @@ def resample_by_offsets(
     pairing: str = "published",
     jit_compile: bool = True,
 ) -> tf.Tensor:
-    """Moves every value of every channel by its own offset: the resampling of `ConvOffset2D`.
+    """Resamples every value of every channel at its own offset: the operation of `ConvOffset2D`.
 
-    Output (b, y, x, c) reads channel c of image b at (y + dy, x + dx), bilinearly. Coordinates outside the image
-    are moved to its border, each axis at its own end; the derivative with respect to an offset is zero there.
+    Output (b, y, x, c) is channel c of image b at (y + dy, x + dx), by bilinear interpolation. Coordinates outside the
+    image are clipped to its border, each axis separately; the derivative with respect to an offset is zero there.
 
     Two properties of the published layer are unusual. They are the default, because results were published with
     them, and each can be repaired on its own:
@@ -49,12 +49,12 @@ def resample_by_offsets(
         offsets: (B, H, W, 2C), in pixels, same type as `inputs`.
         corners: "published" or "bilinear".
         pairing: "published" or "per_pixel".
-        jit_compile: whether XLA compiles the resampling and its gradients. Without it, the same TensorFlow operations
-            run one by one: slower, for platforms that have no XLA.
+        jit_compile: whether XLA compiles the resampling and its gradients. Without XLA the same TensorFlow operations
+            run one by one, which is slower. For platforms that have no XLA.
 
     Returns:
-        (B, H, W, C), the resampled values. A NaN offset gives NaN where it is read. They have first derivatives, in
-        reverse mode.
+        (B, H, W, C), the resampled values. A NaN offset gives NaN where it is used. Only first derivatives in reverse
+        mode are defined.
 
     Raises:
         ValueError: if a rank is not 4, `offsets` has not twice the channels of `inputs`, a choice is unknown, or
@@ -103,7 +103,7 @@ def _resample(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: 
 
 
 class _Corners:
-    """For each value (B, H·W, C): where its four neighbours lie in the flattened input, and how far between."""
+    """Indices of each value's four neighbours in the flattened input, and its place between them; all (B, H·W, C)."""
 
     def __init__(self, inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool) -> None:
         batch, height, width, channels = tf.unstack(tf.shape(inputs))
@@ -123,7 +123,7 @@ class _Corners:
 
 
 def _between(coordinate: tf.Tensor, size: tf.Tensor, bilinear: bool) -> tuple[tf.Tensor, ...]:
-    """Returns the coordinate moved into the image, whether it was inside, the pixel before, the step to the next."""
+    """Returns the clipped coordinate, whether it was inside, the preceding pixel's index, and the step to the next."""
     last = tf.cast(size - 1, coordinate.dtype)
     inside = (coordinate >= 0) & (coordinate <= last)
     coordinate = tf.clip_by_value(coordinate, 0, last)
@@ -141,7 +141,7 @@ def _split_pairs(offsets: tf.Tensor, per_pixel: bool) -> tuple[tf.Tensor, tf.Ten
     if per_pixel:
         pairs = tf.reshape(offsets, (batch, height * width, doubled // 2, 2))
         return pairs[..., 0], pairs[..., 1]
-    # Number s·H·W + pixel of the channels 2c + s laid end to end is number i of pair p, with 2p + i = s·H·W + pixel.
+    # With channels 2c and 2c + 1 concatenated, number s·H·W + pixel is number i of pair p: 2p + i = s·H·W + pixel.
     pairs = tf.reshape(offsets, (batch, height * width, doubled // 2, 2))
     pairs = tf.transpose(pairs, (0, 3, 1, 2))  # (B, s, H·W, C)
     pairs = tf.reshape(pairs, (batch, height * width, 2, doubled // 2))
@@ -150,7 +150,7 @@ def _split_pairs(offsets: tf.Tensor, per_pixel: bool) -> tuple[tf.Tensor, tf.Ten
 
 @cluster
 def _join_pairs(dy: tf.Tensor, dx: tf.Tensor, like: tf.Tensor, per_pixel: bool) -> tf.Tensor:
-    """Undoes `_split_pairs`: returns (B, H, W, 2C), with the shape and type of `like`."""
+    """Inverts `_split_pairs`: returns (B, H, W, 2C), with the shape and type of `like`."""
     if per_pixel:
         pairs = tf.stack((dy, dx), axis=3)
     else:
@@ -189,7 +189,7 @@ def _resample_gradient_x(
 
 @cluster
 def _places(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool) -> tuple[tf.Tensor, ...]:
-    """Returns for each value (B, H·W, C) where the first of its neighbours lies in its image, and how far it is on."""
+    """Returns each value's first neighbour, as an index within its image, and the distances to it; all (B, H·W, C)."""
     at = _Corners(inputs, offsets, bilinear, per_pixel)
     image = tf.range(tf.shape(inputs)[0])[:, None, None] * tf.reduce_prod(tf.shape(inputs)[1:])
     return at.top_left - image, at.right, at.down
@@ -199,9 +199,9 @@ def _places(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bo
 def _resample_gradient_inputs(
     inputs: tf.Tensor, upstream: tf.Tensor, first: tf.Tensor, right: tf.Tensor, down: tf.Tensor
 ) -> tf.Tensor:
-    """Adds up what each value gives to its neighbours, image by image, in the cache.
+    """Accumulates the gradient of the inputs image by image, so that it stays in the cache.
 
-    It takes the places from another cluster: here they would be computed anew for each of the four neighbours.
+    The places come from another cluster: in this one XLA would recompute them for each of the four neighbours.
     """
     batch, height, width, channels = tf.unstack(tf.shape(inputs))
     size = height * width * channels
@@ -214,7 +214,7 @@ def _resample_gradient_inputs(
 
     def add_up(image: tf.Tensor) -> tf.Tensor:
         at, x, y = first[image], right[image], down[image]
-        # A neighbour without a share may be beyond the border: the first one takes its place.
+        # A neighbour of weight zero may be outside the image: the first neighbour replaces it.
         to_right, to_below = tf.where(x > 0, channels, 0), tf.where(y > 0, width * channels, 0)
         gradient = tf.zeros((size,), inputs.dtype)
         for index, share in (

@@ -25,11 +25,11 @@ def deform_roi_pool(
 ) -> tf.Tensor:
     """Pools each box into a grid of bins, each bin displaced by an offset of its own.
 
-    A box, scaled to the feature map and moved by half a pixel (an aligned box), is cut into ph x pw bins. A bin is the
-    mean of a grid of bilinear samples. Its offset is normalised: it counts in box heights and widths, times `gamma`.
-    Without offsets this is aligned average RoI pooling.
+    A box, scaled to the feature map and moved by half a pixel (an aligned box), is cut into ph x pw bins. The value
+    of a bin is the mean of a grid of bilinear samples. Offsets are in units of the box's height and width, times
+    `gamma`. Without offsets this is aligned average RoI pooling.
 
-    A sample outside [-1, H] x [-1, W] is zero, one between there and the image reads the border pixel.
+    A sample outside [-1, H] x [-1, W] is zero. A sample inside it but outside the image reads the border pixel.
 
     Args:
         inputs: (B, H, W, C), floating point.
@@ -37,9 +37,9 @@ def deform_roi_pool(
         box_indices: (R,) integers, the image of each box.
         offsets: (R, ph, pw, 2) as (dy, dx), in units of the box times `gamma`.
         output_size: (ph, pw), or one integer for both.
-        spatial_scale: pixels of the feature map in a pixel of the image.
-        sampling_ratio: samples of a bin along each axis; 0 takes one for every pixel begun, different for each box.
-            In a function that XLA compiles, 0 has no gradient.
+        spatial_scale: pixels of the feature map per pixel of the image.
+        sampling_ratio: samples per bin along each axis; 0 takes as many as the bin has pixels, rounded up, for each
+            box. Inside a function compiled by XLA, 0 has no gradient.
         gamma: factor of the offsets.
 
     Returns:
@@ -80,8 +80,8 @@ def deform_roi_pool(
 def _mean_of_samples(
     inputs: tf.Tensor, box_indices: tf.Tensor, origins: tf.Tensor, bins: tf.Tensor, counts: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the mean over each bin's grid of samples, counts (R, 2), one sample of all bins at a time."""
-    # A box of one axis without samples has none at all; the mean is then zero.
+    """Returns the mean over each bin's grid of samples, with counts (R, 2); loops over the samples of a bin."""
+    # A box that has no samples along one axis has none at all, and its mean is zero.
     total = tf.reduce_prod(counts, axis=1)  # (R,)
     steps = bins / tf.cast(tf.maximum(counts, 1), bins.dtype)
     most = tf.reduce_max(tf.concat([[0], total], axis=0))
