@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Prints the version; looked up only then."""
+    """Prints the version, which is looked up only if asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -150,7 +150,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _no_page(name: str) -> str:
-    """Returns what to say of a name that is none of a page."""
+    """Returns the message for a name that is not the name of a page."""
     from dcn_study.book.pages import PAGES
     from dcn_study.runs.catalogue import run_named
 
@@ -208,7 +208,7 @@ def _print_plan(tasks: Sequence[Task], workers: int) -> None:
 
 
 def _print_result(record: Record) -> bool:
-    """Prints the accuracies of a run, and says what to do if its record does not hold; returns whether it does."""
+    """Prints the accuracies of a run, and advice if its record does not hold; returns whether it holds."""
     from dcn_study.names import TEST_IMAGES
     from dcn_study.runs import records
 

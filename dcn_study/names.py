@@ -1,4 +1,4 @@
-"""What models, runs, test images and measurements are called in figures, tables and text."""
+"""Display names of models, runs, test images and measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODELS = {
 
 TEST_IMAGES = {"plain": "plain", "scaled": "scaled and translated"}
 
-# What makes the gain on scaled digits, by run.
+# Controls that explain the gain on scaled digits, by run.
 CONTROLS = {
     "cnn": "CNN",
     "cnn_statistics": "CNN, statistics only",

@@ -186,7 +186,7 @@ def render_page(page: str, parameters: Mapping[str, Any], executed: Path) -> Pat
     Args:
         page: a key of `PAGES`.
         parameters: it was executed with.
-        executed: the executed notebook. The result goes into a folder beside it, in place of a former one.
+        executed: the executed notebook. The result goes into a folder next to it and replaces an earlier one.
 
     Returns:
         The path of the page.

@@ -1,6 +1,6 @@
-"""Kernels that are forked from one process in which the libraries are loaded: no page waits for them.
+"""Kernels forked from a process that has loaded the libraries, so that no page waits for imports.
 
-What a kernel does stays in it, as in one that is started by a command. Nothing of TensorFlow has run before the fork.
+A forked kernel is as isolated as one that is started by a command. TensorFlow has computed nothing before the fork.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Kernel(ForkServerProcess):
     def run(self) -> None:
         from ipykernel.kernelapp import IPKernelApp
 
-        os.setsid()  # a signal reaches the processes that the kernel starts, too
+        os.setsid()  # so that a signal also reaches the processes that the kernel starts
         with self.log_path.open("w", encoding="utf-8") as log:
             os.dup2(log.fileno(), 2)
         os.environ.clear()
         os.environ.update(self.environment)
-        # It ends when the process it was forked from does.
+        # It ends with the process from which it was forked.
         kernel = IPKernelApp.instance()
         kernel.initialize([*self.arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
         assert kernel.shell is not None

@@ -1,4 +1,4 @@
-"""Loads what most pages use, in the process that kernels are forked from."""
+"""Imports for the process from which kernels are forked: the libraries that most pages use."""
 
 import importlib
 

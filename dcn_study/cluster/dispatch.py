@@ -31,7 +31,7 @@ GONE = "the scheduler is gone. Start it and call again: runs resume"
 
 
 class ClusterError(StudyError):
-    """The cluster is gone or has no worker of use; the message says which and what to do."""
+    """The cluster is gone or has no usable worker; the message says which, and what to do."""
 
 
 class Job(Protocol):
@@ -46,7 +46,7 @@ class Job(Protocol):
 
 
 class Work(Protocol):
-    """What is done with jobs and workers."""
+    """Callbacks of a dispatch."""
 
     def welcome(self, workers: Sequence[str]) -> set[str]:
         """Returns those of the newly found workers that may take jobs."""
@@ -62,10 +62,10 @@ class Work(Protocol):
         """
 
     def fail(self, job: Any, reason: str) -> None:
-        """Takes notice that a job has failed, or that it waited for one that failed."""
+        """Handles a job that has failed, or whose predecessor has."""
 
     def hear(self, event: dict[str, Any]) -> None:
-        """Takes what a worker reports of a job."""
+        """Handles a worker's report on a job."""
 
 
 def dispatch(client: Client, jobs: Sequence[Job], work: Work, events: queue.SimpleQueue | None = None) -> None:
@@ -85,7 +85,7 @@ def dispatch(client: Client, jobs: Sequence[Job], work: Work, events: queue.Simp
 
 @contextlib.contextmanager
 def _connected() -> Iterator[None]:
-    """Says that the scheduler is gone where Dask says so in one of its ways."""
+    """Turns Dask's various errors for a lost scheduler into a `ClusterError`."""
     try:
         yield
     except (ClosedClientError, OSError, TimeoutError) as error:
@@ -130,13 +130,13 @@ class _Dispatch:
                 future.cancel()
 
     def _look(self) -> None:
-        """Finds out which workers are new and which are gone."""
+        """Finds new and lost workers."""
         with _connected():
             if self.client.status == "connecting":
                 return  # Dask tries for a while to reach the scheduler again
             if self.client.status != "running":
                 raise ClusterError(GONE)
-            # Asked for here: what `Client.scheduler_info` returns may be of its own periodic question, without workers.
+            # Asked anew, because `Client.scheduler_info` may return an earlier answer without workers.
             scheduler: Any = self.client.scheduler
             present = set(self.client.sync(scheduler.identity, n_workers=-1)["workers"])
             new = present - self.known
@@ -186,7 +186,7 @@ class _Dispatch:
             heapq.heappush(self.ready, place)
 
     def _lost(self, worker: str, why: str) -> None:
-        """Puts the job of a worker that is gone back, unless it has taken too many workers with it."""
+        """Queues the job of a lost worker again, unless too many workers have died with it."""
         place, future = self.running.pop(worker)
         future.cancel()
         self.known.discard(worker)  # if it is there after all, it is welcomed anew

@@ -1,4 +1,4 @@
-"""Shows in one terminal what a cluster trains: a line per running run, and one for all."""
+"""Progress of a cluster's training in one terminal: a line per running run, and one for all of them."""
 
 from __future__ import annotations
 

@@ -59,9 +59,9 @@ def local(workers: int, threads: int) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Lets the processes that are started meanwhile ignore Ctrl+C, which reaches all processes of a terminal.
+    """Makes processes started meanwhile ignore Ctrl+C, which a terminal sends to all of its processes.
 
-    This process ends them.
+    This process ends them itself.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -1,4 +1,4 @@
-"""What a Dask worker does: tells what is installed there, and trains a run in a process of its own.
+"""Code that runs on a Dask worker: reports what is installed, and trains a run in a separate process.
 
 The worker itself stays light and answers the scheduler while TensorFlow computes, however long a step takes.
 """
@@ -65,7 +65,7 @@ class Files:
 
 @dataclasses.dataclass(frozen=True)
 class Visit:
-    """What a client finds on a worker: versions and digests by name, threads, whether it shares the client's folder."""
+    """A worker as the client finds it: versions and digests by name, threads, whether it shares the client's folder."""
 
     installed: dict[str, str]
     threads: int
@@ -185,7 +185,7 @@ def _process(root: Path, log: Path, request: Request) -> Iterator[subprocess.Pop
 
 @contextlib.contextmanager
 def _ended_if_cancelled(worker: Worker, key: str, process: subprocess.Popen) -> Iterator[None]:
-    """Kills the process of a task that is no longer wanted: Dask cannot stop the thread that waits for it."""
+    """Kills the process of a cancelled task, because Dask cannot stop the thread that waits for it."""
     over = threading.Event()
 
     def watch() -> None:

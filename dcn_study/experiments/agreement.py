@@ -19,7 +19,7 @@ TOLERANCE = 0.5  # of the first rule, in percentage points
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """A published accuracy beside ours, in percent.
+    """A published accuracy next to ours, in percent.
 
     Attributes:
         mean: of our runs, on the logit scale.

@@ -36,7 +36,7 @@ PEER_PYTHON = "/usr/bin/python3"  # where Debian's package python3-torchvision i
 def bench(repeats: int, *, peer_python: str = PEER_PYTHON, force: bool = False) -> Measurement:
     """Returns the times of the operators; measures if there is no record of these parameters, or if `force`.
 
-    What was measured on another processor before is kept beside the new times, see `elsewhere`.
+    Results from other processors are kept next to the new ones, see `elsewhere`.
 
     Args:
         repeats: measurements of each, taken in turn.
@@ -58,7 +58,7 @@ def bench(repeats: int, *, peer_python: str = PEER_PYTHON, force: bool = False) 
 
 
 def processor() -> dict[str, Any]:
-    """Returns the name of this processor, its vector instructions and its caches, as far as Linux tells them."""
+    """Returns the name of this processor, its vector instructions and its caches, where Linux reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", maxsplit=1)[0].splitlines()
     except OSError:
@@ -76,7 +76,7 @@ def processor() -> dict[str, Any]:
 
 
 def elsewhere(earlier: Measurement | None, here: str) -> dict[str, Any]:
-    """Returns what a measurement tells of other processors than this one.
+    """Returns a measurement's results from processors other than this one.
 
     Args:
         earlier: the record that a new one is about to replace, if there is one.
@@ -183,8 +183,7 @@ def _matrices(x: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.reshape(columns, (-1, height * width * channels)), tf.reshape(k, (-1, filters))
 
 
-# What follows are the parts that no arrangement of TensorFlow operations can do without, each by itself, with what it
-# needs computed beforehand.
+# The parts that every arrangement of TensorFlow operations needs, each by itself, with its inputs computed beforehand.
 
 
 def _row_reads(x: tf.Tensor) -> tuple[Callable, list[tf.Tensor]]:

@@ -69,11 +69,11 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the claims are judged by, from records alone.
+    """The facts by which claims are judged, all of them from records.
 
     Attributes:
         accuracies: model → kind of test images → the agreement of the published accuracy.
-        curves: model → the same for the validation accuracy of each epoch, as far as the published curve and ours go.
+        curves: model → the same for the validation accuracy of each epoch, for the epochs that both curves have.
         gain: deformable CNN minus CNN on scaled digits, in percentage points, paired by seed.
         stand_in_difference: largest difference of the deformable CNN and batch normalisation alone, with seed 0, on
             either kind of test images, in percentage points.

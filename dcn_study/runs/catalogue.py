@@ -172,7 +172,7 @@ NAMED = RUNS | STUDY | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
 
-# A cheaper run that computes the same numbers stands in for this one from seed 1 on. A test compares both bit by bit.
+# From seed 1 on, a cheaper run with the same results replaces this one. A test compares both bit by bit.
 STAND_INS = {"deformable_cnn": "cnn_batch_norm"}
 
 SEEDS = 3  # of the paper's models and of the controls in the book; of every other run it shows one

@@ -167,7 +167,7 @@ def _interpolation(zoom: np.ndarray, shift: np.ndarray, side: int) -> np.ndarray
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray) -> tuple[str, float]:
-    """Returns what identifies an epoch: the SHA-256 of its labels (N,), and a weighted sum over its first images.
+    """Returns the fingerprint of an epoch: the SHA-256 of its labels (N,), and a weighted sum over its first images.
 
     Each pixel has a weight of its own. The sum is the same on all processors to about 1e-4, where the pixels themselves
     may differ in their last bit.

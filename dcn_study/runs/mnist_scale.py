@@ -130,7 +130,7 @@ def resample(
 def _stratified(labels: np.ndarray, sizes: tuple[int, int, int], random: np.random.Generator) -> list[np.ndarray]:
     """Returns the indices of each part, in random order, with each class by its share."""
     shuffled = random.permutation(len(labels))
-    # In this order the k-th member of each class of n stands at (k + 1/2) / n: any stretch holds all by their shares.
+    # In this order the k-th of n members of a class is at (k + 1/2) / n: any part has all classes in proportion.
     place = np.empty(len(labels))
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]

@@ -77,7 +77,7 @@ Number = Annotated[float, pydantic.Field(strict=False)]  # a whole number is a n
 
 
 class _Part(pydantic.BaseModel, extra="forbid", strict=True):
-    """A part of a record: no unknown and no missing fields, no conversion of types."""
+    """Base class of the parts of a record: unknown or missing fields are errors, types are not converted."""
 
 
 class Epoch(_Part):
@@ -102,7 +102,7 @@ class Evaluation(_Part):
 
 
 class FirstBatch(_Part):
-    """What identifies the images of an epoch.
+    """Fingerprint of the images of an epoch.
 
     Attributes:
         labels: SHA-256 of all labels in the epoch's order.
@@ -115,7 +115,7 @@ class FirstBatch(_Part):
 
 
 class Witness(_Part):
-    """What a run computed early, to be compared with a replay.
+    """Results of a run's first steps, to be compared with a replay.
 
     Attributes:
         losses: the training loss of each of the first 20 steps.
@@ -131,7 +131,7 @@ class Witness(_Part):
 
 
 class Provenance(_Part):
-    """Where a run came from.
+    """Origin of a run.
 
     Attributes:
         inputs: what it depended on.
@@ -303,7 +303,7 @@ def existing() -> list[Record]:
     found = []
     for folder in ("book/records", "runs"):
         for path in sorted((project_root() / folder).glob("*.json")):
-            with contextlib.suppress(RecordError):  # damaged, or of a measurement
+            with contextlib.suppress(RecordError):  # damaged, or the record of a measurement
                 found.append(_read(path, Record))
     return found
 

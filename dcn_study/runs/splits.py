@@ -1,4 +1,4 @@
-"""What a run trains, validates and tests on."""
+"""Training, validation and test images of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OUT_OF_RANGE_IMAGES = 2000  # in each further test set of MNIST-Scale
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """What a run trains and tests on: images (N, H, W, 1) in [0, 1], float32; labels (N,), int32."""
+    """Images of a run: images (N, H, W, 1) in [0, 1], float32; labels (N,), int32."""
 
     digits: Digits
     config: RunConfig
@@ -72,7 +72,7 @@ class Splits:
 
 @dataclasses.dataclass(frozen=True)
 class ScaleSplits(Splits):
-    """What a run on MNIST-Scale trains and tests on.
+    """Images of a run on MNIST-Scale.
 
     Attributes:
         digits: of the realisation.

@@ -33,7 +33,7 @@ CODE_SHA256 = code_sha256()  # taken now: this process keeps running this code, 
 
 
 def use_threads(threads: int) -> None:
-    """Sets how many threads TensorFlow uses, within an operation and for operations beside each other.
+    """Sets how many threads TensorFlow uses, within an operation and for concurrent operations.
 
     Args:
         threads: the number; 0 leaves it to TensorFlow: all processors.

@@ -1,4 +1,4 @@
-"""The witness of a run: what it computed in its first steps, taken while training and compared with a replay."""
+"""The witness of a run: results of its first steps, recorded in training and compared with a replay."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOLERANCES = {
 }
 # Larger steps and wider networks let differences grow faster. Measured between an AMD EPYC and an Intel Xeon for arms
 # of the study, at rates from 1e-3 to 3e-2: 2.2e-3 in the first three losses, 1.9e-1 in the norms.
-FAST = 1e-3  # the highest rate with the tolerances above, but for the study
+FAST = 1e-3  # the highest rate with the tolerances above, except in the study
 FAST_TOLERANCES = {"first losses": 1e-2, "norms": 4e-1}
 SMALL_NORM = 0.01  # differences of smaller norms are taken relative to this: they may be sums of rounding errors
 

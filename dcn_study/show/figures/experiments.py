@@ -198,7 +198,7 @@ def draws(
     """Draws the accuracy on each scaled test set, a panel for each model, with the published one as a diamond.
 
     Args:
-        accuracies: model → generator → one accuracy a draw, as `sensitivity.sensitivity` measures them.
+        accuracies: model → generator → one accuracy per draw, as `sensitivity.sensitivity` measures them.
         generators: what each is called.
         axes: as many axes as models; new ones by default.
 

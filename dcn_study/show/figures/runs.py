@@ -49,7 +49,7 @@ def digits(plain: np.ndarray, moved: np.ndarray, labels: Sequence[int], axes: np
 def transform_distribution(
     transforms: Transforms, side: int = 28, axes: Sequence[Axes] | None = None
 ) -> Sequence[Axes]:
-    """Draws how often each zoom and each shift was drawn, by axis, beside the density they are drawn from.
+    """Draws histograms of the sampled zooms and shifts, by axis, with the density of their distribution.
 
     Args:
         transforms: the drawn parameters.
@@ -153,7 +153,7 @@ def _history(record: Record, key: str) -> tuple[list[float], list[float]]:
 
 
 def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draws published accuracies beside ours, with the prediction interval of one more run.
+    """Draws published accuracies next to ours, with the prediction interval of one more run.
 
     Args:
         agreement: as `tables.agreement` returns it.

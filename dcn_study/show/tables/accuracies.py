@@ -1,4 +1,4 @@
-"""Tables of what runs reach, beside what was published."""
+"""Tables of the accuracies of runs, next to the published ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
 
 
 def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Returns published accuracies beside ours, over seeds, and whether they agree, by the rule and by the first one.
+    """Returns published accuracies next to ours, over seeds, and whether they agree, by the rule and by the first rule.
 
     Args:
         runs: by model, the records of all seeds, in the order of the seeds.
@@ -71,14 +71,14 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
 
 
 def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Returns what each control reaches beside the published protocol after as many epochs.
+    """Returns the accuracies of the controls and of the published protocol after the same number of epochs.
 
     Args:
         runs: by name, a key of `config.CONTROLS`, the records of its seeds in their order; "cnn_batch_norm" among them,
             which stands in for the published protocol.
 
     Returns:
-        One row a run: the epochs on scaled digits; the mean accuracies on plain and scaled digits, in percent; the
+        One row per run: the epochs on scaled digits; the mean accuracies on plain and scaled digits, in percent; the
         latter of each seed; that of the published protocol after as many epochs and with as many seeds; and the
         difference of both in percentage points.
     """
@@ -106,13 +106,13 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
 
 
 def side_by_side(runs: Mapping[str, Record]) -> pd.DataFrame:
-    """Returns what several runs reach: after as many epochs as all of them have, and at their ends, in percent.
+    """Returns accuracies of several runs, in percent: after the most epochs that all of them have, and after the last.
 
     Args:
         runs: by what each is called. All validate on images of one kind.
 
     Returns:
-        One row a run: its epochs, its validation accuracy after those that all have, and its test accuracies.
+        One row per run: its epochs, its validation accuracy after those that all have, and its test accuracies.
     """
     common = min(len(record.history) for record in runs.values())
     rows = {
@@ -130,11 +130,11 @@ def draws(accuracies: Mapping[str, Mapping[str, Sequence[float]]], generators: M
     """Returns mean and standard deviation of the accuracies on several scaled test sets, in percent.
 
     Args:
-        accuracies: model → generator → one accuracy a draw, as `sensitivity.sensitivity` returns them.
+        accuracies: model → generator → one accuracy per draw, as `sensitivity.sensitivity` returns them.
         generators: what each is called.
 
     Returns:
-        One row a model and generator, with the lowest and the highest of the draws.
+        One row per model and generator, with the lowest and the highest of the draws.
     """
     rows = {
         (MODELS[model], generators[generator]): {
@@ -151,7 +151,7 @@ def draws(accuracies: Mapping[str, Mapping[str, Sequence[float]]], generators: M
 
 
 def seen(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Returns one row a model: how many plain and how many scaled images it was trained on, its first run included.
+    """Returns one row per model: how many plain and how many scaled images it was trained on, its first run included.
 
     Args:
         runs: by model, the records of its seeds in their order; "cnn", from which others start, among them.
@@ -176,7 +176,7 @@ def selection(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
         runs: by model, the records of its seeds.
 
     Returns:
-        One row a run: "last" and "best" accuracy, their "difference" in percentage points, and the epoch of the best.
+        One row per run: "last" and "best" accuracy, their "difference" in percentage points, and the epoch of the best.
     """
     rows = {}
     for model, found in runs.items():
@@ -194,13 +194,13 @@ def selection(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
 
 
 def split(runs: Mapping[str, Record]) -> pd.DataFrame:
-    """Returns what choosing the best epoch on the test images adds, where there are others to choose by, in percent.
+    """Returns how much choosing the best epoch on the test images adds, in percent, for runs with a validation set.
 
     Args:
         runs: by what each is called; each with images held out to validate on.
 
     Returns:
-        One row a run: the test accuracy after the last epoch, after the one that is best on the held-out images, and
+        One row per run: the test accuracy after the last epoch, after the one that is best on the held-out images, and
         after the one that is best on the test images; and the difference of the last two in percentage points.
     """
     rows = {}

@@ -49,7 +49,7 @@ def multiply_adds(layer: keras.layers.Layer) -> int:
 
 
 def layers(model: keras.Model) -> pd.DataFrame:
-    """Returns one row a layer: its output shape, its parameters, how many are trainable, and its multiply-adds."""
+    """Returns one row per layer: its output shape, its parameters, how many are trainable, and its multiply-adds."""
     rows = [
         {
             "layer": layer.name,
@@ -65,7 +65,7 @@ def layers(model: keras.Model) -> pd.DataFrame:
 
 
 def models(built: Mapping[str, keras.Model]) -> pd.DataFrame:
-    """Returns one row a model: parameters, how many train, multiply-adds for one image, and these as a ratio.
+    """Returns one row per model: parameters, how many train, multiply-adds for one image, and these as a ratio.
 
     Args:
         built: by name, as `published.ACCURACY` names them, each with its layers frozen as in its run. The ratio is
