@@ -115,10 +115,12 @@ def test_the_rates_differ_in_nothing_else():
 
 
 def test_a_stand_in_differs_in_the_model_alone():
-    for run, stand_in in STAND_INS.items():
-        assert dataclasses.replace(RUNS[stand_in], model=RUNS[run].model) == RUNS[run]
-        names = [record_name(config) for config in seeds_of(run, 3)]
-        assert names == [run, f"{stand_in}-seed1", f"{stand_in}-seed2"]
+    for run, (stand_in, first) in STAND_INS.items():
+        assert run_config(stand_in, model=RUNS[run].model) == RUNS[run]
+        names = [record_name(config) for config in seeds_of(run, first + 2)]
+        assert names[0] == run
+        assert names[first - 1 :] == [names[first - 1], f"{stand_in}-seed{first}", f"{stand_in}-seed{first + 1}"]
+        assert stand_in not in names[first - 1]
         assert seeds_of(run, 1, epochs=1) == [run_config(run, epochs=1)]
     assert [record_name(config) for config in seeds_of("cnn", 2)] == ["cnn", "cnn-seed1"]
     assert seeds_of("cnn", 1, epochs=3) == [run_config("cnn", epochs=3)]

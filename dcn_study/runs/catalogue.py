@@ -167,13 +167,15 @@ _PILOTS = {f"pilot_{arm}_{rate:g}": run for arm, runs in PILOTS.items() for rate
 # What the registration rests on.
 TUNING = [run for runs in PILOTS.values() for run in runs.values()]
 TUNING += dict.fromkeys(spread_run(source, number) for number in range(REALISATIONS) for source in SOURCES)
-NAMED = RUNS | STUDY | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD
+# The deformable mini-ResNet without its offset layers: the weights that train are the same.
+_STAND_IN = {"frozen_mini_resnet": dataclasses.replace(_DEFORMABLE_RESIDUAL, model="mini_resnet")}
+NAMED = RUNS | STUDY | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _STAND_IN
 
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
 
-# From seed 1 on, a cheaper run with the same results replaces this one. A test compares both bit by bit.
-STAND_INS = {"deformable_cnn": "cnn_batch_norm"}
+# A cheaper run with the same results replaces a run from this seed on. A test compares both bit by bit.
+STAND_INS = {"deformable_cnn": ("cnn_batch_norm", 1), "deformable_mini_resnet": ("frozen_mini_resnet", 3)}
 
 SEEDS = 3  # of the paper's models and of the controls in the book; of every other run it shows one
 
@@ -229,7 +231,7 @@ def run_config(run: str, **changes: Any) -> RunConfig:
 
 
 def seeds_of(run: str, seeds: int, **changes: Any) -> list[RunConfig]:
-    """Returns the configurations of a named run with the seeds from 0; from seed 1 on of its stand-in, if it has one.
+    """Returns the configurations of a named run with the seeds from 0; higher ones of its stand-in, see `STAND_INS`.
 
     Args:
         run: a name in `NAMED`.
@@ -241,8 +243,8 @@ def seeds_of(run: str, seeds: int, **changes: Any) -> list[RunConfig]:
     """
     if seeds < 1:
         raise ConfigurationError(f"seeds must be at least 1. Received: seeds={seeds!r}")
-    later = STAND_INS.get(run, run)
-    return [run_config(later if seed else run, seed=seed, **changes) for seed in range(seeds)]
+    stand_in, first = STAND_INS.get(run, (run, 0))
+    return [run_config(stand_in if seed >= first else run, seed=seed, **changes) for seed in range(seeds)]
 
 
 def book_runs() -> list[RunConfig]:
