@@ -133,10 +133,22 @@ def test_workers_with_other_software_are_refused_by_name(client, project, monkey
     assert f"is refused: it has TensorFlow {here['TensorFlow']}, here 99.0; data {here['data']}, here other" in told
 
 
+def hear_interrupts():
+    """Undoes what a shell does to its background jobs, whose children would ignore the signal like the tests."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_the_command_gives_the_records_of_serial_runs_bit_by_bit_although_it_was_interrupted(project, serial):
     """The signal reaches all processes of a terminal, as this one does all processes of a group."""
     command = [sys.executable, PROGRAM, "command"]
-    with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True) as training:
+    with subprocess.Popen(
+        command,
+        cwd=project,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
+    ) as training:
         while not list((project / "checkpoints").glob("*/state.json")):
             assert training.poll() is None
             time.sleep(0.02)
