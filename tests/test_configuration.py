@@ -118,9 +118,8 @@ def test_a_stand_in_differs_in_the_model_alone():
     for run, (stand_in, first) in STAND_INS.items():
         assert run_config(stand_in, model=RUNS[run].model) == RUNS[run]
         names = [record_name(config) for config in seeds_of(run, first + 2)]
-        assert names[0] == run
-        assert names[first - 1 :] == [names[first - 1], f"{stand_in}-seed{first}", f"{stand_in}-seed{first + 1}"]
-        assert stand_in not in names[first - 1]
+        assert names[:first] == [run, *(f"{run}-seed{seed}" for seed in range(1, first))]
+        assert names[first:] == [f"{stand_in}-seed{first}", f"{stand_in}-seed{first + 1}"]
         assert seeds_of(run, 1, epochs=1) == [run_config(run, epochs=1)]
     assert [record_name(config) for config in seeds_of("cnn", 2)] == ["cnn", "cnn-seed1"]
     assert seeds_of("cnn", 1, epochs=3) == [run_config("cnn", epochs=3)]
