@@ -32,12 +32,19 @@ def record():
 
 def test_tables_show_numbers_that_can_be_read():
     frame = pd.DataFrame(
-        {"images": [10000], "accuracy": [94.3], "exactly": [0.0], "nearly": [1.23e-5], "none": [np.nan]}
+        {
+            "images": [10000],
+            "accuracy": [94.3],
+            "small": [0.0024],
+            "exactly": [0.0],
+            "nearly": [1.23e-5],
+            "none": [np.nan],
+        }
     )
     html = figures.as_table(frame)
-    assert re.findall("<td>(.*?)</td>", html) == ["10,000", "94.30", "0", "1.2e-05", "–"]
+    assert re.findall("<td>(.*?)</td>", html) == ["10,000", "94.30", "0.002", "0", "1.2e-05", "–"]
     content = re.search('data-csv="([^"]*)"', html)[1].splitlines()
-    assert content == [",images,accuracy,exactly,nearly,none", "0,10000,94.3,0,1.23e-05,"]
+    assert content == [",images,accuracy,small,exactly,nearly,none", "0,10000,94.3,0.0024,0,1.23e-05,"]
 
 
 def test_training_curve_shows_both_runs(record):

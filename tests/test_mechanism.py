@@ -1,16 +1,18 @@
 """What the offsets of trained networks do: changed offsets, and fields by scale."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
-from helpers import keep
+from helpers import ROOT, keep
 
 from dcn import models
 from dcn.layers import DeformableConv2D
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments.mechanism import LAYERS, SCALES, SHARES, expansion, mechanism, with_offsets
 from dcn_study.runs import networks, records
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import EVALUATED_ARMS, run_config
 
 SIZES = {"realisations": 1, "images": 6, "digits": 2, "occluded": 0}
 
@@ -89,3 +91,11 @@ def test_it_is_measured_once_and_goes_stale_with_the_weights(project, monkeypatc
 def test_wrong_parameters(project, changes, message):
     with pytest.raises(ConfigurationError, match=message):
         mechanism(**{**SIZES, **changes})
+
+
+def test_deformable_convolutions_enlarge_the_receptive_field_on_record():
+    """What the first page says, in every realisation and at every scale."""
+    areas = json.loads((ROOT / "book" / "records" / "mechanism.json").read_text(encoding="utf-8"))["results"]["areas"]
+    regular, deformable = (areas[run][LAYERS[-1]]["gradient"]["0.5"] for run in EVALUATED_ARMS)
+    for scale in map(str, SCALES):
+        assert np.all(np.array(deformable[scale]) > np.array(regular[scale])), scale

@@ -193,7 +193,7 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
     "offsets": {"run": "deformable_cnn", "steps": 300, "seed": 0},
     "sensitivity": {"draws": 5, "images": TEST_IMAGES},
     "robustness": {"zooms": 7, "shifts": 9, "images": 500},
-    "mechanism": {"realisations": 3, "images": 2000, "digits": 50, "occluded": 3},
+    "mechanism": {"realisations": REALISATIONS, "images": 2000, "digits": 50, "occluded": 3},
     "regions": {"realisations": 6, "canvases": 4000, "test_canvases": 1000, "epochs": 8},
     "bench": {"repeats": 15},
     "arms": {"arms": "all", "batch": 128, "repeats": 9, "threads": 1},

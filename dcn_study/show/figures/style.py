@@ -40,7 +40,7 @@ def use_style() -> None:
 
 
 def as_table(frame: pd.DataFrame) -> str:
-    """Returns a table as HTML: whole numbers by thousands, others with two decimals, small ones with a power of ten.
+    """Returns a table as HTML: whole numbers by thousands, others with two decimals, small ones with more.
 
     The attribute `data-csv` of the table holds its content as CSV, with all digits.
     """
@@ -55,7 +55,9 @@ def as_table(frame: pd.DataFrame) -> str:
 def _readable(number: float) -> str:
     if abs(number) < 1e-9:  # what rounding leaves of a difference of equal numbers
         return "0"
-    return f"{number:.1e}" if abs(number) < 0.005 else f"{number:.2f}"
+    if abs(number) < 0.0005:
+        return f"{number:.1e}"
+    return f"{number:.3f}" if abs(number) < 0.005 else f"{number:.2f}"
 
 
 def as_image(figure: Figure, alternative: str, narrow: Figure) -> str:
