@@ -127,6 +127,47 @@ def resample(random):
     return resample_by_offsets, (random.normal(size=(1, 5, 4, 2)), random.normal(size=(1, 5, 4, 4)))
 
 
+def pool(random):
+    boxes = tf.constant([[0.5, 0.2, 4.1, 3.3], [1.0, 0.0, 5.0, 2.5]], tf.float64)
+
+    def operator(inputs, offsets):
+        return deform_roi_pool(inputs, boxes, [0, 0], offsets, output_size=2, sampling_ratio=2)
+
+    return operator, (random.normal(size=(1, 5, 4, 2)), random.normal(size=(2, 2, 2, 2)))
+
+
+@pytest.mark.parametrize("within", [lambda function: function, tf.function], ids=["eager", "graph"])
+@pytest.mark.parametrize("make", [convolve, resample])
+def test_gradients_image_by_image(random, make, within):
+    """`vectorized_map` gives what a loop gives."""
+    operator, tensors = make(random)
+    many = [tf.constant(random.normal(size=(3, *tensor.shape))) for tensor in tensors]
+
+    def one(tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            loss = tf.reduce_sum(operator(*tensors) ** 2)
+        return tape.gradient(loss, tensors)
+
+    found = within(lambda: tf.vectorized_map(one, many))()
+    for number in range(3):
+        expected = one([tensor[number] for tensor in many])
+        for actual, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(actual[number], wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [convolve, resample, pool])
+def test_jacobians(random, make):
+    operator, tensors = make(random)
+    inputs, offsets = map(tf.constant, tensors)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(offsets)
+        outputs = tf.reshape(operator(inputs, offsets), [-1])
+        rows = [outputs[number] for number in range(outputs.shape[0])]
+    expected = [tape.gradient(row, offsets) for row in rows]
+    np.testing.assert_allclose(tape.jacobian(outputs, offsets), expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("within", [lambda function: function, tf.function], ids=["eager", "graph"])
 @pytest.mark.parametrize("wanted", [0, 1], ids=["inputs", "offsets"])
 @pytest.mark.parametrize("make", [convolve, resample])
