@@ -166,6 +166,19 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     assert len(figures.accuracy_and_cost(found, costs)) == 1
 
 
+def test_reports_of_others_stand_beside_the_means_of_common_realisations(project):
+    table = tables.reported_gains(study.recorded_runs())
+    ours = [name for name in table.index if name.startswith("this study")]
+    assert table.loc[ours, "runs"].tolist() == [0, 0]
+    assert table.loc["Lau (2017)", "difference"] == pytest.approx(35.54)
+    for number in range(3):
+        keep(run_config("scale_deform_conv_cnn", seed=number), 0.95)
+    keep(run_config("scale_cnn", seed=1), 0.94)
+    table = tables.reported_gains(study.recorded_runs())
+    assert table.loc[ours, "runs"].tolist() == [1, 1]
+    assert table.loc[ours[0], "difference"] == pytest.approx(1.0)
+
+
 def test_sizes_of_changes_are_those_of_the_test_sets():
     record = make(run_config("scale_cnn"))
     record.evaluations |= {name: Evaluation(accuracy=0.5, loss=1.0, images=3) for name in mnist_scale.OUT_OF_RANGE}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from dcn_study.experiments.statistics import Contrast, contrasts
 from dcn_study.names import ARMS
-from dcn_study.runs import records
+from dcn_study.runs import published, records
 from dcn_study.runs.catalogue import (
     LADDER,
     PILOT_RATES,
@@ -25,6 +25,7 @@ __all__ = [
     "MNIST_SCALE",
     "PRIMARY",
     "REGISTERED",
+    "REPORTED",
     "SMALLEST",
     "Comparison",
     "accuracies",
@@ -45,6 +46,20 @@ MNIST_SCALE = {
     "ScDCFNet": (97.91, 0.08),
     "SESN": (97.92, 0.09),
     "InvarPDEs-Net": (98.30, 0.06),
+}
+# What others report of deformable convolution on scaled digits, one run each: who → accuracy in percent without it and
+# with it, and which of the two networks had trained on such digits.
+# Sources: the READMEs of github.com/felixlaumon/deform-conv, of 4uiiurz1/pytorch-deform-conv-v2 (9ccc492, "w/ DCN
+# @conv3~4") and of developer0hye/PyTorch-Deformable-Convolution-v2 (4404cce).
+REPORTED = {
+    "Lau (2017)": (57.01, 92.55, "the deformable one"),
+    "Oza (2019), the paper": (
+        100 * published.ACCURACY["cnn"]["scaled"],
+        100 * published.ACCURACY["deformable_cnn"]["scaled"],
+        "the deformable one",
+    ),
+    "4uiiurz1": (97.22, 98.95, "both"),
+    "Kwon (2022)": (90.03, 92.90, "neither"),
 }
 SMALLEST = 0.25  # the smallest effect of interest, in percentage points of test accuracy
 

@@ -21,6 +21,7 @@ from dcn_study.show.tables.study import (
     primary_contrasts,
     regions,
     replaced_offsets,
+    reported_gains,
     spread,
     study_accuracies,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "provenance",
     "regions",
     "replaced_offsets",
+    "reported_gains",
     "runtime",
     "scale",
     "seen",

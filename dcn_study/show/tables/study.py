@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dcn_study.experiments.statistics import Interval, contrasts, detectable, interval
-from dcn_study.experiments.study import PRIMARY, Comparison, arm_label, best_rate
+from dcn_study.experiments.study import PRIMARY, REPORTED, Comparison, accuracies, arm_label, best_rate
 from dcn_study.names import ARMS
 from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY, realisations_of
 from dcn_study.runs.records import Measurement, Record
@@ -23,6 +23,7 @@ __all__ = [
     "primary_contrasts",
     "regions",
     "replaced_offsets",
+    "reported_gains",
     "spread",
     "study_accuracies",
 ]
@@ -113,6 +114,32 @@ def contrast_results(compared: Mapping[str, Comparison], found: Mapping[str, Map
             "verdict": each.contrast.verdict if each.contrast else "not yet",
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+
+
+def reported_gains(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
+    """Returns one row per report of what deformable convolution gains on scaled digits; the last two are the study's.
+
+    Args:
+        found: run → realisation → record.
+    """
+    rows = {
+        who: {"trained on such digits": which, "runs": 1, "without": without, "with": deformable}
+        for who, (without, deformable, which) in REPORTED.items()
+    }
+    for kind, digits, which in (
+        ("plain", "digits as in training", "both"),
+        ("scaled", "the paper's digits", "neither"),
+    ):
+        deformable, regular = (accuracies(found[run], kind) for run in PRIMARY["in place of the convolutions"])
+        common = sorted(set(regular) & set(deformable))
+        rows[f"this study, {digits}"] = {
+            "trained on such digits": which,
+            "runs": len(common),
+            "without": float(np.mean([regular[number] for number in common])) if common else np.nan,
+            "with": float(np.mean([deformable[number] for number in common])) if common else np.nan,
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return with_corner(table.assign(difference=table["with"] - table["without"]), "report")
 
 
 def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
