@@ -83,7 +83,7 @@ def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[s
         The axes.
     """
     figure, axes = plt.subplots(
-        1, len(costs), figsize=(4.2 * len(costs), 4.4), squeeze=False, sharey=True, layout="constrained"
+        1, len(costs), figsize=(3.4 * len(costs), 4.2), squeeze=False, sharey=True, layout="constrained"
     )
     for ax, (kind, by_run) in zip(axes[0], costs.items(), strict=True):
         for number, (run, values) in enumerate((run, values) for run, values in found.items() if values):
