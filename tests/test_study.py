@@ -154,6 +154,11 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     assert (first["pairs"], first["difference"], first["verdict"]) == (2, pytest.approx(1.5), "not yet")
     assert first["95 % from"] < 1.0 < 2.0 < first["to"]
     assert table.loc["at equal multiply-adds", "pairs"] == 0
+    table = tables.contrast_checks(compared, found)
+    first = table.loc["in place of the convolutions"]
+    assert (first["pairs"], first["A above B (%)"], first["pairs to decide"]) == (2, 100, "not yet")
+    assert (first["bootstrap from"], first["to"]) == (pytest.approx(1), pytest.approx(2))
+    assert table["p (Holm)"].isna().all()
     table = tables.study_accuracies(found)
     assert table["realisations"].tolist() == ["2 of 6", "2 of 6"]
     assert table["minus the CNN"].tolist()[1] == pytest.approx(1.5)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-__all__ = ["CONFIDENCE", "Contrast", "Interval", "contrast", "contrasts", "detectable", "holm", "interval"]
+__all__ = ["CONFIDENCE", "MOST_RUNS", "Contrast", "Interval", "contrast", "contrasts", "detectable", "holm", "interval"]
 
 CONFIDENCE = 0.95
 MOST_RUNS = 1000  # that would decide: more are not looked for

@@ -16,6 +16,7 @@ from dcn_study.show.tables.origin import cards, durations, measurements, paramet
 from dcn_study.show.tables.study import (
     areas,
     arms,
+    contrast_checks,
     contrast_results,
     pilots,
     primary_contrasts,
@@ -35,6 +36,7 @@ __all__ = [
     "bench",
     "cards",
     "claims",
+    "contrast_checks",
     "contrast_results",
     "controls",
     "draws",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dcn_study.experiments.statistics import Interval, contrasts, detectable, interval
-from dcn_study.experiments.study import PRIMARY, REPORTED, Comparison, accuracies, arm_label, best_rate
+from dcn_study.experiments.statistics import MOST_RUNS, Contrast, Interval, contrast, contrasts, detectable, interval
+from dcn_study.experiments.study import PRIMARY, REPORTED, SMALLEST, Comparison, accuracies, arm_label, best_rate
 from dcn_study.names import ARMS
 from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY, realisations_of
 from dcn_study.runs.records import Measurement, Record
@@ -18,6 +18,7 @@ from dcn_study.show.tables.layout import with_corner
 __all__ = [
     "areas",
     "arms",
+    "contrast_checks",
     "contrast_results",
     "pilots",
     "primary_contrasts",
@@ -114,6 +115,39 @@ def contrast_results(compared: Mapping[str, Comparison], found: Mapping[str, Map
             "verdict": each.contrast.verdict if each.contrast else "not yet",
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+
+
+def contrast_checks(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
+    """Returns one row per primary contrast: how often A is above B, and the interval of the mean from resampled pairs.
+
+    Once the contrasts are judged, also the p-value by Holm's method, and how many pairs would decide.
+
+    Args:
+        compared: as `study.compared` returns it.
+        found: run → realisation → accuracy in percent.
+    """
+    rows = {}
+    for name, each in compared.items():
+        first, second = ([found[run][number] for number in each.numbers] for run in each.runs)
+        single = contrast(first, second, SMALLEST) if len(first) > 1 else None
+        resampled = single.bootstrap() if single else None
+        rows[name] = {
+            "pairs": len(first),
+            "A above B (%)": 100 * single.wins if single else np.nan,
+            "bootstrap from": resampled.low if resampled else np.nan,
+            "to": resampled.high if resampled else np.nan,
+            "p (Holm)": each.contrast.p_value if each.contrast else np.nan,
+            "pairs to decide": _pairs_to_decide(each.contrast),
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+
+
+def _pairs_to_decide(judged: Contrast | None) -> str:
+    if judged is None:
+        return "not yet"
+    if judged.verdict != "undecided":
+        return "decided"
+    return str(judged.runs_to_decide or f"over {MOST_RUNS}")
 
 
 def reported_gains(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
