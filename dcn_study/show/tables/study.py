@@ -132,8 +132,7 @@ def contrast_checks(compared: Mapping[str, Comparison], found: Mapping[str, Mapp
         single = contrast(first, second, SMALLEST) if len(first) > 1 else None
         resampled = single.bootstrap() if single else None
         rows[name] = {
-            "pairs": len(first),
-            "A above B (%)": 100 * single.wins if single else np.nan,
+            "A above B": f"{single.wins * len(first):g} of {len(first)}" if single else "–",
             "bootstrap from": resampled.low if resampled else np.nan,
             "to": resampled.high if resampled else np.nan,
             "p (Holm)": each.contrast.p_value if each.contrast else np.nan,
