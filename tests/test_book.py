@@ -15,7 +15,7 @@ from helpers import ROOT, inside, keep
 from dcn_study.book import build, pages
 from dcn_study.errors import BookError, LockedError
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import MEASUREMENTS, PAPER, RATES, SMOKE, book_runs, run_config
+from dcn_study.runs.catalogue import MEASUREMENTS, PAPER, RATES, SMOKE, book_runs, record_name, run_config
 from dcn_study.runs.files import locked
 
 
@@ -316,7 +316,7 @@ def test_unfinished_notebooks_are_rejected(tmp_path, cell, words):
 
 def test_a_page_names_the_runs_that_it_reads():
     def names(page):
-        return [records.record_name(config) for config in pages.runs_of(page, pages.page_parameters(page))]
+        return [record_name(config) for config in pages.runs_of(page, pages.page_parameters(page))]
 
     assert names("offsets") == ["deformable_cnn"]
     assert "deformable_cnn" in names("sampling")

@@ -11,8 +11,9 @@ from dcn_study import cli
 from dcn_study.book import build, pages
 from dcn_study.errors import ConfigurationError, RecordError
 from dcn_study.runs import confirmation, records, training
-from dcn_study.runs.catalogue import MEASUREMENTS, RUNS, SEEDS, SMOKE, book_runs, run_config
+from dcn_study.runs.catalogue import MEASUREMENTS, RUNS, SEEDS, SMOKE, book_runs, record_name, run_config
 from dcn_study.runs.data import MNIST
+from dcn_study.runs.inputs import versions
 
 
 @pytest.fixture
@@ -154,11 +155,12 @@ def test_a_damaged_measurement_is_one_line(complete, capsys):
 
 
 def test_check_names_the_input_that_changed(complete, capsys, monkeypatch):
-    versions = records.versions()
-    monkeypatch.setattr(records, "versions", lambda: {**versions, "Keras": "99.0"})
+    here = versions()
+    for module in ("runs", "measurements"):
+        monkeypatch.setattr(f"dcn_study.runs.records.{module}.versions", lambda: {**here, "Keras": "99.0"})
     assert cli.main(["check"]) == 1
     found = standings(capsys.readouterr().out)
-    assert found["cnn"] == found["bench"] == f"stale: Keras {versions['Keras']}, now 99.0"
+    assert found["cnn"] == found["bench"] == f"stale: Keras {here['Keras']}, now 99.0"
 
 
 def test_list_shows_runs_pages_and_parameters(clone, capsys):
@@ -179,7 +181,7 @@ def trained(monkeypatch):
     calls = []
 
     def train(config, **how):
-        calls.append((records.record_name(config), how))
+        calls.append((record_name(config), how))
         return keep(config, how["book"])
 
     monkeypatch.setattr(training, "train", train)
@@ -198,7 +200,7 @@ def test_train_trains_named_runs_with_any_seed_into_the_book(clone, trained, cap
 def test_train_trains_every_run_of_the_book_after_the_one_that_it_starts_from(clone, trained):
     assert cli.main(["train"]) == 0
     names = [name for name, _ in trained]
-    assert set(names) == {records.record_name(config) for config in book_runs()}
+    assert set(names) == {record_name(config) for config in book_runs()}
     for run, seed in (("deformable_cnn", ""), ("cnn_batch_norm", "-seed1")):
         assert names.index(f"cnn{seed}") < names.index(f"{run}{seed}")
 

@@ -24,7 +24,7 @@ from dcn_study.cluster.plan import Task, plan
 from dcn_study.cluster.train import connect, train_all
 from dcn_study.errors import RecordError
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import record_name, run_config
 
 PROGRAM = Path(__file__).with_name("train_small.py")
 DASK = Path(sys.executable).with_name("dask")
@@ -104,7 +104,7 @@ def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
     other = run_config("mini_resnet", epochs=1, train_size=64, test_size=40)
     with pytest.raises(RecordError, match="does not hold here: configuration"):
         work.finish(Task(other, "other", "key"), worker.Files(made.path.name, content, weights))
-    monkeypatch.setattr(records, "versions", lambda: {"Keras": "99.0"})
+    monkeypatch.setattr("dcn_study.runs.records.runs.versions", lambda: {"Keras": "99.0"})
     with pytest.raises(RecordError, match=r"does not hold here: .*Keras .*, now 99\.0"):
         work.finish(Task(config, made.name, "key"), worker.Files(made.path.name, content, weights))
     assert not list(made.path.parent.iterdir())
@@ -115,7 +115,7 @@ def test_a_run_that_fails_says_which_and_why_and_where_its_log_is(client, projec
     small = {"epochs": 1, "train_size": 32, "test_size": 20}
     bad, good = run_config("cnn_batch_norm", **small), run_config("mini_resnet", **small)
     failures = train_all(client, plan([bad, good]))
-    name = records.record_name(bad)
+    name = record_name(bad)
     assert set(failures) == {name}
     log = project / "logs" / f"{name}.log"
     assert f"; log: {log} on " in failures[name]
@@ -161,7 +161,7 @@ def test_the_command_gives_the_records_of_serial_runs_bit_by_bit_although_it_was
     assert results(project) == serial
     assert {records.read(config).provenance.machine.threads for config in SMALL} == {1}
     assert plan(SMALL) == []
-    names = [records.record_name(config) for config in SMALL]
+    names = [record_name(config) for config in SMALL]
     assert {line.split()[0] for line in done.stdout.splitlines()} == set(names)
     assert f"{done.stdout.split()[0]}: epoch 6 of 6, accuracy " in done.stderr
     assert all((project / "logs" / f"{name}.log").is_file() for name in names)

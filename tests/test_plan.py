@@ -66,7 +66,7 @@ def test_keys_follow_the_inputs(project, monkeypatch):
     before = {task.name: task.key for task in plan(configurations)}
     assert {task.name: task.key for task in plan(configurations)} == before
     assert all(key.startswith(f"{name}-") for name, key in before.items())
-    monkeypatch.setattr("dcn_study.runs.records.versions", lambda: {"Keras": "99.0"})
+    monkeypatch.setattr("dcn_study.runs.records.runs.versions", lambda: {"Keras": "99.0"})
     after = {task.name: task.key for task in plan(configurations)}
     assert all(after[name] != key for name, key in before.items())  # the second by way of the first
 

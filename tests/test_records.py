@@ -172,7 +172,7 @@ def test_a_measurement_is_taken_once_and_named_by_its_parameters(project):
 
 def test_a_measurement_goes_stale_with_its_inputs(project, monkeypatch):
     made = records.measurement("bench", {"repeats": 3}, dict)
-    monkeypatch.setattr(records, "versions", lambda: {**made.inputs.versions, "Keras": "99"})
+    monkeypatch.setattr("dcn_study.runs.records.measurements.versions", lambda: {**made.inputs.versions, "Keras": "99"})
     told = f"stale: Keras {made.inputs.versions['Keras']}, now 99"
     assert str(records.measurement_standing("bench", {"repeats": 3})) == told
 

@@ -12,7 +12,7 @@ from helpers import inside
 from dcn import models
 from dcn_study.errors import ConfigurationError, LockedError, RecordError
 from dcn_study.runs import networks, records, training
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.files import file_sha256, locked
 from dcn_study.runs.splits import splits
 
@@ -50,7 +50,7 @@ def stopped(project, monkeypatch):
             patch.setattr(training, "_save", stop_after)
             with pytest.raises(KeyboardInterrupt):
                 training.train(config, force=True, progress=False)
-        state = project / "checkpoints" / records.record_name(config) / "state.json"
+        state = project / "checkpoints" / record_name(config) / "state.json"
         return state, json.loads(state.read_text())
 
     return stop
@@ -144,7 +144,8 @@ def test_too_many_images_are_refused_before_anything_starts(project):
 def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
     small = {**SMALL, "epochs": 1, "train_size": 32}
     initial = training.train(run_config("cnn", **small), progress=False)
-    monkeypatch.setattr(records, "initial_record", lambda config: initial if config.initial_run else None)
+    for module in ("dcn_study.runs.records", "dcn_study.runs.records.runs"):
+        monkeypatch.setattr(f"{module}.initial_record", lambda config: initial if config.initial_run else None)
     record = training.train(run_config("deformable_cnn", **small), progress=False)
     assert record.provenance.inputs.weights == {initial.name: initial.provenance.weights}
     before, after = networks.load_model(initial), networks.load_model(record)
@@ -194,7 +195,7 @@ def test_repairs_reach_the_layers_and_survive_a_checkpoint(tmp_path):
 
 def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, monkeypatch):
     config = run_config("mini_resnet", epochs=8, train_size=160, test_size=40)
-    state = project / "checkpoints" / records.record_name(config) / "state.json"
+    state = project / "checkpoints" / record_name(config) / "state.json"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT])
     while process.poll() is None and not state.is_file():
         time.sleep(0.02)
@@ -277,7 +278,7 @@ with locked(Path(sys.argv[1]), "run"):
 
 def test_one_process_trains_a_run(project):
     config = run_config("mini_resnet", **SMALL)
-    lock = project / "checkpoints" / f"{records.record_name(config)}.lock"
+    lock = project / "checkpoints" / f"{record_name(config)}.lock"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, lock], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"

@@ -17,9 +17,9 @@ import traceback
 from typing import Any, TextIO
 
 from dcn_study.errors import LockedError
-from dcn_study.runs import records
 from dcn_study.runs.catalogue import is_named
 from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.files import project_root
 
 __all__ = ["main"]
 
@@ -57,7 +57,7 @@ def _train(config: RunConfig, force: bool, threads: int, messages: TextIO) -> st
             _send(messages, waiting=str(error))
             time.sleep(PATIENCE)
         else:
-            return str(record.path.relative_to(records.project_root()))
+            return str(record.path.relative_to(project_root()))
 
 
 def _send(messages: TextIO, **message: Any) -> None:

@@ -1,0 +1,245 @@
+"""The form of records: what their files hold, and how these are written and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+
+from dcn_study.errors import ConfigurationError, RecordError
+from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.files import replacing
+from dcn_study.runs.inputs import Inputs, Machine
+
+__all__ = [
+    "Confirmation",
+    "Epoch",
+    "Evaluation",
+    "FirstBatch",
+    "Measurement",
+    "Provenance",
+    "Record",
+    "Witness",
+    "parse",
+    "read_file",
+    "write",
+]
+
+Number = Annotated[float, pydantic.Field(strict=False)]  # a whole number is a number too
+
+
+class _Part(pydantic.BaseModel, extra="forbid", strict=True):
+    """Base class of the parts of a record: unknown or missing fields are errors, types are not converted."""
+
+
+class Epoch(_Part):
+    """One epoch: its number from 1, training and validation results, those on the test images if others validate."""
+
+    epoch: int
+    loss: Number
+    accuracy: Number
+    validation_loss: Number
+    validation_accuracy: Number
+    test_loss: Number | None = None
+    test_accuracy: Number | None = None
+    seconds: Number
+
+
+class Evaluation(_Part):
+    """Result of a trained network on one kind of test images."""
+
+    accuracy: Number
+    loss: Number
+    images: int
+
+
+class FirstBatch(_Part):
+    """Fingerprint of the images of an epoch.
+
+    Attributes:
+        labels: SHA-256 of all labels in the epoch's order.
+        pixels: a weighted sum of all pixels of the first batch. A digest of the pixels would not do: processors round
+            the last bit of an interpolation differently.
+    """
+
+    labels: str
+    pixels: Number
+
+
+class Witness(_Part):
+    """Results of a run's first steps, to be compared with a replay.
+
+    Attributes:
+        losses: the training loss of each of the first 20 steps.
+        norms: Euclidean norm of every weight after these steps, moving statistics included.
+        slots: the same of the optimiser's variables, in their order.
+        epochs: one entry per epoch of the run.
+    """
+
+    losses: list[Number]
+    norms: dict[str, Number]
+    slots: list[Number]
+    epochs: list[FirstBatch]
+
+
+class Provenance(_Part):
+    """Origin of a run.
+
+    Attributes:
+        inputs: what it depended on.
+        earlier: the inputs of its first epochs, if it was interrupted and resumed with others that gave the same
+            witness.
+        machine: where it was trained.
+        started, finished: in UTC.
+        seconds: the sum over all epochs.
+        weights: digest of the trained weights, which are stored next to the record, or were.
+        predictions: digest of the stored classes that the run gives each test image; empty where none are stored.
+    """
+
+    inputs: Inputs
+    earlier: list[Inputs] = []
+    machine: Machine
+    started: str
+    finished: str
+    seconds: Number
+    weights: str
+    predictions: str = ""
+
+
+class Confirmation(_Part):
+    """A successful replay.
+
+    Attributes:
+        inputs: what the replay depended on.
+        machine: where it ran.
+        date: in UTC.
+        differences: the largest difference of each kind of number that was compared.
+    """
+
+    inputs: Inputs
+    machine: Machine
+    date: str
+    differences: dict[str, Number]
+
+
+class Record(_Part):
+    """One finished run.
+
+    Attributes:
+        name: as `catalogue.record_name`.
+        configuration: all fields of the `RunConfig`.
+        history: one entry per epoch.
+        evaluations: "plain" and "scaled" test images.
+        confirmations: successful replays, oldest first.
+        path: where the record is; not part of its content.
+    """
+
+    format: Literal[2] = 2
+    name: str
+    configuration: dict[str, Any]
+    history: list[Epoch]
+    evaluations: dict[str, Evaluation]
+    witness: Witness
+    provenance: Provenance
+    confirmations: list[Confirmation] = []
+    path: Path = pydantic.Field(default=Path(), exclude=True)
+
+    @pydantic.field_validator("configuration")
+    @classmethod
+    def _valid(cls, configuration: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return RunConfig(**configuration).to_dict()  # with today's defaults for fields that it does not have
+        except (ConfigurationError, TypeError) as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def config(self) -> RunConfig:
+        return RunConfig(**self.configuration)
+
+    @property
+    def weights_path(self) -> Path:
+        return self.path.with_suffix(".weights.h5")
+
+    @property
+    def predictions_path(self) -> Path:
+        return self.path.with_suffix(".predictions.npz")
+
+
+class Measurement(_Part):
+    """One measurement.
+
+    Attributes:
+        name: a key of `catalogue.MEASUREMENTS`.
+        parameters: all of its parameters.
+        results: what was measured.
+        inputs: what it depended on.
+        machine: where it was taken.
+        started: in UTC.
+        seconds: how long it took; None in records from before this was kept.
+        path: where the record is; not part of its content.
+    """
+
+    format: Literal[2] = 2
+    name: str
+    parameters: dict[str, Any]
+    results: dict[str, Any]
+    inputs: Inputs
+    machine: Machine
+    started: str
+    seconds: Number | None = None
+    path: Path = pydantic.Field(default=Path(), exclude=True)
+
+
+def write(record: Record | Measurement) -> None:
+    """Writes a record to its path, whole or not at all, with a digest of its content."""
+    content = record.model_dump(mode="json", exclude_defaults=False)
+    with replacing(record.path) as temporary:
+        temporary.write_text(json.dumps({**content, "sha256": _seal(content)}, indent=1) + "\n", encoding="utf-8")
+
+
+_Kind = TypeVar("_Kind", Record, Measurement)
+
+
+def parse(content: bytes, path: Path) -> Record:
+    """Returns the record of a run from the content of its file.
+
+    Args:
+        content: of the file.
+        path: where the file is or will be.
+
+    Raises:
+        RecordError: if it is no valid record.
+    """
+    return _parse(content, path, Record)
+
+
+def read_file(path: Path, kind: type[_Kind]) -> _Kind:
+    try:
+        return _parse(path.read_bytes(), path, kind)
+    except OSError as error:
+        raise RecordError(f"{path} is not a valid record: {error}") from error
+
+
+def _parse(text: bytes, path: Path, kind: type[_Kind]) -> _Kind:
+    try:
+        content = json.loads(text)
+        seal = content.pop("sha256", None) if isinstance(content, dict) else None
+        record = kind.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the whole file"
+        raise RecordError(f"{path} is not a valid record: {field}: {first['msg']}") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is not a valid record: {error}") from error
+    if seal != _seal(content):
+        raise RecordError(f"{path} was edited: its content has another SHA-256 than it states")
+    record.path = path
+    return record
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
