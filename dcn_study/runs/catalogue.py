@@ -108,7 +108,7 @@ _MNIST_SCALE: dict[str, Any] = {
 _CONV_OFFSET: dict[str, Any] = {"model": "deformable_cnn", **_REPAIRED}
 _ARMS: dict[str, tuple[float, dict[str, Any]]] = {
     "cnn": (3e-3, {"model": "cnn"}),
-    "wide_cnn": (1e-3, {"model": "wide_cnn"}),
+    "wide_cnn": (3e-3, {"model": "wide_cnn"}),
     "wider_cnn": (1e-2, {"model": "wider_cnn"}),
     "dilated_cnn": (1e-3, {"model": "dilated_cnn"}),
     "deform_conv_cnn": (1e-3, {"model": "deform_conv_cnn"}),
