@@ -6,7 +6,8 @@ import pytest
 
 from dcn.layers import DeformableConv2D
 from dcn_study.errors import ConfigurationError
-from dcn_study.experiments.arms import arm_costs, arms_named
+from dcn_study.experiments import arms as experiment
+from dcn_study.experiments.arms import arm_costs, arms_named, step_memory_here
 from dcn_study.names import ARMS
 from dcn_study.runs import arms, catalogue, networks, records
 from dcn_study.runs.splits import splits
@@ -105,14 +106,24 @@ def test_the_learning_rate_falls_to_zero():
     )
 
 
-def test_costs_are_measured_once_and_kept(project):
-    parameters = {"arms": "cnn,dilated_cnn", "batch": 2, "repeats": 2, "threads": 0}
+def test_costs_are_measured_once_and_kept(project, monkeypatch):
+    parameters = {"arms": "cnn,dilated_cnn", "batch": 2, "repeats": 2, "threads": 0, "memory": True}
+    monkeypatch.setattr(experiment, "peak_memory", lambda measure, arm, batch, threads: {"cnn": 7_000_000}.get(arm))
     measured = arm_costs(**parameters)
     assert records.read_measurement("arms", parameters) == measured
     assert measured.results["parameters"]["cnn"] == measured.results["parameters"]["dilated_cnn"]
     table = tables.arms(measured)
     assert list(table.index) == [ARMS["cnn"], ARMS["dilated_cnn"]]
     assert table["ratio to the CNN"].iloc[0] == 1.0
+    assert table["memory (MB)"].iloc[0] == 7.0
+    assert np.isnan(table["memory (MB)"].iloc[1])
+
+
+def test_the_memory_of_a_step_is_that_of_one_call(monkeypatch):
+    calls = []
+    monkeypatch.setattr(experiment, "peak_memory_here", lambda make: calls.append(make()()) or 7)
+    assert step_memory_here("mini_resnet", 2, 0) == 7
+    assert np.isfinite(calls).all()
 
 
 @pytest.mark.parametrize(
@@ -126,5 +137,5 @@ def test_costs_are_measured_once_and_kept(project):
 )
 def test_wrong_parameters(project, changes, message):
     with pytest.raises(ConfigurationError, match=message):
-        arm_costs(**{"arms": "cnn", "batch": 2, "repeats": 2, "threads": 0, **changes})
+        arm_costs(**{"arms": "cnn", "batch": 2, "repeats": 2, "threads": 0, "memory": False, **changes})
     assert arms_named("all") == tuple(ARMS)

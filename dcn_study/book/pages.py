@@ -104,7 +104,7 @@ PAGES: dict[str, Page] = {
         "registration",
         recorded_runs=tuple(map(record_name, TUNING)),
         measurement="arms",
-        smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0},
+        smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0, "memory": False},
     ),
     "study": Page("study", recorded_runs=tuple(map(record_name, registered_runs())), recorded_measurements=("arms",)),
     "mechanism": Page(

@@ -1,4 +1,4 @@
-"""What the arms of the study on MNIST-Scale cost: parameters, multiply-adds, time of a training step."""
+"""What the arms of the study on MNIST-Scale cost: parameters, time and memory of a training step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import keras
 import numpy as np
 
 from dcn_study.errors import ConfigurationError
-from dcn_study.experiments.timing import times
+from dcn_study.experiments.timing import peak_memory, peak_memory_here, times
 from dcn_study.names import ARMS
 from dcn_study.runs import catalogue, networks, records
 from dcn_study.runs.records import Measurement
 from dcn_study.runs.training import use_threads
 
-__all__ = ["arm_costs", "arms_named"]
+__all__ = ["arm_costs", "arms_named", "step_memory_here"]
 
 
 def arms_named(text: str) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def arms_named(text: str) -> tuple[str, ...]:
     return found
 
 
-def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, force: bool = False) -> Measurement:
+def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, memory: bool, force: bool = False) -> Measurement:
     """Times the training steps of the study's arms in turn, in one process; measures if there is no record.
 
     Args:
@@ -39,10 +39,12 @@ def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, force: bool 
         batch: images in a step.
         repeats: measurements of each.
         threads: of TensorFlow, as the study's runs have; 0 for all processors.
+        memory: whether to measure the memory of a step too, each in a process of its own.
         force: whether to measure although there is a record.
 
     Returns:
-        A measurement with the results "parameters" and "step_ms" (first quartile, median, third quartile), by arm.
+        A measurement with the results "parameters", "step_ms" (first quartile, median, third quartile) and "memory" (at
+        its peak, in bytes; None where it was not measured), by arm.
 
     Raises:
         ConfigurationError: if a parameter breaks its rule.
@@ -57,20 +59,32 @@ def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, force: bool 
     def measure() -> dict[str, Any]:
         if threads:
             use_threads(threads)
-        random = np.random.default_rng(0)
-        images = random.uniform(size=(batch, 28, 28, 1)).astype(np.float32)
-        labels = random.integers(10, size=batch)
-        models = {arm: networks.build_model(catalogue.STUDY[f"scale_{arm}"]) for arm in chosen}
-        steps = {arm: _step(model, images, labels) for arm, model in models.items()}
+        models = {arm: _built(arm) for arm in chosen}
+        steps = {arm: _step(model, batch) for arm, model in models.items()}
         return {
             "parameters": {arm: model.count_params() for arm, model in models.items()},
             "step_ms": times(steps, repeats),
+            "memory": {arm: peak_memory(step_memory_here, arm, batch, threads) if memory else None for arm in chosen},
         }
 
-    parameters = {"arms": arms, "batch": batch, "repeats": repeats, "threads": threads}
+    parameters = {"arms": arms, "batch": batch, "repeats": repeats, "threads": threads, "memory": memory}
     return records.measurement("arms", parameters, measure, force=force)
 
 
-def _step(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
+def step_memory_here(arm: str, batch: int, threads: int) -> int:
+    """Returns the bytes that a training step of an arm takes at its peak, in this process, new for it."""
+    if threads:
+        use_threads(threads)
+    return peak_memory_here(lambda: _step(_built(arm), batch))
+
+
+def _built(arm: str) -> keras.Model:
+    return networks.build_model(catalogue.STUDY[f"scale_{arm}"])
+
+
+def _step(model: keras.Model, batch: int) -> Callable[[], Any]:
+    random = np.random.default_rng(0)
+    images = random.uniform(size=(batch, 28, 28, 1)).astype(np.float32)
+    labels = random.integers(10, size=batch)
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     return partial(model.train_on_batch, images, labels)

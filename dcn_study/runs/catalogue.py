@@ -196,7 +196,7 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
     "mechanism": {"realisations": REALISATIONS, "images": 2000, "digits": 50, "occluded": 3},
     "regions": {"realisations": 6, "canvases": 4000, "test_canvases": 1000, "epochs": 8},
     "bench": {"repeats": 15},
-    "arms": {"arms": "all", "batch": 128, "repeats": 9, "threads": 1},
+    "arms": {"arms": "all", "batch": 128, "repeats": 9, "threads": 1, "memory": True},
     "scale": {"workers": 16, "empty_jobs": 10_000, "sleeping_jobs": 1000, "sleep": 0.1},
 }
 

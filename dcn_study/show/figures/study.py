@@ -73,7 +73,7 @@ def _values(ax: Axes, height: float, values: Sequence[float], colour: tuple[floa
 
 
 def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[str, Mapping[str, float]]) -> np.ndarray:
-    """Draws accuracy against cost, a panel for each kind of cost, a marker for each arm.
+    """Draws accuracy against cost, a panel for each kind of cost in rows of two, a marker for each arm.
 
     Args:
         found: run → realisation → accuracy in percent; runs without any are left out.
@@ -82,22 +82,25 @@ def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[s
     Returns:
         The axes.
     """
-    figure, axes = plt.subplots(
-        1, len(costs), figsize=(3.4 * len(costs), 4.2), squeeze=False, sharey=True, layout="constrained"
-    )
-    for ax, (kind, by_run) in zip(axes[0], costs.items(), strict=True):
+    rows = (len(costs) + 1) // 2
+    figure, axes = plt.subplots(rows, 2, figsize=(8.4, 3.3 * rows), squeeze=False, sharey=True, layout="constrained")
+    panels = axes.ravel()[: len(costs)]
+    for ax in axes.ravel()[len(costs) :]:
+        ax.remove()
+    for ax, (kind, by_run) in zip(panels, costs.items(), strict=True):
         for number, (run, values) in enumerate((run, values) for run, values in found.items() if values):
             mean = interval(list(values.values()))
             half = mean.half if len(values) > 1 else 0.0
             colour, marker = SHOWN_COLOURS[number % len(SHOWN_COLOURS)], MARKERS[number % len(MARKERS)]
-            label = arm_label(run) if ax is axes[0, 0] else None
+            label = arm_label(run) if ax is panels[0] else None
             ax.errorbar(by_run[run], mean.mean, yerr=half, fmt=marker, color=colour, capsize=3, label=label)
         ax.set_xlabel(kind)
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    axes[0, 0].set_ylabel("test accuracy (%)")
-    if axes[0, 0].get_legend_handles_labels()[0]:
+    for ax in axes[:, 0]:
+        ax.set_ylabel("test accuracy (%)")
+    if panels[0].get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    return axes[0]
+    return panels
 
 
 def beyond_training(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]]) -> np.ndarray:

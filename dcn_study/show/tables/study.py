@@ -31,7 +31,7 @@ __all__ = [
 
 
 def arms(costs: Measurement) -> pd.DataFrame:
-    """Returns one row per arm: parameters, milliseconds per training step, learning rate, number of realisations.
+    """Returns one row per arm: parameters, time and memory of a training step, learning rate, number of realisations.
 
     Args:
         costs: as `experiments.arms.arm_costs` returns it.
@@ -43,6 +43,7 @@ def arms(costs: Measurement) -> pd.DataFrame:
             "parameters": parameters,
             "ms per step": steps[arm][1],
             "ratio to the CNN": steps[arm][1] / regular,
+            "memory (MB)": np.nan if (size := costs.results["memory"][arm]) is None else size / 1e6,
             "learning rate": f"{STUDY[f'scale_{arm}'].learning_rate:g}",
             "without augmentation": realisations_of(f"scale_{arm}"),
             "with scale augmentation": realisations_of(f"rescaled_{arm}") if f"rescaled_{arm}" in STUDY else 0,
