@@ -90,6 +90,16 @@ def test_from_a_trained_conv2d(random):
             DeformableConv2D.from_conv2d(wrong)
 
 
+def test_with_a_group_for_each_channel_it_is_a_depthwise_convolution(random):
+    depthwise = keras.layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, use_bias=False)
+    images = random.normal(size=(2, 6, 5, 3)).astype("float32")
+    expected = depthwise(images)
+    layer = DeformableConv2D(6, 3, padding="same", groups=3, use_bias=False)
+    layer.build(images.shape)
+    layer.kernel.assign(np.reshape(depthwise.kernel, (3, 3, 1, 6)))
+    np.testing.assert_allclose(layer(images), expected, atol=1e-5)
+
+
 def test_a_frozen_kernel_stays_and_the_offsets_train(tmp_path, random):
     inputs = draw_inputs(random)
     layer = DeformableConv2D(4, 3, padding="same", freeze_kernel=True, offset_initializer="he_normal")
