@@ -13,9 +13,11 @@ from dcn.models import (
     mini_resnet,
 )
 from dcn.ops import deform_conv2d, deform_roi_pool, resample_by_offsets
+from dcn.sequences import DeformableConv1D
 
 __all__ = [
     "ConvOffset2D",
+    "DeformableConv1D",
     "DeformableConv2D",
     "DeformableRoIPooling2D",
     "__version__",

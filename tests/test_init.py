@@ -10,6 +10,7 @@ import dcn
 
 PUBLIC = {
     "ConvOffset2D",
+    "DeformableConv1D",
     "DeformableConv2D",
     "DeformableRoIPooling2D",
     "__version__",
