@@ -115,8 +115,8 @@ def test_costs_are_measured_once_and_kept(project, monkeypatch):
     table = tables.arms(measured)
     assert list(table.index) == [ARMS["cnn"], ARMS["dilated_cnn"]]
     assert table["ratio to the CNN"].iloc[0] == 1.0
-    assert table["memory (MB)"].iloc[0] == 7.0
-    assert np.isnan(table["memory (MB)"].iloc[1])
+    assert table["MB"].iloc[0] == 7.0
+    assert np.isnan(table["MB"].iloc[1])
 
 
 def test_the_memory_of_a_step_is_that_of_one_call(monkeypatch):

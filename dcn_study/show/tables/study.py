@@ -43,10 +43,10 @@ def arms(costs: Measurement) -> pd.DataFrame:
             "parameters": parameters,
             "ms per step": steps[arm][1],
             "ratio to the CNN": steps[arm][1] / regular,
-            "memory (MB)": np.nan if (size := costs.results["memory"][arm]) is None else size / 1e6,
+            "MB": np.nan if (size := costs.results["memory"][arm]) is None else size / 1e6,
             "learning rate": f"{STUDY[f'scale_{arm}'].learning_rate:g}",
-            "without augmentation": realisations_of(f"scale_{arm}"),
-            "with scale augmentation": realisations_of(f"rescaled_{arm}") if f"rescaled_{arm}" in STUDY else 0,
+            "plain": realisations_of(f"scale_{arm}"),
+            "rescaled": realisations_of(f"rescaled_{arm}") if f"rescaled_{arm}" in STUDY else 0,
         }
         for arm, parameters in costs.results["parameters"].items()
     }
