@@ -1,5 +1,6 @@
 """The registered study: what is compared, when a verdict is given, and what its pilots chose."""
 
+import dataclasses
 import subprocess
 from datetime import datetime
 
@@ -34,6 +35,15 @@ def test_no_verdict_before_all_pairs_are_there(project, random):
     assert found["at equal time per step"].numbers == tuple(range(REALISATIONS))
     assert found["beyond scale augmentation"].contrast.verdict == "equivalent"
     assert found["at equal multiply-adds"].contrast.difference.mean == pytest.approx(1.0, abs=0.05)
+    values = {run: study.accuracies(runs) for run, runs in study.recorded_runs().items()}
+    table = tables.contrast_checks(found, values)
+    assert (table["p (Holm)"] < 0.05).all()
+    assert set(table["pairs to decide"]) == {"decided"}
+    for pairs, told in ((9, "9"), (0, "over 1000")):
+        each = found["at equal time per step"]
+        undecided = dataclasses.replace(each.contrast, verdict="undecided", runs_to_decide=pairs)
+        table = tables.contrast_checks({"one": dataclasses.replace(each, contrast=undecided)}, values)
+        assert table["pairs to decide"].item() == told
 
 
 def test_pairs_are_realisations_that_both_have(project):

@@ -218,6 +218,15 @@ def parse(content: bytes, path: Path) -> Record:
 
 
 def read_file(path: Path, kind: type[_Kind]) -> _Kind:
+    """Returns the record in a file.
+
+    Args:
+        path: of the file.
+        kind: `Record` or `Measurement`.
+
+    Raises:
+        RecordError: if the file cannot be read, or is no valid record.
+    """
     try:
         return _parse(path.read_bytes(), path, kind)
     except OSError as error:
