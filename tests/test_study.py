@@ -36,6 +36,9 @@ def test_no_verdict_before_all_pairs_are_there(project, random):
     assert found["beyond scale augmentation"].contrast.verdict == "equivalent"
     assert found["at equal multiply-adds"].contrast.difference.mean == pytest.approx(1.0, abs=0.05)
     values = {run: study.accuracies(runs) for run, runs in study.recorded_runs().items()}
+    verdicts = tables.contrast_results(found, values)["verdict"].tolist()
+    assert verdicts == ["better", "better", "better", "better", "equivalent"]
+    assert [text.get_text() for text in figures.differences(found, values).texts] == verdicts
     table = tables.contrast_checks(found, values)
     assert (table["p (Holm)"] < 0.05).all()
     assert set(table["pairs to decide"]) == {"decided"}
@@ -173,6 +176,7 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     assert table["realisations"].tolist() == ["2 of 6", "2 of 6"]
     assert table["minus the CNN"].tolist()[1] == pytest.approx(1.5)
     drawn = figures.differences(compared, found)
+    assert not drawn.texts
     dots = [line for line in drawn.get_lines() if line.get_marker() == "o" and line.get_markersize() == 4]
     assert sorted(dots[0].get_xdata()) == pytest.approx([1, 2])
     labels = [label.get_text() for label in figures.study_accuracies(found).get_yticklabels()]

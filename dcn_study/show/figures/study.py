@@ -45,6 +45,8 @@ def study_accuracies(found: Mapping[str, Mapping[int, float]], ax: Axes | None =
 def differences(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[int, float]]) -> Axes:
     """Draws the primary contrasts: each pair's difference, and for two pairs or more their mean with its interval.
 
+    Verdicts stand on the right once there are any.
+
     Args:
         compared: as `study.compared` returns it.
         found: run → realisation → accuracy in percent.
@@ -58,6 +60,8 @@ def differences(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[
     for height, each in enumerate(compared.values()):
         first, second = (found[run] for run in each.runs)
         _values(ax, height, [first[number] - second[number] for number in each.numbers], ACCENT)
+        if each.contrast:
+            ax.text(1.02, height, each.contrast.verdict, transform=ax.get_yaxis_transform(), va="center")
     ax.set_yticks(range(len(compared)), compared)
     ax.set(xlabel="difference in test accuracy, A - B (percentage points)", ylim=(len(compared) - 0.5, -0.5))
     ax.figure.legend(loc="outside lower center", fontsize="small")

@@ -107,7 +107,6 @@ def contrast_results(compared: Mapping[str, Comparison], found: Mapping[str, Map
         pairs = [first[number] - second[number] for number in each.numbers]
         mean = interval(pairs) if pairs else Interval(np.nan, np.nan, np.nan)
         rows[name] = {
-            "A": arm_label(each.runs[0]),
             "B": arm_label(each.runs[1]),
             "pairs": len(pairs),
             "difference": mean.mean,
