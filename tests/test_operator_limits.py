@@ -1,12 +1,13 @@
 """Where operators end: what is not read, sizes known late, derivatives that are refused, nothing to compute."""
 
 import functools
+from collections import Counter
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from dcn.ops import deform_conv2d, deform_roi_pool, resample_by_offsets
+from dcn.ops import deform_conv2d, deform_roi_pool, geometry, resample_by_offsets
 
 ONE = tf.ones((1, 1, 1, 1))
 
@@ -241,3 +242,39 @@ def test_many_shapes_do_not_make_tensorflow_warn_of_retracing(random, caplog):
         gradients(lambda x: deform_conv2d(x, np.ones((1, 1, 2, 1)), np.zeros((1, *x.shape[1:]))), inputs)
         gradients(lambda x: resample_by_offsets(x, np.zeros((*x.shape[:3], 4))), inputs)
     assert "retracing" not in caplog.text
+
+
+def operations(function, *tensors, folder):
+    """Counts the operations of the graphs that TensorFlow runs, after its optimisation."""
+    tf.summary.trace_on(graph=True)
+    function(*tensors)
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        tf.summary.trace_export("run", step=0)
+    found = Counter()
+    for path in folder.iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                metadata = tf.compat.v1.RunMetadata.FromString(value.tensor.string_val[0])
+                for graph in (each.post_optimization_graph for each in metadata.function_graphs):
+                    found.update(node.op for node in graph.node)
+                    found.update(node.op for inner in graph.library.function for node in inner.node_def)
+    return found
+
+
+@pytest.mark.parametrize("limit", [geometry.PART_BYTES, 1000], ids=["whole batch", "in parts"])
+def test_in_a_graph_the_gradient_of_a_frozen_kernel_is_not_computed(random, monkeypatch, tmp_path, limit):
+    monkeypatch.setattr(geometry, "PART_BYTES", limit)
+    shapes = [(4, 6, 5, 3), (3, 3, 3, 2), (4, 6, 5, 18)]
+    tensors = [tf.constant(random.normal(size=shape), tf.float32) for shape in shapes]
+    counts = {}
+    for wanted in ((0, 1, 2), (0, 2)):
+
+        def step(*tensors, wanted=wanted):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                loss = tf.reduce_sum(deform_conv2d(*tensors, padding="same") ** 2)
+            return tape.gradient(loss, [tensors[number] for number in wanted])
+
+        counts[wanted] = operations(tf.function(step), *tensors, folder=tmp_path / str(len(wanted)))
+    products = [counts[wanted]["BatchMatMulV2"] for wanted in counts]
+    assert products == [2, 1]  # the gradients of kernel and samples; of the samples alone
