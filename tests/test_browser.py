@@ -48,16 +48,17 @@ def pages_of(html):
 
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_every_page_is_whole_and_accessible(browser, html, address, width, scheme):
-    problems, found = [], []
+    problems = []
     with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme) as context:
-        page = context.new_page()
-        page.on("console", lambda message: found.append(message.text) if is_bad(message) else None)
-        page.on("pageerror", lambda error: found.append(str(error)))
-        page.on("response", lambda response: found.append(response.url) if not response.ok else None)
-        page.on("requestfailed", lambda request: found.append(f"failed: {request.url}"))
-        page.on("request", lambda request: found.append(request.url) if is_outside(request) else None)
         for path in pages_of(html):
             name = path.relative_to(html).as_posix()
+            page = context.new_page()
+            found = []
+            page.on("console", lambda message, found=found: found.append(message.text) if is_bad(message) else None)
+            page.on("pageerror", lambda error, found=found: found.append(str(error)))
+            page.on("response", lambda response, found=found: found.append(response.url) if not response.ok else None)
+            page.on("requestfailed", lambda request, found=found: found.append(f"failed: {request.url}"))
+            page.on("request", lambda request, found=found: found.append(request.url) if is_outside(request) else None)
             page.goto(f"{address}/{name}")
             too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
             if too_wide > 0:
@@ -69,7 +70,7 @@ def test_every_page_is_whole_and_accessible(browser, html, address, width, schem
             for broken in Axe().run(page, options=RULES).response["violations"]:
                 found.append(f"{broken['id']}: {broken['nodes'][0]['html'][:200]} and {len(broken['nodes']) - 1} more")
             problems += [f"{name}: {problem}" for problem in found]
-            found.clear()
+            page.close()
     assert not problems, "\n".join(problems)
 
 
