@@ -35,17 +35,16 @@ def test_no_verdict_before_all_pairs_are_there(project, random):
     assert found["at equal time per step"].numbers == tuple(range(REALISATIONS))
     assert found["beyond scale augmentation"].contrast.verdict == "equivalent"
     assert found["at equal multiply-adds"].contrast.difference.mean == pytest.approx(1.0, abs=0.05)
-    values = {run: study.accuracies(runs) for run, runs in study.recorded_runs().items()}
-    verdicts = tables.contrast_results(found, values)["verdict"].tolist()
+    verdicts = tables.contrast_results(found)["verdict"].tolist()
     assert verdicts == ["better", "better", "better", "better", "equivalent"]
-    assert [text.get_text() for text in figures.differences(found, values).texts] == verdicts
-    table = tables.contrast_checks(found, values)
+    assert [text.get_text() for text in figures.differences(found).texts] == verdicts
+    table = tables.contrast_checks(found)
     assert (table["p (Holm)"] < 0.05).all()
     assert set(table["pairs to decide"]) == {"decided"}
     for pairs, told in ((9, "9"), (0, "over 1000")):
         each = found["at equal time per step"]
         undecided = dataclasses.replace(each.contrast, verdict="undecided", runs_to_decide=pairs)
-        table = tables.contrast_checks({"one": dataclasses.replace(each, contrast=undecided)}, values)
+        table = tables.contrast_checks({"one": dataclasses.replace(each, contrast=undecided)})
         assert table["pairs to decide"].item() == told
 
 
@@ -162,12 +161,12 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     recorded = study.recorded_runs()
     found = {run: study.accuracies(runs) for run, runs in recorded.items()}
     compared = study.compared(recorded)
-    table = tables.contrast_results(compared, found)
+    table = tables.contrast_results(compared)
     first = table.loc["in place of the convolutions"]
     assert (first["pairs"], first["difference"], first["verdict"]) == (2, pytest.approx(1.5), "not yet")
     assert first["95 % from"] < 1.0 < 2.0 < first["to"]
     assert table.loc["at equal multiply-adds", "pairs"] == 0
-    table = tables.contrast_checks(compared, found)
+    table = tables.contrast_checks(compared)
     first = table.loc["in place of the convolutions"]
     assert (first["A above B"], first["pairs to decide"]) == ("2 of 2", "not yet")
     assert (first["bootstrap from"], first["to"]) == (pytest.approx(1), pytest.approx(2))
@@ -175,7 +174,7 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     table = tables.study_accuracies(found)
     assert table["realisations"].tolist() == ["2 of 6", "2 of 6"]
     assert table["minus the CNN"].tolist()[1] == pytest.approx(1.5)
-    drawn = figures.differences(compared, found)
+    drawn = figures.differences(compared)
     assert not drawn.texts
     dots = [line for line in drawn.get_lines() if line.get_marker() == "o" and line.get_markersize() == 4]
     assert sorted(dots[0].get_xdata()) == pytest.approx([1, 2])

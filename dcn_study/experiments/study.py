@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
 from dcn_study.experiments.statistics import Contrast, contrasts
 from dcn_study.names import ARMS
 from dcn_study.runs import published, records
@@ -80,11 +82,13 @@ class Comparison:
     Attributes:
         runs: the names of both.
         numbers: of the realisations.
+        differences: in test accuracy, the first run minus the second, in percentage points, one per realisation.
         contrast: None until all realisations are there; a verdict on a part would be a look ahead.
     """
 
     runs: tuple[str, str]
     numbers: tuple[int, ...]
+    differences: tuple[float, ...]
     contrast: Contrast | None
 
 
@@ -145,13 +149,14 @@ def compared(found: Mapping[str, Mapping[int, Record]]) -> dict[str, Comparison]
     """Returns the primary contrasts. They are judged together, once each has all its realisations."""
     values = {run: accuracies(found[run]) for pair in PRIMARY.values() for run in pair}
     numbers = {name: tuple(sorted(set(values[a]) & set(values[b]))) for name, (a, b) in PRIMARY.items()}
+    pairs = [tuple([values[run][number] for number in numbers[name]] for run in PRIMARY[name]) for name in PRIMARY]
+    differences = dict(zip(PRIMARY, (tuple(np.subtract(a, b)) for a, b in pairs), strict=True))
     judged: dict[str, Contrast] = {}
     if all(len(each) == REALISATIONS for each in numbers.values()):
-        pairs = [
-            tuple([values[run][number] for number in numbers[name]] for run in pair) for name, pair in PRIMARY.items()
-        ]
         judged = dict(zip(PRIMARY, contrasts([(a, b) for a, b in pairs], SMALLEST), strict=True))
-    return {name: Comparison(pair, numbers[name], judged.get(name)) for name, pair in PRIMARY.items()}
+    return {
+        name: Comparison(runs, numbers[name], differences[name], judged.get(name)) for name, runs in PRIMARY.items()
+    }
 
 
 def spread() -> dict[str, list[float]]:

@@ -42,14 +42,13 @@ def study_accuracies(found: Mapping[str, Mapping[int, float]], ax: Axes | None =
     return ax
 
 
-def differences(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[int, float]]) -> Axes:
+def differences(compared: Mapping[str, Comparison]) -> Axes:
     """Draws the primary contrasts: each pair's difference, and for two pairs or more their mean with its interval.
 
     Verdicts stand on the right once there are any.
 
     Args:
         compared: as `study.compared` returns it.
-        found: run → realisation → accuracy in percent.
 
     Returns:
         The axes.
@@ -58,8 +57,7 @@ def differences(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[
     ax.axvspan(-SMALLEST, SMALLEST, color="0.9", zorder=0, label="too small to matter")
     ax.axvline(0, color="0.5", linewidth=1)
     for height, each in enumerate(compared.values()):
-        first, second = (found[run] for run in each.runs)
-        _values(ax, height, [first[number] - second[number] for number in each.numbers], ACCENT)
+        _values(ax, height, each.differences, ACCENT)
         if each.contrast:
             ax.text(1.02, height, each.contrast.verdict, transform=ax.get_yaxis_transform(), va="center")
     ax.set_yticks(range(len(compared)), compared)

@@ -94,45 +94,42 @@ def spread(found: Mapping[str, list[float]]) -> pd.DataFrame:
     return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "varied")
 
 
-def contrast_results(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
+def contrast_results(compared: Mapping[str, Comparison]) -> pd.DataFrame:
     """Returns one row per primary contrast: the mean difference with its interval, and the verdict once there is one.
 
     Args:
         compared: as `study.compared` returns it.
-        found: run → realisation → accuracy in percent.
     """
     rows = {}
     for name, each in compared.items():
-        first, second = (found[run] for run in each.runs)
-        pairs = [first[number] - second[number] for number in each.numbers]
-        mean = interval(pairs) if pairs else Interval(np.nan, np.nan, np.nan)
+        pairs = len(each.differences)
+        mean = interval(each.differences) if pairs else Interval(np.nan, np.nan, np.nan)
         rows[name] = {
             "B": arm_label(each.runs[1]),
-            "pairs": len(pairs),
+            "pairs": pairs,
             "difference": mean.mean,
-            "95 % from": mean.low if len(pairs) > 1 else np.nan,
-            "to": mean.high if len(pairs) > 1 else np.nan,
+            "95 % from": mean.low if pairs > 1 else np.nan,
+            "to": mean.high if pairs > 1 else np.nan,
             "verdict": each.contrast.verdict if each.contrast else "not yet",
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
 
 
-def contrast_checks(compared: Mapping[str, Comparison], found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
+def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
     """Returns one row per primary contrast: how often A is above B, and the interval of the mean from resampled pairs.
 
     Once the contrasts are judged, also the p-value by Holm's method, and how many pairs would decide.
 
     Args:
         compared: as `study.compared` returns it.
-        found: run → realisation → accuracy in percent.
     """
     rows = {}
     for name, each in compared.items():
-        first, second = ([found[run][number] for number in each.numbers] for run in each.runs)
-        single = contrast(first, second, SMALLEST) if len(first) > 1 else None
+        pairs = len(each.differences)
+        single = contrast(each.differences, [0.0] * pairs, SMALLEST) if pairs > 1 else None
         resampled = single.bootstrap() if single else None
         rows[name] = {
-            "A above B": f"{single.wins * len(first):g} of {len(first)}" if single else "–",
+            "A above B": f"{single.wins * pairs:g} of {pairs}" if single else "–",
             "bootstrap from": resampled.low if resampled else np.nan,
             "to": resampled.high if resampled else np.nan,
             "p (Holm)": each.contrast.p_value if each.contrast else np.nan,
