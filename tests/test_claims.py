@@ -114,6 +114,13 @@ def test_another_accuracy_gives_another_outcome(facts):
     assert outcomes(with_accuracy(facts, "cnn", "scaled", high=99.9))["blind"] == "contradicted"
 
 
+def test_both_kinds_of_network_are_compared_with_and_without_augmentation(facts):
+    changed = dataclasses.replace(facts, two_by_two=(91.0, 92.0, 93.0, 94.0))
+    (told,) = (claim.ours for claim in claims.claims(changed) if claim.name == "two-by-two")
+    assert "91.00% and 92.00% without and with deformable" in told
+    assert told.endswith("with augmentation 93.00% and 94.00%")
+
+
 def test_a_curve_differs_if_many_epochs_are_outside_and_is_undecided_if_most_are_wide(facts):
     inside, outside, wide = (Agreement(90.0, 89.0, 91.0, outcome) for outcome in ("agrees", "differs", "undecided"))
     for epochs, outcome in (

@@ -12,9 +12,11 @@ from dcn_study.runs import records
 from dcn_study.runs.catalogue import (
     PAPER,
     RATES,
+    REALISATIONS,
     SEEDS,
     SMOKE,
     TUNING,
+    TWO_BY_TWO,
     book_runs,
     keeps_weights,
     record_name,
@@ -68,6 +70,9 @@ PAGES: dict[str, Page] = {
         "verdict",
         runs=(*PAPER, "cnn_scaled"),
         single_runs=("cnn_batch_norm", "repaired_deformable_mini_resnet"),
+        recorded_runs=tuple(
+            record_name(run_config(run, seed=number)) for run in TWO_BY_TWO for number in range(REALISATIONS)
+        ),
         recorded_measurements=("offsets", "runtime"),
         parameters={"seeds": SEEDS},
         smoke={**SMOKE, "seeds": 2},

@@ -30,6 +30,7 @@ __all__ = [
     "STAND_INS",
     "STUDY",
     "TUNING",
+    "TWO_BY_TWO",
     "book_runs",
     "in_book",
     "is_named",
@@ -124,6 +125,8 @@ STUDY: dict[str, RunConfig] = {
 }
 _AUGMENTED = ("cnn", "wider_cnn", "deform_conv_cnn", "modulated_cnn", "transformer_cnn")
 STUDY |= {f"rescaled_{arm}": dataclasses.replace(STUDY[f"scale_{arm}"], train_on="rescaled") for arm in _AUGMENTED}
+# Without and with deformable convolutions, without and with augmentation.
+TWO_BY_TWO = ("scale_cnn", "scale_deform_conv_cnn", "rescaled_cnn", "rescaled_deform_conv_cnn")
 REALISATIONS = 6
 FEW_REALISATIONS = {"scale_conv_offset_cnn": 3, "scale_mini_resnet": 3, "scale_deform_conv_mini_resnet": 3}
 EVALUATED_ARMS = ("scale_cnn", "scale_deform_conv_cnn")  # whose networks the pages evaluate again
