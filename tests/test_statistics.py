@@ -57,6 +57,21 @@ def test_wins_bootstrap_and_the_runs_that_would_decide():
         assert (half < mean - SMALLEST) == decides
 
 
+def test_runs_that_would_decide_count_the_other_undecided_contrasts():
+    """By itself the first would be decided; of five it is not, and then more runs are needed than there are."""
+    values, nothing = [0.312, 0.350, 0.406, 0.216, 0.378, 0.378], [0.0] * 6
+    assert contrast(values, nothing, SMALLEST).verdict == "better"
+    wide = [0.0, 0.3, 0.6, 0.0, 0.3, 0.6]
+    family = contrasts([(values, nothing), *[(wide, nothing)] * 4], SMALLEST)
+    assert [each.verdict for each in family] == ["undecided"] * 5
+    needed = family[0].runs_to_decide
+    assert needed > len(values)
+    spread = np.std(values, ddof=1)
+    for runs, decides in ((needed, True), (needed - 1, False)):
+        p_value = 2 * stats.t.sf((np.mean(values) - SMALLEST) / spread * runs**0.5, runs - 1)
+        assert (holm([p_value] + [1.0] * 4)[0] < 0.05) == decides
+
+
 def test_arms_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="same number of runs"):
         contrast([1.0, 2.0], [1.0], SMALLEST)

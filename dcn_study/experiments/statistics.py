@@ -43,8 +43,8 @@ class Contrast:
             within it; adjusted by Holm's method if it is one of several.
         verdict: "better" or "worse", by more than the smallest effect of interest; "equivalent", within it;
             "undecided".
-        runs_to_decide: for an undecided contrast, the number of pairs with which an interval of the same mean and
-            spread would decide; 0 if it needs more than `MOST_RUNS`.
+        runs_to_decide: for an undecided contrast, the number of pairs that would decide with the same mean and spread,
+            even if its p-value is multiplied by the number of all undecided ones; 0 if it needs more than `MOST_RUNS`.
     """
 
     differences: np.ndarray
@@ -119,8 +119,9 @@ def contrasts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], smallest
     differences = [np.subtract(first, second) for first, second in pairs]
     p_values = [_p_values(each, smallest) for each in differences]
     adjusted = holm([min(both) for both in p_values])
+    undecided = sum(p_value >= 1 - CONFIDENCE for p_value in adjusted)
     return [
-        _judge(each, smallest, within < beyond, p_value)
+        _judge(each, smallest, within < beyond, p_value, undecided)
         for each, (beyond, within), p_value in zip(differences, p_values, adjusted, strict=True)
     ]
 
@@ -143,31 +144,31 @@ def _p_values(differences: np.ndarray, smallest: float) -> tuple[float, float]:
     return min(1.0, 2 * beyond), min(1.0, 2 * within)
 
 
-def _judge(differences: np.ndarray, smallest: float, within: bool, p_value: float) -> Contrast:
-    found = interval(differences)
+def _judge(differences: np.ndarray, smallest: float, within: bool, p_value: float, undecided: int) -> Contrast:
+    found, needed = interval(differences), 0
     if p_value >= 1 - CONFIDENCE:
         verdict = "undecided"
+        needed = _runs_to_decide(found.mean, float(differences.std(ddof=1)), smallest, undecided)
     elif within:
         verdict = "equivalent"
     else:
         verdict = "better" if found.mean > 0 else "worse"
     wins = float(((differences > 0) + (differences == 0) / 2).mean())
-    needed = _runs_to_decide(found.mean, float(differences.std(ddof=1)), smallest) if verdict == "undecided" else 0
     return Contrast(differences, found, wins, p_value, verdict, needed)
 
 
-def _runs_to_decide(mean: float, deviation: float, smallest: float) -> int:
-    runs, halves = _halves()
+def _runs_to_decide(mean: float, deviation: float, smallest: float, undecided: int) -> int:
+    runs, halves = _halves(undecided)
     distance = abs(abs(mean) - smallest)
     decides = deviation * halves < distance
     return int(runs[decides.argmax()]) if decides.any() else 0
 
 
 @functools.cache
-def _halves() -> tuple[np.ndarray, np.ndarray]:
-    """Returns numbers of runs, and the half-widths of the intervals of their means for a deviation of one."""
+def _halves(undecided: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns numbers of runs, and for a deviation of one the half-widths of the intervals that decide."""
     runs = np.arange(2, MOST_RUNS + 1)
-    return runs, stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1) / np.sqrt(runs)
+    return runs, stats.t.isf((1 - CONFIDENCE) / 2 / undecided, runs - 1) / np.sqrt(runs)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
