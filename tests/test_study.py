@@ -9,8 +9,9 @@ import pytest
 from helpers import ROOT, evaluations, history, inside, make
 
 from dcn_study.experiments import study
+from dcn_study.experiments.statistics import interval
 from dcn_study.runs import catalogue, mnist_scale, records
-from dcn_study.runs.catalogue import PILOTS, REALISATIONS, STUDY, run_config, spread_run
+from dcn_study.runs.catalogue import PILOTS, REALISATIONS, STUDY, TWO_BY_TWO, run_config, spread_run
 from dcn_study.runs.records import Evaluation
 from dcn_study.show import figures, tables
 
@@ -182,6 +183,26 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     assert labels == ["CNN", "deformable convolutions", *(f"{name} (published)" for name in study.MNIST_SCALE)]
     costs = {"parameters": dict.fromkeys(STUDY, 1000)}
     assert len(figures.accuracy_and_cost(found, costs)) == 1
+
+
+def test_the_pages_say_what_the_records_say():
+    """The words of the first page, the study and the summary, as conditions on the committed records."""
+    with inside(ROOT):
+        recorded = study.recorded_runs()
+    compared = study.compared(recorded)
+    verdicts = {name: each.contrast.verdict for name, each in compared.items()}
+    for name in ("offsets that depend on the image", "beyond scale augmentation"):
+        assert verdicts.pop(name) == "equivalent"
+    assert set(verdicts.values()) == {"undecided"}
+    for name in ("in place of the convolutions", "at equal multiply-adds", "at equal time per step"):
+        assert compared[name].contrast.difference.low > 0, name  # ahead
+    assert compared["in place of the convolutions"].contrast.difference.low > study.SMALLEST  # without a verdict
+    means = {run: np.mean(list(study.accuracies(recorded[run]).values())) for run in TWO_BY_TWO}
+    assert means["rescaled_cnn"] > means["scale_deform_conv_cnn"]  # augmentation does more
+    beyond = {run: study.accuracies(recorded[run], "scaled") for run in STUDY}
+    for run in ("scale_deform_conv_cnn", "scale_shared_offsets_cnn"):
+        gained = [accuracy - beyond["scale_cnn"][number] for number, accuracy in beyond[run].items()]
+        assert interval(gained).low > compared["in place of the convolutions"].contrast.difference.high
 
 
 def test_reports_of_others_stand_beside_the_means_of_common_realisations(project):
