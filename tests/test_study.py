@@ -199,10 +199,13 @@ def test_the_pages_say_what_the_records_say():
     assert compared["in place of the convolutions"].contrast.difference.low > study.SMALLEST  # without a verdict
     means = {run: np.mean(list(study.accuracies(recorded[run]).values())) for run in TWO_BY_TWO}
     assert means["rescaled_cnn"] > means["scale_deform_conv_cnn"]  # augmentation does more
-    beyond = {run: study.accuracies(recorded[run], "scaled") for run in STUDY}
-    for run in ("scale_deform_conv_cnn", "scale_shared_offsets_cnn"):
-        gained = [accuracy - beyond["scale_cnn"][number] for number, accuracy in beyond[run].items()]
-        assert interval(gained).low > compared["in place of the convolutions"].contrast.difference.high
+    unseen = study.compared(recorded, "scaled")
+    for name, each in unseen.items():
+        assert each.contrast is None, name  # not registered
+        assert min(each.differences) > 0, name  # ahead in every pair
+        assert interval(each.differences).low > interval(compared[name].differences).high, name  # and by more
+    deformable, augmented = (study.accuracies(recorded[run], "scaled") for run in TWO_BY_TWO[1:3])
+    assert all(deformable[number] > augmented[number] for number in range(REALISATIONS))  # more than augmentation
 
 
 def test_reports_of_others_stand_beside_the_means_of_common_realisations(project):

@@ -145,14 +145,17 @@ def arm_label(run: str) -> str:
     return ARMS[arm] + (", with scale augmentation" if kind == "rescaled" else "")
 
 
-def compared(found: Mapping[str, Mapping[int, Record]]) -> dict[str, Comparison]:
-    """Returns the primary contrasts. They are judged together, once each has all its realisations."""
-    values = {run: accuracies(found[run]) for pair in PRIMARY.values() for run in pair}
+def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "plain") -> dict[str, Comparison]:
+    """Returns the primary contrasts. They are judged together, once each has all its realisations.
+
+    On another test set than that of the realisations, "scaled", they were not registered, and are never judged.
+    """
+    values = {run: accuracies(found[run], kind) for pair in PRIMARY.values() for run in pair}
     numbers = {name: tuple(sorted(set(values[a]) & set(values[b]))) for name, (a, b) in PRIMARY.items()}
     pairs = [tuple([values[run][number] for number in numbers[name]] for run in PRIMARY[name]) for name in PRIMARY]
     differences = dict(zip(PRIMARY, (tuple(np.subtract(a, b)) for a, b in pairs), strict=True))
     judged: dict[str, Contrast] = {}
-    if all(len(each) == REALISATIONS for each in numbers.values()):
+    if kind == "plain" and all(len(each) == REALISATIONS for each in numbers.values()):
         judged = dict(zip(PRIMARY, contrasts([(a, b) for a, b in pairs], SMALLEST), strict=True))
     return {
         name: Comparison(runs, numbers[name], differences[name], judged.get(name)) for name, runs in PRIMARY.items()
