@@ -115,6 +115,7 @@ def test_another_accuracy_gives_another_outcome(facts):
 
 
 def test_both_kinds_of_network_are_compared_with_and_without_augmentation(facts):
+    assert list(facts.two_by_two) == sorted(facts.two_by_two)  # in the order of the committed records' accuracies
     changed = dataclasses.replace(facts, two_by_two=(91.0, 92.0, 93.0, 94.0))
     (told,) = (claim.ours for claim in claims.claims(changed) if claim.name == "two-by-two")
     assert "91.00% and 92.00% without and with deformable" in told

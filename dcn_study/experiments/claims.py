@@ -15,11 +15,12 @@ import h5py
 import numpy as np
 
 from dcn_study.errors import RecordError
+from dcn_study.experiments import study
 from dcn_study.experiments.agreement import Agreement, agreement
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs import published, records
-from dcn_study.runs.catalogue import REALISATIONS, TWO_BY_TWO, run_config
+from dcn_study.runs.catalogue import TWO_BY_TWO
 from dcn_study.runs.records import Measurement, Record
 
 __all__ = ["GROUPS", "OUTCOMES", "Claim", "Facts", "claims", "gather"]
@@ -131,6 +132,7 @@ def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:
     Raises:
         RecordError: if a measurement or the weights of a run are missing or damaged.
     """
+    studied = study.recorded_runs()
     traces = _measurement("offsets").results["traces"]
     published_traces = [traces["as published"], traces["corners repaired"]]
     gradients = [max(max(layer["gradient"]) for layer in trace["layers"].values()) for trace in published_traces]
@@ -170,7 +172,7 @@ def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:
         ),
         **_times(_measurement("runtime")),
         augmented=100 * float(np.mean([record.evaluations["scaled"].accuracy for record in runs["cnn_scaled"]])),
-        two_by_two=tuple(_study_mean(run) for run in TWO_BY_TWO),
+        two_by_two=tuple(float(np.mean([*study.accuracies(studied[run]).values()] or [np.nan])) for run in TWO_BY_TWO),
     )
 
 
@@ -187,12 +189,6 @@ def _after(runs: Mapping[str, Sequence[Record]], kind: str) -> float:
     if kind == stand_in.config.train_on and epochs <= len(stand_in.history):
         return stand_in.history[epochs - 1].validation_accuracy
     return stand_in.evaluations[kind].accuracy
-
-
-def _study_mean(run: str) -> float:
-    found = [records.read(run_config(run, seed=number)) for number in range(REALISATIONS)]
-    values = [100 * record.evaluations["plain"].accuracy for record in found if record]
-    return float(np.mean(values)) if values else np.nan
 
 
 def _measurement(name: str) -> Measurement:
