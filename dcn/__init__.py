@@ -3,7 +3,7 @@
 from dcn._version import __version__
 from dcn.diagnostics import dead_weights
 from dcn.interchange import to_onnx
-from dcn.layers import ConvOffset2D, DeformableConv2D, DeformableRoIPooling2D
+from dcn.layers import ConvOffset2D, DeformableConv1D, DeformableConv2D, DeformableRoIPooling2D
 from dcn.models import (
     cnn,
     copy_weights_by_name,
@@ -13,7 +13,6 @@ from dcn.models import (
     mini_resnet,
 )
 from dcn.ops import deform_conv2d, deform_roi_pool, resample_by_offsets
-from dcn.sequences import DeformableConv1D
 
 __all__ = [
     "ConvOffset2D",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import keras
 from keras import layers
@@ -37,6 +38,7 @@ def deformable_cnn(
     trainable: bool = True,
     corners: str = "published",
     pairing: str = "published",
+    offset_initializer: Any = "zeros",
 ) -> keras.Model:
     """The paper's 4-layer network with a `ConvOffset2D` before every convolution except the first.
 
@@ -47,11 +49,12 @@ def deformable_cnn(
             and offset layers do in either case.
         corners: as for `ConvOffset2D`.
         pairing: as for `ConvOffset2D`.
+        offset_initializer: initial value of the offset kernels, an argument of `keras.initializers.get` for each layer.
 
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
     """
-    offset = partial(ConvOffset2D, corners=corners, pairing=pairing)
+    offset = partial(ConvOffset2D, corners=corners, pairing=pairing, kernel_initializer=offset_initializer)
     return _four_layer_network("deformable_cnn", input_shape, classes, trainable, offset=offset)
 
 
@@ -106,6 +109,7 @@ def deformable_mini_resnet(
     chained: bool = False,
     corners: str = "published",
     pairing: str = "published",
+    offset_initializer: Any = "zeros",
 ) -> keras.Model:
     """The paper's small residual network with a `ConvOffset2D` before every convolution of the blocks.
 
@@ -116,11 +120,12 @@ def deformable_mini_resnet(
         chained: as for `mini_resnet`.
         corners: as for `ConvOffset2D`.
         pairing: as for `ConvOffset2D`.
+        offset_initializer: initial value of the offset kernels, an argument of `keras.initializers.get` for each layer.
 
     Returns:
         A model from (B, height, width, channels) to class probabilities (B, classes).
     """
-    offset = partial(ConvOffset2D, corners=corners, pairing=pairing)
+    offset = partial(ConvOffset2D, corners=corners, pairing=pairing, kernel_initializer=offset_initializer)
     return _residual_network("deformable_mini_resnet", input_shape, classes, trainable, chained, offset=offset)
 
 

@@ -44,6 +44,8 @@ from dcn_study.runs.configuration import RunConfig
         ({"corners": "round"}, "corners must be 'published' or 'bilinear'. Received: corners='round'"),
         ({"pairing": "bilinear"}, "pairing must be 'published' or 'per_pixel'"),
         ({"corners": "bilinear"}, "corners must be 'published' for model cnn, which has no ConvOffset2D"),
+        ({"offset_stddev": -0.1}, "offset_stddev must be finite and not negative"),
+        ({"offset_stddev": 0.1}, "offset_stddev must be 0.0 for model cnn, which has no ConvOffset2D"),
         ({"chained": True}, "chained must be False for a model without residual blocks"),
         ({"validation_size": -1}, "validation_size must be 0 or more"),
         ({"initial_run": "vgg"}, "initial_run must be empty or one of"),
@@ -140,7 +142,7 @@ def test_every_configuration_has_a_name_of_its_own():
         names.add(record_name(run_config("cnn", **{name: value})))
     names.add(record_name(run_config("cnn", validation_size=1)))
     names.add(record_name(run_config("cnn", validation_size=1, task="mnist_scale")))
-    for name, value in {"corners": "bilinear", "pairing": "per_pixel", "chained": True}.items():
+    for name, value in {"corners": "bilinear", "pairing": "per_pixel", "chained": True, "offset_stddev": 0.1}.items():
         names.add(record_name(run_config("deformable_mini_resnet", **{name: value})))
     names.add(record_name(run_config("deformable_cnn")))
     assert len(names) == len(dataclasses.fields(RunConfig)) + 1

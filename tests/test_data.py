@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from dcn_study.errors import ConfigurationError, DataError
+from dcn_study.runs import data
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.data import (
     MNIST,
@@ -71,6 +73,48 @@ def test_other_data_of_a_wrong_form(tmp_path, change, words):
     np.savez(tmp_path / "other.npz", **{key: array for key, array in arrays.items() if array is not None})
     with pytest.raises(DataError, match=f"other.npz must.*{words}"):
         load_digits(tmp_path / "other.npz")
+
+
+@pytest.fixture
+def fashion(tmp_path, monkeypatch):
+    """Six pictures in the place of Fashion-MNIST, in a folder of their own."""
+    arrays = {"x_train": np.arange(80, dtype=np.uint8).reshape(4, 5, 4), "y_train": np.arange(4, dtype=np.uint8)}
+    arrays |= {"x_test": np.full((2, 5, 4), 7, np.uint8), "y_test": np.array([9, 0], np.uint8)}
+    for key, array in arrays.items():
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        (tmp_path / data.FASHION_MNIST_FILES[key]).write_bytes(gzip.compress(header + array.tobytes()))
+    monkeypatch.setattr(data, "FASHION_MNIST_FOLDERS", (tmp_path / "not here", tmp_path))
+    monkeypatch.setattr(data, "FASHION_MNIST_SHA256", data.digest(arrays))
+    yield tmp_path, arrays
+    data._load_fashion_mnist.cache_clear()  # noqa: SLF001
+
+
+def test_fashion_mnist_is_asked_for_by_name(fashion):
+    loaded = load_digits("fashion_mnist")
+    for key, array in fashion[1].items():
+        np.testing.assert_array_equal(getattr(loaded, key), array)
+    assert loaded.sha256 == data_sha256("fashion_mnist") == data.FASHION_MNIST_SHA256
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"\0\0"), gzip.compress(bytes(30))[:-9]])
+def test_files_of_fashion_mnist_that_cannot_be_read(fashion, content):
+    folder, _ = fashion
+    (folder / data.FASHION_MNIST_FILES["y_test"]).write_bytes(content)
+    with pytest.raises(DataError, match=f"{folder} must hold the four files of Fashion-MNIST"):
+        load_digits("fashion_mnist")
+
+
+def test_other_pictures_are_not_fashion_mnist(fashion, monkeypatch):
+    monkeypatch.setattr(data, "FASHION_MNIST_SHA256", "0" * 64)
+    with pytest.raises(DataError, match=f"{fashion[0]} is damaged: expected SHA-256 0000"):
+        load_digits("fashion_mnist")
+
+
+def test_its_digest_is_known_where_fashion_mnist_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "FASHION_MNIST_FOLDERS", (tmp_path / "not here",))
+    with pytest.raises(DataError, match="install Debian's package dataset-fashion-mnist, or call keras"):
+        load_digits("fashion_mnist")
+    assert data_sha256("fashion_mnist") == data.FASHION_MNIST_SHA256
 
 
 def test_a_missing_file(tmp_path):

@@ -15,7 +15,16 @@ from dcn_study.show import tables
 
 
 @pytest.mark.parametrize(
-    "module", ["dcn.diagnostics", "dcn.interchange", "dcn.layers", "dcn.ops.convolution", "dcn.ops.roi_pooling"]
+    "module",
+    [
+        "dcn.diagnostics",
+        "dcn.interchange",
+        "dcn.layers.conv_offset",
+        "dcn.layers.deformable_conv",
+        "dcn.layers.roi_pooling",
+        "dcn.ops.convolution",
+        "dcn.ops.roi_pooling",
+    ],
 )
 def test_docstrings(module):
     result = doctest.testmod(importlib.import_module(module))

@@ -59,10 +59,12 @@ def test_the_torchvision_that_is_installed_here(tmp_path):
             {"conv_offset.weight": np.zeros((53, 6, 3, 3))},
             "must have a multiple of 18 filters. Received: 53",
         ),
+        ({"conv_offset.bias": None}, "must have both conv_offset.weight and conv_offset.bias. Received: ['bias', "),
     ],
 )
 def test_a_state_that_does_not_fit(change, words):
     state = {key: value for key, value in state_of("pack").items() if key not in "xy"} | change
+    state = {key: value for key, value in state.items() if value is not None}
     with pytest.raises(ValueError) as error:  # noqa: PT011
         DeformableConv2D.from_torch(state)
     assert words in str(error.value)

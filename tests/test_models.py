@@ -1,3 +1,5 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -16,6 +18,21 @@ def test_layer_names_are_the_published_ones():
     assert [name for name in deformable if not name.endswith("_offset")] == NAMES.split()
     for name in ("conv12", "conv21", "conv22"):
         assert deformable[deformable.index(name) - 1] == f"{name}_offset"
+
+
+@pytest.mark.parametrize(
+    "build", [models.deformable_cnn, partial(models.deformable_mini_resnet, chained=True)], ids=["cnn", "resnet"]
+)
+def test_offsets_start_at_zero_or_at_random_in_each_layer(build):
+    start = {"class_name": "RandomNormal", "config": {"stddev": 0.01}}
+    published, random = (
+        [layer.kernel.numpy() for layer in model.layers if layer.name.endswith("_offset")]
+        for model in (build(), build(offset_initializer=start))
+    )
+    assert len(published) == len(random) > 2
+    assert not any(kernel.any() for kernel in published)
+    assert all(abs(kernel.std() - 0.01) < 0.001 for kernel in random)
+    assert len({kernel.flat[0] for kernel in random}) == len(random)
 
 
 def test_parameters():

@@ -84,7 +84,7 @@ def test_the_first_steps_are_followed_once_and_kept(project, monkeypatch):
     [
         ({"steps": 0}, "steps must be from 1 to 1875. Received: steps=0"),
         ({"steps": 1876}, "steps must be from 1 to 1875"),
-        ({"run": "cnn"}, "corners must be 'published' for model cnn, which has no ConvOffset2D"),
+        ({"run": "cnn"}, "offset_stddev must be 0.0 for model cnn, which has no ConvOffset2D"),
         ({"run": "dnn"}, "run must be one of"),
     ],
 )

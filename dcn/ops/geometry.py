@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-__all__ = ["Geometry", "checked_geometry", "checked_when_run", "pair"]
+__all__ = ["Geometry", "checked_geometry", "checked_when_run", "pair", "require_positive"]
 
 PART_BYTES = 2**25  # limit for the samples, or the inputs, of one part of the batch; a part has at least one image
 
@@ -79,6 +79,16 @@ def pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values):
         raise ValueError(f"{name} must be an integer of at least {least}, or two. Received: {name}={value!r}")
     return values[0], values[1]
+
+
+def require_positive(name: str, value: object) -> None:
+    """Checks an argument.
+
+    Raises:
+        ValueError: if it is not a positive integer.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive integer. Received: {name}={value!r}")
 
 
 def _checked_padding(padding: str | Sequence[Sequence[int]]) -> Padding:

@@ -126,12 +126,13 @@ def _between(coordinate: tf.Tensor, size: tf.Tensor, bilinear: bool) -> tuple[tf
     """Returns the clipped coordinate, whether it was inside, the preceding pixel's index, and the step to the next."""
     last = tf.cast(size - 1, coordinate.dtype)
     inside = (coordinate >= 0) & (coordinate <= last)
-    coordinate = tf.clip_by_value(coordinate, 0, last)
-    before = tf.floor(coordinate)
-    after = tf.minimum(before + 1, last) if bilinear else tf.math.ceil(coordinate)
     readable = tf.math.logical_not(tf.math.is_nan(coordinate))
-    index = tf.cast(tf.where(readable, before, 0), tf.int32)
-    return coordinate, inside, index, tf.cast(tf.where(readable, after - before, 0), tf.int32)
+    clipped = tf.clip_by_value(coordinate, 0, last)
+    before = tf.floor(clipped)
+    after = tf.minimum(before + 1, last) if bilinear else tf.math.ceil(clipped)
+    index, step = (tf.cast(tf.where(readable, number, 0), tf.int32) for number in (before, after - before))
+    # NaN must stay NaN: XLA of some versions clips it to a number.
+    return tf.where(readable, clipped, coordinate), inside, index, step
 
 
 def _split_pairs(offsets: tf.Tensor, per_pixel: bool) -> tuple[tf.Tensor, tf.Tensor]:

@@ -21,13 +21,13 @@ from dcn_study.runs.splits import splits
 
 __all__ = ["RANDOM_START", "compare_with_identity", "pairing_sources", "trace_offsets"]
 
-TRACED: dict[str, dict[str, str]] = {
+RANDOM_START = 0.01  # standard deviation of the offset kernels: a default of the paper's listing, which it does not use
+TRACED: dict[str, dict[str, Any]] = {
     "as published": {},
-    "random start": {},
+    "random start": {"offset_stddev": RANDOM_START},
     "corners repaired": {"corners": "bilinear"},
     "corners and pairing repaired": {"corners": "bilinear", "pairing": "per_pixel"},
 }
-RANDOM_START = 0.01  # standard deviation of the offset kernels: a default of the paper's listing, which it does not use
 
 
 def trace_offsets(*, run: str, steps: int, seed: int, force: bool = False) -> Measurement:
@@ -68,9 +68,6 @@ def _trace(config: RunConfig, steps: int, name: str) -> dict[str, Any]:
     data = splits(config)
     model = networks.initial_model(config, data)
     kernels = {layer.name: layer.kernel for layer in model.layers if isinstance(layer, ConvOffset2D)}
-    if name == "random start":
-        for number, kernel in enumerate(kernels.values()):
-            kernel.assign(keras.random.normal(kernel.shape, stddev=RANDOM_START, seed=number))
 
     @tf.function(autograph=False)
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -110,9 +107,10 @@ def compare_with_identity(record: Record, kind: str) -> dict[str, Any]:
     deformable = networks.load_model(record)
     images, _ = splits(record.config).test(kind)
     regular = record.config.model.removeprefix("deformable_")
-    plain = networks.build_model(
-        dataclasses.replace(record.config, model=regular, corners="published", pairing="published"), images.shape[1:3]
+    config = dataclasses.replace(
+        record.config, model=regular, corners="published", pairing="published", offset_stddev=0.0
     )
+    plain = networks.build_model(config, images.shape[1:3])
     named = {layer.name: layer for layer in deformable.layers}
     for layer in plain.layers:
         layer.set_weights(named[layer.name].get_weights())

@@ -59,6 +59,8 @@ class RunConfig:
         weights_seed, order_seed, augmentation_seed: seeds of one source of chance each, to vary it alone: the initial
             weights, the order of images, the drawn transformations; -1 for `seed`.
         decay: how the learning rate falls from step to step: "none", or "cosine" to zero at the last step.
+        offset_stddev: standard deviation of the initial offset kernels, normally distributed, for models that have
+            `ConvOffset2D`; 0 for kernels of zeros, as published.
     """
 
     model: str
@@ -82,6 +84,7 @@ class RunConfig:
     weights_seed: int = -1
     order_seed: int = -1
     augmentation_seed: int = -1
+    offset_stddev: float = 0.0
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
@@ -106,9 +109,11 @@ class RunConfig:
         )
         self._require("corners", self.corners in ("published", "bilinear"), "'published' or 'bilinear'")
         self._require("pairing", self.pairing in ("published", "per_pixel"), "'published' or 'per_pixel'")
-        for name in ("corners", "pairing"):
-            holds = getattr(self, name) == "published" or self.model in ("deformable_cnn", "deformable_mini_resnet")
-            self._require(name, holds, f"'published' for model {self.model}, which has no ConvOffset2D")
+        self._require("offset_stddev", 0 <= self.offset_stddev < math.inf, "finite and not negative")
+        resampled = self.model in ("deformable_cnn", "deformable_mini_resnet")
+        for name, published in (("corners", "published"), ("pairing", "published"), ("offset_stddev", 0.0)):
+            holds = resampled or getattr(self, name) == published
+            self._require(name, holds, f"{published!r} for model {self.model}, which has no ConvOffset2D")
         self._require(
             "chained", not self.chained or "resnet" in self.model, "False for a model without residual blocks"
         )

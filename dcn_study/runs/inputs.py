@@ -24,8 +24,14 @@ _OPERATORS = (
     "geometry",
     "interpolation",
     "resampling",
+    "sampling",
 )
-_MODELS = (*(f"dcn.ops.{name}" for name in _OPERATORS), "dcn.layers", "dcn.models")
+_LAYERS = ("conv_offset", "deformable_conv")
+_MODELS = (
+    *(f"dcn.ops.{name}" for name in _OPERATORS),
+    *(f"dcn.layers.{name}" for name in _LAYERS),
+    "dcn.models",
+)
 
 # The modules that compute a run; and those that compute each measurement.
 _RUNS = ("arms", "data", "mnist_scale", "networks", "splits", "training")
@@ -42,7 +48,7 @@ MEASUREMENT_CODE = {
         "dcn.ops.geometry",
         "dcn.ops.interpolation",
         "dcn.ops.roi_pooling",
-        "dcn.layers",
+        "dcn.layers.roi_pooling",
         "dcn_study.runs.data",
         "dcn_study.runs.mnist_scale",
         "dcn_study.experiments.regions",

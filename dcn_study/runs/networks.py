@@ -31,6 +31,10 @@ def build_model(config: RunConfig, image_size: tuple[int, int] = (28, 28)) -> ke
     options["trainable"] = config.trainable
     if config.model in ("deformable_cnn", "deformable_mini_resnet"):
         options |= {"corners": config.corners, "pairing": config.pairing}
+        if config.offset_stddev:
+            # A configuration, from which each layer makes an initializer with a seed of its own.
+            start = keras.initializers.RandomNormal(stddev=config.offset_stddev)
+            options["offset_initializer"] = keras.initializers.serialize(start)
     return getattr(models, config.model)((*image_size, 1), **options)
 
 
