@@ -208,6 +208,24 @@ def test_the_pages_say_what_the_records_say():
     assert all(deformable[number] > augmented[number] for number in range(REALISATIONS))  # more than augmentation
 
 
+def test_the_answer_shows_every_run_and_each_mean():
+    runs = (
+        "scale_cnn",
+        "scale_shared_offsets_cnn",
+        "scale_deform_conv_cnn",
+        "rescaled_cnn",
+        "rescaled_deform_conv_cnn",
+    )
+    found = {run: {0: 90.0 + height, 3: 92.0 + height} for height, run in enumerate(runs)}
+    for narrow in (False, True):
+        axes = figures.answer({"these": found, "those": found}, narrow=narrow).axes
+        assert [ax.get_title() for ax in axes] == ["these", "those"]
+        for ax in axes:
+            dots = [line.get_xdata().tolist() for line in ax.get_lines() if line.get_markersize() == 4]
+            assert dots == [[90 + height, 92 + height] for height in range(5)]
+            assert [text.get_text() for text in ax.texts] == ["91.00", "92.00", "93.00", "94.00", "95.00"]
+
+
 def test_reports_of_others_stand_beside_the_means_of_common_realisations(project):
     table = tables.reported_gains(study.recorded_runs())
     ours = [name for name in table.index if name.startswith("this study")]

@@ -21,6 +21,7 @@ from dcn_study.show.figures.runs import (
 )
 from dcn_study.show.figures.study import (
     accuracy_and_cost,
+    answer,
     beyond_training,
     by_size,
     differences,
@@ -36,6 +37,7 @@ __all__ = [
     "NARROW",
     "accuracies",
     "accuracy_and_cost",
+    "answer",
     "as_image",
     "as_table",
     "beyond_training",

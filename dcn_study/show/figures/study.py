@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dcn_study.experiments.statistics import interval
 from dcn_study.experiments.study import MNIST_SCALE, SMALLEST, Comparison, arm_label
 from dcn_study.show.figures.style import ACCENT, PALETTE, REGULAR
 
-__all__ = ["accuracy_and_cost", "beyond_training", "by_size", "differences", "replaced_offsets", "study_accuracies"]
+__all__ = [
+    "accuracy_and_cost",
+    "answer",
+    "beyond_training",
+    "by_size",
+    "differences",
+    "replaced_offsets",
+    "study_accuracies",
+]
 
 SHOWN_COLOURS = (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[4], PALETTE[3], PALETTE[5], PALETTE[9], PALETTE[7])
 MARKERS = "osD^vP*X"
@@ -40,6 +49,38 @@ def study_accuracies(found: Mapping[str, Mapping[int, float]], ax: Axes | None =
     ax.set_yticks(range(len(ours) + len(MNIST_SCALE)), [*ours, *(f"{name} (published)" for name in MNIST_SCALE)])
     ax.set(xlabel="test accuracy (%)", ylim=(len(ours) + len(MNIST_SCALE) - 0.5, -0.5))
     return ax
+
+
+def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bool = False) -> Figure:
+    """Draws the study's answer in one picture: who classifies how many of the digits, on two test sets.
+
+    Args:
+        found: title of a test set → run → realisation → accuracy in percent; the same runs for both.
+        narrow: whether for the screen of a phone.
+
+    Returns:
+        The figure.
+    """
+    shown = {
+        "scale_cnn": "CNN",
+        "scale_shared_offsets_cnn": "deformable, same\noffsets for all images",
+        "scale_deform_conv_cnn": "deformable",
+        "rescaled_cnn": "CNN, augmented",
+        "rescaled_deform_conv_cnn": "deformable, augmented",
+    }
+    rows, columns = (len(found), 1) if narrow else (1, len(found))
+    figure = plt.figure(figsize=(4.3, 5) if narrow else (7.6, 2.7), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for ax, (title, accuracies) in zip(axes, found.items(), strict=True):
+        for height, run in enumerate(shown):
+            values = list(accuracies[run].values())
+            _values(ax, height, values, REGULAR if run in ("scale_cnn", "rescaled_cnn") else ACCENT)
+            ax.text(1.02, height, f"{np.mean(values):.2f}", transform=ax.get_yaxis_transform(), va="center")
+        ax.set(title=title, xlabel="digits recognised (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.set_yticks(range(len(shown)), shown.values())
+    ax.set_ylim(len(shown) - 0.5, -0.5)
+    return figure
 
 
 def differences(compared: Mapping[str, Comparison]) -> Axes:
