@@ -33,9 +33,9 @@ TOLERANCES = {
     "test accuracy": 3e-4,  # absolute, of stored weights: 3 of 10,000 images may be on the edge between two classes
 }
 # Larger steps and wider networks let differences grow faster. Measured between an AMD EPYC and an Intel Xeon for arms
-# of the study, at rates from 1e-3 to 3e-2: 2.2e-3 in the first three losses, 1.9e-1 in the norms. And between an AMD
-# EPYC and another of that name, without AVX-512: 8.3e-1 and 6.8e-1 in one of Adam's variables of two runs, where 4.3e-1
-# is the most in all others. A variable that has vanished differs by 1.
+# of the study, at rates from 1e-3 to 3e-2: 2.2e-3 in the first three losses, 1.9e-1 in the norms. And between each of
+# these and an AMD EPYC without AVX-512: 8.3e-1 and 6.8e-1 in one of Adam's variables of two runs, where 4.3e-1 is the
+# most in all others. A variable that has vanished differs by 1.
 FAST = 1e-3  # the highest rate with the tolerances above, except in the study
 FAST_TOLERANCES = {"first losses": 1e-2, "norms": 4e-1, "slots": 9e-1}
 SMALL_NORM = 0.01  # differences of smaller norms are taken relative to this: they may be sums of rounding errors
