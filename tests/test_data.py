@@ -96,7 +96,11 @@ def test_fashion_mnist_is_asked_for_by_name(fashion):
     assert loaded.sha256 == data_sha256("fashion_mnist") == data.FASHION_MNIST_SHA256
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"\0\0"), gzip.compress(bytes(30))[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"\0\0"), gzip.compress(bytes(30))[:-9]],
+    ids=["empty", "no gzip", "no header", "cut short"],
+)
 def test_files_of_fashion_mnist_that_cannot_be_read(fashion, content):
     folder, _ = fashion
     (folder / data.FASHION_MNIST_FILES["y_test"]).write_bytes(content)
