@@ -303,8 +303,8 @@ class DeformableConv1D(_DeformableConv, keras.layers.Conv1D):
             `Conv1D`; padding "valid" or "same", data_format "channels_last".
         max_offset: how far a point may move, in steps of the sequence; what goes beyond is cut off, and has no
             gradient. None for no limit.
-        offset_groups, modulated, offset_initializer, offset_regularizer, offset_constraint,
-            offset_learning_rate_multiplier, freeze_kernel: as for `DeformableConv2D`.
+        offset_groups, modulated, offset_initializer, offset_regularizer, offset_constraint: as for `DeformableConv2D`.
+        offset_learning_rate_multiplier, freeze_kernel: as for `DeformableConv2D`.
         **kwargs: initialisers, regularisers and constraints of kernel and bias, `name`, `dtype`, as for `Conv1D`.
 
     Input shape: (B, L, C). Output shape: (B, Lo, filters), as for `Conv1D`.
