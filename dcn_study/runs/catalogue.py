@@ -111,7 +111,7 @@ _ARMS: dict[str, tuple[float, dict[str, Any]]] = {
     "cnn": (3e-3, {"model": "cnn"}),
     "wide_cnn": (3e-3, {"model": "wide_cnn"}),
     "wider_cnn": (1e-2, {"model": "wider_cnn"}),
-    "dilated_cnn": (1e-3, {"model": "dilated_cnn"}),
+    "dilated_cnn": (3e-3, {"model": "dilated_cnn"}),
     "deform_conv_cnn": (1e-3, {"model": "deform_conv_cnn"}),
     "modulated_cnn": (1e-3, {"model": "modulated_deform_conv_cnn"}),
     "shared_offsets_cnn": (3e-3, {"model": "shared_offsets_cnn"}),
