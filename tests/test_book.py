@@ -98,6 +98,30 @@ def test_a_page_is_rendered_by_itself(small):
     assert executed.read_bytes() == before  # the notebook can be run again as it is
 
 
+@pytest.mark.parametrize(
+    ("profile", "changes", "heading"),
+    [
+        ("paper", {}, "# The 4-layer CNN\n"),
+        ("smoke", {"force": True}, "# The 4-layer CNN\n"),
+        ("paper", {"seed": 7}, "# A training run\n"),
+        ("smoke", {"data": "fashion_mnist"}, "# A training run\n"),
+    ],
+)
+def test_what_the_book_says_of_a_run_is_not_said_of_another(project, monkeypatch, profile, changes, heading):
+    for folder in ("notebooks", "book/leads"):
+        shutil.copytree(ROOT / folder, project / folder)
+    given = []
+
+    def no_papermill(template, *_, **__):
+        given.append(nbformat.read(template, as_version=4).cells[0].source)
+        raise InterruptedError
+
+    monkeypatch.setattr("papermill.execute_notebook", no_papermill)
+    with pytest.raises(InterruptedError):
+        build.execute("cnn", pages.page_parameters("cnn", profile, changes), project / "out.ipynb", progress=False)
+    assert given[0].startswith(heading)
+
+
 def test_a_page_begins_with_its_content_and_ends_with_its_parameters(small):
     for page in pages.PAGES:
         text = (small / "_build" / "smoke" / "executed" / f"{page}.html").read_text(encoding="utf-8")

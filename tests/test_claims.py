@@ -12,14 +12,14 @@ from dcn_study.experiments import claims
 from dcn_study.experiments.agreement import Agreement
 from dcn_study.experiments.statistics import Interval
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import PAPER, SEEDS, run_config, seeds_of
+from dcn_study.runs.catalogue import PAPER, run_config, seeds_of
 from dcn_study.show import tables
 
 
 @pytest.fixture(scope="module")
 def runs():
     with inside(ROOT):
-        found = {name: [records.read(config) for config in seeds_of(name, SEEDS)] for name in (*PAPER, "cnn_scaled")}
+        found = {name: [records.read(config) for config in seeds_of(name)] for name in (*PAPER, "cnn_scaled")}
         single = ("cnn_batch_norm", "repaired_deformable_mini_resnet")
         return found | {name: [records.read(run_config(name))] for name in single}
 

@@ -57,6 +57,14 @@ def test_training_curve_shows_both_runs(record):
     assert ax.get_xlabel() == "epoch"
 
 
+def test_what_is_published_of_mnist_is_not_shown_beside_other_data():
+    record = make(run_config("cnn", data="fashion_mnist"))
+    assert {line.get_label() for line in figures.training_curve(record).get_lines()} == {
+        "training, this run", "validation, this run",
+    }  # fmt: skip
+    assert tables.accuracy(record, record.evaluations)["published"].isna().all()
+
+
 def test_training_curve_shows_other_seeds(record):
     ax = figures.training_curve(record, [make(run_config("cnn", seed=seed)) for seed in (1, 2)])
     labels = [line.get_label() for line in ax.get_lines()]

@@ -116,6 +116,8 @@ def test_weights_are_kept_where_a_page_evaluates_them():
     assert len(kept) == 2 * REALISATIONS
     assert catalogue.keeps_weights(run_config("cnn"))
     assert not catalogue.keeps_weights(run_config("cnn", seed=7))
+    of_book = {run.seed for run in catalogue.book_runs() if catalogue.keeps_weights(run)}
+    assert of_book == set(range(catalogue.CONTROL_SEEDS))
     assert catalogue.keeps_weights(run_config("cnn", epochs=1))
 
 

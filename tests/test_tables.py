@@ -67,6 +67,7 @@ def test_agreement_shows_both_rules_side_by_side():
     table = tables.agreement(runs([0.7, 0.8, 0.9]))
     plain, scaled = table.to_dict("records")
     assert plain["seed 1"] == 80
+    assert plain["seeds"] == 3
     assert plain["first rule"] == "agrees"
     assert plain["tolerance"] == pytest.approx(4.3027 * 10 * math.sqrt(4 / 3), abs=0.01)
     assert (plain["outcome"], scaled["outcome"]) == ("differs", "undecided")

@@ -127,10 +127,14 @@ class Progress(io.TextIOBase):
 
 
 def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbformat.NotebookNode:
-    """Returns a template with the page's heading and lead, figures named after the page, and links to its sources."""
+    """Returns a template with the page's heading and lead, figures named after the page, and links to its sources.
+
+    The lead is written for the book: a page with other parameters begins as its notebook does.
+    """
     notebook = nbformat.read(template, as_version=4)
     lead = project_root() / "book" / "leads" / f"{page}.md"
-    if lead.is_file():
+    given = {name: value for name, value in parameters.items() if name != "force"}
+    if lead.is_file() and given in (page_parameters(page), page_parameters(page, "smoke")):
         notebook.cells[0].source = lead.read_text(encoding="utf-8")
     paths = [source.path for source in sources(page, parameters)]
     if len(paths) <= FEW:

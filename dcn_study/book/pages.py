@@ -10,10 +10,10 @@ from typing import Any
 from dcn_study import names
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import (
+    CONTROL_SEEDS,
     PAPER,
     RATES,
     REALISATIONS,
-    SEEDS,
     SMOKE,
     TUNING,
     TWO_BY_TWO,
@@ -38,11 +38,12 @@ __all__ = ["PAGES", "Page", "Source", "check", "page_parameters", "runs_of", "so
 class Page:
     """A page of the book that is an executed notebook.
 
-    A file of the page's name in `book/leads` takes the place of the notebook's heading and first paragraph.
+    In the book, a file of its name in `book/leads` takes the place of the notebook's heading and first paragraph.
 
     Attributes:
         notebook: file name of the template, without ending.
-        runs: names of the runs that it shows; with as many seeds as its parameter `seeds` says, if it has one.
+        runs: names of the runs that it shows; with as many seeds as its parameter `seeds` says, if it has one;
+            None: as many as the book has.
         single_runs: names of the runs of which it shows one seed, whatever that parameter says.
         recorded_runs: names of records of the study that it shows where they exist; a small book trains none of them.
         measurement: name of the measurement that it shows, a key of `catalogue.MEASUREMENTS`.
@@ -62,7 +63,7 @@ class Page:
 
 
 def _training(run: str) -> Page:
-    return Page("training", runs=(run,), parameters={"run": run, "seeds": SEEDS}, smoke=SMOKE)
+    return Page("training", runs=(run,), parameters={"run": run, "seeds": None}, smoke=SMOKE)
 
 
 PAGES: dict[str, Page] = {
@@ -74,7 +75,7 @@ PAGES: dict[str, Page] = {
             record_name(run_config(run, seed=number)) for run in TWO_BY_TWO for number in range(REALISATIONS)
         ),
         recorded_measurements=("offsets", "runtime"),
-        parameters={"seeds": SEEDS},
+        parameters={"seeds": None},
         smoke={**SMOKE, "seeds": 2},
     ),
     "data": Page("data"),
@@ -86,19 +87,19 @@ PAGES: dict[str, Page] = {
     "mini_resnet": _training("mini_resnet"),
     "deformable_mini_resnet": _training("deformable_mini_resnet"),
     "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke=SMOKE),
-    "gain": Page("gain", runs=tuple(names.CONTROLS), parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 1}),
+    "gain": Page("gain", runs=tuple(names.CONTROLS), parameters={"seeds": CONTROL_SEEDS}, smoke={**SMOKE, "seeds": 1}),
     "validation": Page(
         "validation",
         runs=PAPER,
         single_runs=tuple(names.HELD_OUT),
-        parameters={"seeds": SEEDS},
+        parameters={"seeds": None},
         smoke={**SMOKE, "seeds": 2},
     ),
     "residual": Page("residual", runs=tuple(names.RESIDUAL), smoke=SMOKE),
     "sensitivity": Page(
         "sensitivity", runs=(*PAPER, *RATES), measurement="sensitivity", smoke={"draws": 1, "images": 50}
     ),
-    "accuracy": Page("accuracy", runs=PAPER, parameters={"seeds": SEEDS}, smoke={**SMOKE, "seeds": 2}),
+    "accuracy": Page("accuracy", runs=PAPER, parameters={"seeds": None}, smoke={**SMOKE, "seeds": 2}),
     "robustness": Page(
         "robustness",
         runs=PAPER,

@@ -306,7 +306,8 @@ def _explanation(facts: Facts) -> dict[str, dict[str, str]]:
         "unoptimised": _result(_holds(still), "its offsets cannot learn" if still else "its offsets learn"),
         "not-settled": _result(
             _holds(not settled),
-            f"the last epoch changes it by {', '.join(f'{value:.1f}' for value in facts.last_changes)} points",
+            f"the last epoch changes it by {min(facts.last_changes):.1f} to {max(facts.last_changes):.1f} points, on "
+            f"average by {np.mean(facts.last_changes):.1f}",
         ),
     }
 

@@ -13,6 +13,7 @@ from dcn_study.errors import ConfigurationError
 from dcn_study.runs.configuration import TEST_IMAGES, TRAIN_IMAGES, RunConfig
 
 __all__ = [
+    "CONTROL_SEEDS",
     "EVALUATED_ARMS",
     "LADDER",
     "MEASUREMENTS",
@@ -180,7 +181,10 @@ RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
 # A cheaper run with the same results replaces a run from this seed on. A test compares both bit by bit.
 STAND_INS = {"deformable_cnn": ("cnn_batch_norm", 1), "deformable_mini_resnet": ("frozen_mini_resnet", 3)}
 
-SEEDS = 3  # of the paper's models and of the controls in the book; of every other run it shows one
+# How many seeds of a run the book shows, from 0; of every other run one, and of the study's its realisations. The pages
+# that pair the controls show as many of all.
+CONTROL_SEEDS = 3
+SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS) | dict.fromkeys(PAPER, 3)
 
 # The parameters of the measurements that the book shows: see the functions in `dcn_study.experiments`.
 MEASUREMENTS: dict[str, dict[str, Any]] = {
@@ -233,17 +237,19 @@ def run_config(run: str, **changes: Any) -> RunConfig:
     return dataclasses.replace(NAMED[run], **{name: value for name, value in changes.items() if value is not None})
 
 
-def seeds_of(run: str, seeds: int, **changes: Any) -> list[RunConfig]:
+def seeds_of(run: str, seeds: int | None = None, **changes: Any) -> list[RunConfig]:
     """Returns the configurations of a named run with the seeds from 0; higher ones of its stand-in, see `STAND_INS`.
 
     Args:
         run: a name in `NAMED`.
-        seeds: how many.
+        seeds: how many; by default as many as the book shows.
         **changes: as for `run_config`.
 
     Raises:
         ConfigurationError: as `run_config`, and if `seeds` is not positive.
     """
+    if seeds is None:
+        seeds = realisations_of(run) if run in STUDY else SEEDS.get(run, 1)
     if seeds < 1:
         raise ConfigurationError(f"seeds must be at least 1. Received: seeds={seeds!r}")
     stand_in, first = STAND_INS.get(run, (run, 0))
@@ -252,8 +258,7 @@ def seeds_of(run: str, seeds: int, **changes: Any) -> list[RunConfig]:
 
 def book_runs() -> list[RunConfig]:
     """Returns the configurations of all runs that the book shows, each after the run that it starts from."""
-    found = [config for run in (*PAPER, *names.CONTROLS) for config in seeds_of(run, SEEDS)]
-    return list(dict.fromkeys([*found, *RUNS.values()]))
+    return list(dict.fromkeys(config for run in RUNS for config in seeds_of(run)))
 
 
 def realisations_of(run: str) -> int:
@@ -288,12 +293,12 @@ def keeps_weights(config: RunConfig) -> bool:
     """Returns whether the weights of a run must be there. Without them a run can be replayed, but not evaluated again.
 
     They need not be for those named runs that no page evaluates again: of the study all but `EVALUATED_ARMS`, and seeds
-    beyond the book's.
+    beyond those of the controls.
     """
     of_book, of_study = _shown()
     if config in of_study:
         return record_name(dataclasses.replace(config, seed=0)) in EVALUATED_ARMS
-    return not is_named(config) or config in of_book
+    return not is_named(config) or (config in of_book and config.seed < CONTROL_SEEDS)
 
 
 def _but_seed(config: RunConfig) -> tuple[Any, ...]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-__all__ = ["ACCURACY", "FORWARD", "curve"]
+from dcn_study.runs.configuration import RunConfig
+
+__all__ = ["ACCURACY", "FORWARD", "accuracies", "curve"]
 
 CURVES = Path(__file__).with_name("published_curves.csv")
 
@@ -23,6 +25,11 @@ ACCURACY: dict[str, dict[str, float]] = {
 
 # Milliseconds of a forward pass, as the text states them; batch size and hardware are not given.
 FORWARD = {"deformable": 300.0, "regular": 10.0}
+
+
+def accuracies(config: RunConfig) -> dict[str, float]:
+    """Returns the published accuracies of the network of a run, by kind of test images: none on other data."""
+    return ACCURACY.get(config.model, {}) if config.task == "mnist" and not config.data else {}
 
 
 def curve(model: str) -> dict[str, list[float]]:

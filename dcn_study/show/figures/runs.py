@@ -94,8 +94,7 @@ def training_curve(record: Record, others: Sequence[Record] = (), ax: Axes | Non
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
     model = record.config.model
-    in_paper = record.config.task == "mnist" and model in published.ACCURACY
-    reference = published.curve(model) if in_paper else None
+    reference = published.curve(model) if published.accuracies(record.config) else None
     for name, key, colour, marker in (
         ("training", "accuracy", "0.35", "s"),
         ("validation", "validation_accuracy", COLOURS.get(model, PALETTE[5]), "o"),

@@ -25,7 +25,7 @@ def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
         record: of the run.
         again: by kind of test images, as `networks.evaluate` returned them.
     """
-    reference = published.ACCURACY.get(record.config.model, {}) if record.config.task == "mnist" else {}
+    reference = published.accuracies(record.config)
     rows = {
         TEST_IMAGES.get(kind, kind): {
             "published": 100 * reference.get(kind, math.nan),
@@ -59,6 +59,7 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             tolerance, first = first_rule(ours, theirs)
             rows[MODELS[model], kind] = {
                 "published": 100 * theirs,
+                "seeds": len(found),
                 "mean": judged.mean,
                 "low": judged.low,
                 "high": judged.high,
