@@ -13,6 +13,6 @@ for name in (
     "dcn_study.show.tables",
     "ipykernel.kernelapp",
     "matplotlib_inline.backend_inline",
-    "myst_nb",
+    "myst_nb.ext.glue",
 ):
     importlib.import_module(name)
