@@ -57,7 +57,7 @@ def test_models_are_evaluated_once_and_the_result_goes_stale_with_their_weights(
     assert len(table) == len(ACCURACY) * len(names.GENERATORS)
     values = found["cnn"]["keras"]
     assert table.loc[("CNN", "Keras' generator"), "mean"] == pytest.approx(100 * np.mean(values), abs=0.01)
-    assert len(figures.draws(found, names.GENERATORS)) == len(ACCURACY)
+    assert len(figures.draws(found, names.GENERATORS, {model: [0.5, 0.6] for model in found})) == len(ACCURACY)
 
     small = {"draws": 2, "images": 20}
     assert str(records.measurement_standing("sensitivity", small)) == "fresh"

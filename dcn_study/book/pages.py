@@ -45,7 +45,7 @@ class Page:
         runs: names of the runs that it shows; with as many seeds as its parameter `seeds` says, if it has one;
             None: as many as the book has.
         single_runs: names of the runs of which it shows one seed, whatever that parameter says.
-        recorded_runs: names of records of the study that it shows where they exist; a small book trains none of them.
+        recorded_runs: names of records that it shows where they exist; a small book trains none of them.
         measurement: name of the measurement that it shows, a key of `catalogue.MEASUREMENTS`.
         recorded_measurements: names of further ones that it shows as the book has them.
         parameters: what it is executed with.
@@ -97,7 +97,11 @@ PAGES: dict[str, Page] = {
     ),
     "residual": Page("residual", runs=tuple(names.RESIDUAL), smoke=SMOKE),
     "sensitivity": Page(
-        "sensitivity", runs=(*PAPER, *RATES), measurement="sensitivity", smoke={"draws": 1, "images": 50}
+        "sensitivity",
+        runs=(*PAPER, *RATES),
+        recorded_runs=tuple(record_name(run) for model in PAPER for run in seeds_of(model)),
+        measurement="sensitivity",
+        smoke={"draws": 1, "images": 50},
     ),
     "accuracy": Page("accuracy", runs=PAPER, parameters={"seeds": None}, smoke={**SMOKE, "seeds": 2}),
     "robustness": Page(

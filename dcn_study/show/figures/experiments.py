@@ -193,6 +193,7 @@ def block_changes(found: Mapping[tuple[str, str], Mapping[str, Any]], axes: np.n
 def draws(
     accuracies: Mapping[str, Mapping[str, Sequence[float]]],
     generators: Mapping[str, str],
+    seeds: Mapping[str, Sequence[float]],
     axes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draws the accuracy on each scaled test set, a panel for each model, with the published one as a diamond.
@@ -200,21 +201,27 @@ def draws(
     Args:
         accuracies: model → generator → one accuracy per draw, as `sensitivity.sensitivity` measures them.
         generators: what each is called.
+        seeds: model → one accuracy per seed of its runs, on one test set: open circles.
         axes: as many axes as models; new ones by default.
 
     Returns:
         The axes.
     """
     if axes is None:
-        size = (8, 1.75 * len(accuracies))
+        size = (8, 2 * len(accuracies))
         axes = plt.subplots(len(accuracies), 1, figsize=size, squeeze=False, layout="constrained")[1].ravel()
     for ax, (model, by_generator) in zip(axes, accuracies.items(), strict=True):
         for height, values in enumerate(by_generator.values()):
             ax.plot(100 * np.asarray(values), [height] * len(values), "o", color=COLOURS[model], alpha=0.7)
+        labels = [*(generators[name] for name in by_generator), "each seed, one test set", "published"]
+        height = len(by_generator)
+        ax.plot(
+            100 * np.asarray(seeds[model]), [height] * len(seeds[model]), "o", color=COLOURS[model], fillstyle="none"
+        )
         theirs = 100 * published.ACCURACY[model]["scaled"]
-        ax.plot(theirs, len(by_generator), "D", color="black", markerfacecolor="none", markersize=8)
-        ax.set_yticks(range(len(by_generator) + 1), [*(generators[name] for name in by_generator), "published"])
-        ax.set(title=MODELS[model], ylim=(len(by_generator) + 0.5, -0.5))
+        ax.plot(theirs, height + 1, "D", color="black", markerfacecolor="none", markersize=8)
+        ax.set_yticks(range(len(labels)), labels)
+        ax.set(title=MODELS[model], ylim=(len(labels) - 0.5, -0.5))
     axes[-1].set_xlabel("accuracy on scaled and translated test digits (%)")
     return axes
 
