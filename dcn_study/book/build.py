@@ -129,7 +129,8 @@ class Progress(io.TextIOBase):
 def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbformat.NotebookNode:
     """Returns a template with the page's heading and lead, figures named after the page, and links to its sources.
 
-    The lead is written for the book: a page with other parameters begins as its notebook does.
+    The lead is written for the book: a page with other parameters begins as its notebook does. A figure whose cell has
+    the tag "drawing" comes from no record, and has its notebook alone for a source.
     """
     notebook = nbformat.read(template, as_version=4)
     lead = project_root() / "book" / "leads" / f"{page}.md"
@@ -137,15 +138,16 @@ def _prepare(page: str, parameters: Mapping[str, Any], template: Path) -> nbform
     if lead.is_file() and given in (page_parameters(page), page_parameters(page, "smoke")):
         notebook.cells[0].source = lead.read_text(encoding="utf-8")
     paths = [source.path for source in sources(page, parameters)]
+    link = _link("notebooks", template)
     if len(paths) <= FEW:
-        named = ", ".join([*(_link("records", path) for path in paths), _link("notebooks", template)])
+        named = ", ".join([*(_link("records", path) for path in paths), link])
     else:
         named = f"{{ref}}`{len(paths)} records and the notebook <{page}-sources>`"
     for cell in notebook.cells:
         figure = cell.metadata.get("mystnb", {}).get("figure")
         if figure:
             figure["name"] = f"{page}-{figure['name']}"
-            figure["caption"] += f" Sources: {named}."
+            figure["caption"] += f" Source: {link}." if "drawing" in cell.metadata.tags else f" Sources: {named}."
     return notebook
 
 
