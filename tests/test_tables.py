@@ -220,7 +220,9 @@ def test_selection_shows_last_and_best_epoch():
     *accuracies, epoch = table.loc[("CNN", "seed 1")]
     assert accuracies == pytest.approx([60, 90, 30])
     assert epoch == "2 of 3"
-    assert len(figures.selection(table).get_yticklabels()) == 3
+    ours, theirs = figures.selection(table).get_lines()
+    assert ours.get_xdata() == pytest.approx([0, 30])
+    assert theirs.get_xdata() == pytest.approx(0.35)
 
 
 def test_seen_counts_the_run_that_another_starts_from():

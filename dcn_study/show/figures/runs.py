@@ -182,7 +182,7 @@ def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def selection(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draws the accuracy after the last and after the best epoch of every run, joined by a line.
+    """Draws how much higher than the last epoch's accuracy the best epoch's is, a row for each model.
 
     Args:
         table: as `tables.selection` returns it.
@@ -191,17 +191,20 @@ def selection(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
+    models = list(dict.fromkeys(table.index.get_level_values("model")))
     if ax is None:
-        _, ax = plt.subplots(figsize=(8, 0.3 * len(table) + 1), layout="constrained")
-    for height, ((model, _), row) in enumerate(table.iterrows()):
-        ax.plot([row["last"], row["best"]], [height] * 2, color=_COLOUR_OF[model], linewidth=3, alpha=0.4)
-        ax.plot(row["last"], height, "o", color=_COLOUR_OF[model], markersize=7)
-        ax.plot(row["best"], height, "^", color=_COLOUR_OF[model], markerfacecolor="white", markersize=7)
-    ax.set_yticks(range(len(table)), [f"{model}, {run}" for model, run in table.index])
-    ax.set(xlabel="validation accuracy (%)", xlim=(0, 102), ylim=(len(table) - 0.5, -0.5))
+        _, ax = plt.subplots(figsize=(8, 0.6 * len(models) + 1.2), layout="constrained")
+    for height, model in enumerate(models):
+        rows = table.loc[model, "difference"]
+        ours = rows.drop("published")
+        apart = np.linspace(-0.3, 0.3, len(ours)) if len(ours) > 1 else [0.0]  # many are zero
+        ax.plot(ours, height + np.asarray(apart), "o", color=_COLOUR_OF[model], markersize=6, alpha=0.8)
+        ax.plot(rows["published"], height, "D", color="black", markerfacecolor="none", markersize=8)
+    ax.set_yticks(range(len(models)), models)
+    ax.set(xlabel="best epoch minus last epoch (percentage points)", ylim=(len(models) - 0.5, -0.5))
     handles = [
-        Line2D([], [], marker="o", color="0.4", linestyle="", label="last epoch"),
-        Line2D([], [], marker="^", color="0.4", markerfacecolor="white", linestyle="", label="best epoch"),
+        Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="published"),
+        Line2D([], [], marker="o", color="0.4", linestyle="", label="here, each seed"),
     ]
     ax.figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return ax
