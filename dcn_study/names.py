@@ -20,6 +20,7 @@ CONTROLS = {
     "cnn_statistics": "CNN, statistics only",
     "cnn_batch_norm": "CNN, batch normalisation only",
     "deformable_cnn": "deformable CNN, as published",
+    "random_start_cnn": "deformable CNN, random start",
     "scrambled_cnn": "deformable CNN, corners repaired",
     "repaired_cnn": "deformable CNN, corners and pairing repaired",
     "deform_conv_cnn": "CNN with true deformable convolutions",

@@ -21,6 +21,11 @@ def trained(monkeypatch):
     return model
 
 
+def test_the_control_with_a_random_start_is_trained_from_the_start_that_is_followed():
+    assert run_config("random_start_cnn", offset_stddev=0.0, epochs=20) == run_config("deformable_cnn")
+    assert run_config("random_start_cnn").offset_stddev == offsets.RANDOM_START
+
+
 def test_zero_kernels_leave_every_bit_of_the_logits(trained):
     compared = offsets.compare_with_identity(make(CONFIG), "scaled")
     assert compared == {
