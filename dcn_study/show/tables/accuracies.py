@@ -79,9 +79,9 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             which stands in for the published protocol.
 
     Returns:
-        One row per run: the epochs on scaled digits; the mean accuracies on plain and scaled digits, in percent; the
-        latter of each seed; that of the published protocol after as many epochs and with as many seeds; and the
-        difference of both in percentage points.
+        One row per run: the epochs on scaled digits; the mean accuracies on plain and scaled digits, in percent; on the
+        latter that of the published protocol after as many epochs and with as many seeds, the difference of both in
+        percentage points, and the accuracy of each seed.
     """
     rows = {}
     for name, found in runs.items():
@@ -99,9 +99,9 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             "epochs": epochs,
             "plain": plain.mean(),
             "scaled": scaled.mean(),
-            **{f"seed {record.config.seed}": value for record, value in zip(found, scaled, strict=True)},
             "as published": published_protocol,
             "difference": scaled.mean() - published_protocol,
+            **{f"seed {record.config.seed}": value for record, value in zip(found, scaled, strict=True)},
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "run")
 
