@@ -61,6 +61,17 @@ def test_batch_normalisation_makes_all_of_the_gain(facts):
     assert facts.gain.low > 0
 
 
+def test_scrambled_pairs_are_not_below_the_others():
+    with inside(ROOT):
+        scaled = {
+            run: np.mean([records.read(config).evaluations["scaled"].accuracy for config in seeds_of(run)])
+            for run in ("random_start_cnn", "scrambled_cnn", "repaired_cnn", "deform_conv_cnn")
+        }
+    assert min(scaled["random_start_cnn"], scaled["scrambled_cnn"]) > max(
+        scaled["repaired_cnn"], scaled["deform_conv_cnn"]
+    )
+
+
 def test_half_of_each_block_is_dead_and_the_other_half_frozen(facts, runs):
     assert facts.dead_layers == ("block1_conv1", "block2_conv1")
     assert facts.frozen_blocks
