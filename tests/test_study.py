@@ -208,6 +208,13 @@ def test_the_pages_say_what_the_records_say():
         assert interval(each.differences).low > interval(compared[name].differences).high, name  # and by more
     deformable, augmented = (study.accuracies(recorded[run], "scaled") for run in TWO_BY_TWO[1:3])
     assert all(deformable[number] > augmented[number] for number in range(REALISATIONS))  # more than augmentation
+    large = {run: study.beyond(runs)["scale"][1.6] for run, runs in recorded.items() if runs}
+    for run in ("scale_cnn", "scale_shared_offsets_cnn"):  # with larger digits every run is ahead of every other
+        assert min(large["scale_deform_conv_cnn"]) > max(large[run])
+    for run, runs in recorded.items():  # offsets make up for strides
+        if len(runs) == REALISATIONS:
+            lost = interval(study.lost_between_strides(runs))
+            assert lost.high < 0.5 if "offsets" in run or "deform" in run else lost.low > 0.5, run
 
 
 def test_the_answer_shows_every_run_and_each_mean():

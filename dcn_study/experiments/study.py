@@ -29,12 +29,14 @@ __all__ = [
     "REGISTERED",
     "REPORTED",
     "SMALLEST",
+    "SPACING",
     "Comparison",
     "accuracies",
     "arm_label",
     "best_rate",
     "beyond",
     "compared",
+    "lost_between_strides",
     "pilots",
     "recorded_runs",
     "spread",
@@ -63,6 +65,7 @@ REPORTED = {
     "4uiiurz1": (97.22, 98.95, "both"),
     "Kwon (2022)": (90.03, 92.90, "neither"),
 }
+STRIDE = 4  # pixels: of the strided convolutions of the four-layer networks together
 SMALLEST = 0.25  # the smallest effect of interest, in percentage points of test accuracy
 
 # The registered primary contrasts: what is asked → the two runs whose accuracies are subtracted.
@@ -73,17 +76,24 @@ PRIMARY = {
     "offsets that depend on the image": ("scale_deform_conv_cnn", "scale_shared_offsets_cnn"),
     "beyond scale augmentation": ("rescaled_deform_conv_cnn", "rescaled_cnn"),
 }
+# Not registered as contrasts: is it enough to space the points of one layer beforehand, or must they be learned?
+SPACING = {
+    "spaced points": ("scale_dilated_cnn", "scale_cnn"),
+    "learned over spaced points": ("scale_shared_offsets_cnn", "scale_dilated_cnn"),
+    "points by image over spaced ones": ("scale_deform_conv_cnn", "scale_dilated_cnn"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A primary contrast and the realisations that both of its runs have.
+    """A contrast and the realisations that both of its runs have.
 
     Attributes:
         runs: the names of both.
         numbers: of the realisations.
         differences: in test accuracy, the first run minus the second, in percentage points, one per realisation.
-        contrast: None until all realisations are there; a verdict on a part would be a look ahead.
+        contrast: None until all realisations of the primary contrasts are there, since a verdict on a part would be a
+            look ahead; always None for others.
     """
 
     runs: tuple[str, str]
@@ -139,27 +149,40 @@ def beyond(runs: Mapping[int, Record]) -> dict[str, dict[float, list[float]]]:
     return found
 
 
+def lost_between_strides(runs: Mapping[int, Record]) -> list[float]:
+    """Returns what a shift costs that is not a multiple of `STRIDE`, in percentage points, one value per realisation.
+
+    It is the mean accuracy of a run on digits shifted by multiples of the stride, minus that on all others.
+    """
+    by_shift = beyond(runs)["shift"]
+    multiples, others = (
+        [values for shift, values in by_shift.items() if (shift % STRIDE == 0) is whole] for whole in (True, False)
+    )
+    return [float(lost) for lost in np.mean(multiples, axis=0) - np.mean(others, axis=0)]
+
+
 def arm_label(run: str) -> str:
     """Returns what a run of the study is called."""
     kind, _, arm = run.partition("_")
     return ARMS[arm] + (", with scale augmentation" if kind == "rescaled" else "")
 
 
-def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "plain") -> dict[str, Comparison]:
-    """Returns the primary contrasts. They are judged together, once each has all its realisations.
+def compared(
+    found: Mapping[str, Mapping[int, Record]], kind: str = "plain", asked: Mapping[str, tuple[str, str]] = PRIMARY
+) -> dict[str, Comparison]:
+    """Returns contrasts. The primary ones are judged together, once each has all its realisations.
 
-    On another test set than that of the realisations, "scaled", they were not registered, and are never judged.
+    No other is judged, nor are these on another test set than that of the realisations, "scaled": that is not
+    registered.
     """
-    values = {run: accuracies(found[run], kind) for pair in PRIMARY.values() for run in pair}
-    numbers = {name: tuple(sorted(set(values[a]) & set(values[b]))) for name, (a, b) in PRIMARY.items()}
-    pairs = [tuple([values[run][number] for number in numbers[name]] for run in PRIMARY[name]) for name in PRIMARY]
-    differences = dict(zip(PRIMARY, (tuple(np.subtract(a, b)) for a, b in pairs), strict=True))
+    values = {run: accuracies(found[run], kind) for pair in asked.values() for run in pair}
+    numbers = {name: tuple(sorted(set(values[a]) & set(values[b]))) for name, (a, b) in asked.items()}
+    pairs = [tuple([values[run][number] for number in numbers[name]] for run in asked[name]) for name in asked]
+    differences = dict(zip(asked, (tuple(np.subtract(a, b)) for a, b in pairs), strict=True))
     judged: dict[str, Contrast] = {}
-    if kind == "plain" and all(len(each) == REALISATIONS for each in numbers.values()):
+    if asked is PRIMARY and kind == "plain" and all(len(each) == REALISATIONS for each in numbers.values()):
         judged = dict(zip(PRIMARY, contrasts([(a, b) for a, b in pairs], SMALLEST), strict=True))
-    return {
-        name: Comparison(runs, numbers[name], differences[name], judged.get(name)) for name, runs in PRIMARY.items()
-    }
+    return {name: Comparison(runs, numbers[name], differences[name], judged.get(name)) for name, runs in asked.items()}
 
 
 def spread() -> dict[str, list[float]]:

@@ -147,24 +147,28 @@ def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[s
 
 
 def beyond_training(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]]) -> np.ndarray:
-    """Draws accuracy beyond the range of training, a panel for each kind of change, a line for each run.
+    """Draws accuracy beyond the range of training, a panel for each kind of change, the first over the whole width.
+
+    Each run is a line. Each panel has the range of accuracies that it needs.
 
     Args:
-        found: kind of change → run → size of the change → accuracies in percent, one per realisation.
+        found: kind of change, two or more → run → size of the change → accuracies in percent, one per realisation.
 
     Returns:
         The axes.
     """
-    figure, axes = plt.subplots(1, len(found), figsize=(4 * len(found), 3.8), squeeze=False, layout="constrained")
-    for ax, (kind, by_run) in zip(axes[0], found.items(), strict=True):
+    figure = plt.figure(figsize=(8.4, 8.2), layout="constrained")
+    columns = len(found) - 1
+    grid = figure.add_gridspec(2, columns)
+    axes = [figure.add_subplot(grid[0, :]), *(figure.add_subplot(grid[1, column]) for column in range(columns))]
+    for ax, (kind, by_run) in zip(axes, found.items(), strict=True):
         for number, (run, by_size) in enumerate(by_run.items()):
-            label = arm_label(run) if ax is axes[0, 0] else None
+            label = arm_label(run) if ax is axes[0] else None
             _line(ax, by_size, SHOWN_COLOURS[number % len(SHOWN_COLOURS)], MARKERS[number % len(MARKERS)], label)
-        ax.set(xlabel=kind, ylim=(0, 101))
-    axes[0, 0].set_ylabel("test accuracy (%)")
-    if axes[0, 0].get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=3, fontsize="small")
-    return axes[0]
+        ax.set(xlabel=kind, ylabel="test accuracy (%)")
+    if axes[0].get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    return np.array(axes)
 
 
 def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> Axes:
