@@ -201,13 +201,19 @@ def test_the_pages_say_what_the_records_say():
     assert compared["in place of the convolutions"].contrast.difference.low > study.SMALLEST  # without a verdict
     means = {run: np.mean(list(study.accuracies(recorded[run]).values())) for run in TWO_BY_TWO}
     assert means["rescaled_cnn"] > means["scale_deform_conv_cnn"]  # augmentation does more
-    unseen = study.compared(recorded, "scaled")
+    unseen, asked_unseen = study.compared(recorded, "scaled"), study.compared(recorded, "scaled", study.SPACING)
     for name, each in unseen.items():
         assert each.contrast is None, name  # not registered
         assert min(each.differences) > 0, name  # ahead in every pair
         assert interval(each.differences).low > interval(compared[name].differences).high, name  # and by more
     deformable, augmented = (study.accuracies(recorded[run], "scaled") for run in TWO_BY_TWO[1:3])
     assert all(deformable[number] > augmented[number] for number in range(REALISATIONS))  # more than augmentation
+    spaced, shared, deformable = (
+        interval(each.differences) for each in study.compared(recorded, asked=study.SPACING).values()
+    )
+    assert spaced.low < 0 < spaced.high  # one dilated convolution changes nothing
+    assert min(shared.low, deformable.low) > 0  # and learned points are ahead of it
+    assert all(interval(each.differences).low > 0 for each in list(asked_unseen.values())[1:])
     large = {run: study.beyond(runs)["scale"][1.6] for run, runs in recorded.items() if runs}
     for run in ("scale_cnn", "scale_shared_offsets_cnn"):  # with larger digits every run is ahead of every other
         assert min(large["scale_deform_conv_cnn"]) > max(large[run])
