@@ -115,14 +115,16 @@ def test_weights_are_kept_where_a_page_evaluates_them():
     kept = [catalogue.record_name(run) for run in catalogue.study_runs() if catalogue.keeps_weights(run)]
     assert len(kept) == 2 * REALISATIONS
     assert catalogue.keeps_weights(run_config("cnn"))
-    assert not catalogue.keeps_weights(run_config("cnn", seed=7))
+    assert not catalogue.keeps_weights(run_config("mini_resnet", seed=7))
+    assert catalogue.keeps_weights(run_config("cnn", seed=7))  # from which others start
     of_book = {run.seed for run in catalogue.book_runs() if catalogue.keeps_weights(run)}
     assert of_book == set(range(catalogue.CONTROL_SEEDS))
     assert catalogue.keeps_weights(run_config("cnn", epochs=1))
 
 
 def test_git_ignores_the_weights_that_need_not_be_kept():
-    runs = [*catalogue.study_runs(), *catalogue.book_runs(), run_config("cnn", seed=7)]
+    runs = [*catalogue.study_runs(), *catalogue.book_runs()]
+    runs += [run_config(run, seed=7) for run in ("cnn", "cnn_batch_norm", "mini_resnet")]
     paths = {f"book/records/{catalogue.record_name(run)}.weights.h5": catalogue.keeps_weights(run) for run in runs}
     command = ["git", "-C", ROOT, "check-ignore", "--no-index", *paths]
     ignored = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()

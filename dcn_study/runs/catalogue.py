@@ -295,12 +295,14 @@ def keeps_weights(config: RunConfig) -> bool:
     """Returns whether the weights of a run must be there. Without them a run can be replayed, but not evaluated again.
 
     They need not be for those named runs that no page evaluates again: of the study all but `EVALUATED_ARMS`, and seeds
-    beyond those of the controls.
+    beyond those of the controls, unless other runs start from them.
     """
     of_book, of_study = _shown()
     if config in of_study:
         return record_name(dataclasses.replace(config, seed=0)) in EVALUATED_ARMS
-    return not is_named(config) or (config in of_book and config.seed < CONTROL_SEEDS)
+    if not is_named(config) or (config in of_book and config.seed < CONTROL_SEEDS):
+        return True
+    return record_name(dataclasses.replace(config, seed=0)) in {run.initial_run for run in RUNS.values()}
 
 
 def _but_seed(config: RunConfig) -> tuple[Any, ...]:
