@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ARMS", "CONTROLS", "GENERATORS", "HELD_OUT", "MODELS", "RESIDUAL", "TEST_IMAGES", "TIMED"]
+__all__ = ["ARMS", "CONTROLS", "GENERATORS", "HELD_OUT", "LONGER", "MODELS", "RESIDUAL", "TEST_IMAGES", "TIMED"]
 
 MODELS = {
     "cnn": "CNN",
@@ -36,6 +36,9 @@ RESIDUAL = {
     "repaired_deformable_mini_resnet": "and its offsets learn",
     "chained_deformable_mini_resnet": "and its blocks are as drawn",
 }
+
+# The residual networks as published for four times as many epochs, by run.
+LONGER = {"long_mini_resnet": "mini-ResNet", "long_frozen_mini_resnet": "deformable mini-ResNet, offsets at zero"}
 
 # Validated on images that are neither trained nor tested on, by run.
 HELD_OUT = {"cnn_validation": "CNN", "cnn_batch_norm_validation": "batch normalisation, on scaled digits"}

@@ -8,9 +8,10 @@ import pytest
 from helpers import ROOT, inside
 
 from dcn_study.book.pages import PAGES
-from dcn_study.experiments import claims
+from dcn_study.experiments import blocks, claims
 from dcn_study.experiments.agreement import Agreement
 from dcn_study.experiments.statistics import Interval
+from dcn_study.names import LONGER
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import PAPER, run_config, seeds_of
 from dcn_study.show import tables
@@ -20,7 +21,7 @@ from dcn_study.show import tables
 def runs():
     with inside(ROOT):
         found = {name: [records.read(config) for config in seeds_of(name)] for name in (*PAPER, "cnn_scaled")}
-        single = ("cnn_batch_norm", "repaired_deformable_mini_resnet")
+        single = ("cnn_batch_norm", "repaired_deformable_mini_resnet", "long_frozen_mini_resnet")
         return found | {name: [records.read(run_config(name))] for name in single}
 
 
@@ -77,6 +78,34 @@ def test_half_of_each_block_is_dead_and_the_other_half_frozen(facts, runs):
     assert facts.frozen_blocks
     assert facts.repaired > facts.as_published + 20
     assert runs["mini_resnet"][0].config.trainable
+
+
+def test_more_epochs_help_the_mini_resnet_and_do_not_settle_the_deformable_one(facts):
+    with inside(ROOT):
+        longer = {name: records.read(run_config(name)).history for name in LONGER}
+        short = {name: records.read(run_config(name)).history for name in ("mini_resnet", "deformable_mini_resnet")}
+    for many, few in zip(longer.values(), short.values(), strict=True):
+        assert len(many) == 4 * len(few)
+        assert [epoch.validation_accuracy for epoch in many[: len(few)]] == [epoch.validation_accuracy for epoch in few]
+    plain, frozen = longer.values()
+    assert plain[-1].validation_accuracy > 0.9
+    assert np.all(np.diff([epoch.accuracy for epoch in frozen]) > 0)  # in training it rises steadily
+    last = [epoch.validation_accuracy for epoch in frozen[-10:]]
+    assert max(last) - min(last) > 0.5  # in validation it jumps
+    assert facts.longer[1] < facts.repaired - 10
+
+
+def test_the_running_averages_of_batch_normalisation_make_the_residual_networks_jump():
+    with inside(ROOT):
+        longer, *seeds = [
+            records.read(run_config("long_frozen_mini_resnet")),
+            *map(records.read, seeds_of("mini_resnet", 3)),
+        ]
+        by_batch = [blocks.accuracy_by_batch(record) for record in seeds]
+        assert blocks.accuracy_by_batch(longer) > longer.evaluations["plain"].accuracy + 0.3
+    own = [record.evaluations["plain"].accuracy for record in seeds]
+    assert np.ptp(by_batch) < np.ptp(own) / 2
+    assert np.all(np.subtract(by_batch, own) > 0)
 
 
 def test_the_transformations_are_trained_on_and_the_test_images_validate(facts):

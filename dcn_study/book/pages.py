@@ -70,9 +70,11 @@ PAGES: dict[str, Page] = {
     "verdict": Page(
         "verdict",
         runs=(*PAPER, "cnn_scaled"),
-        single_runs=("cnn_batch_norm", "repaired_deformable_mini_resnet"),
+        single_runs=("cnn_batch_norm", "repaired_deformable_mini_resnet", "long_frozen_mini_resnet"),
         recorded_runs=tuple(
-            record_name(run_config(run, seed=number)) for run in TWO_BY_TWO for number in range(REALISATIONS)
+            record_name(run_config(run, seed=number))
+            for run in (*TWO_BY_TWO, "scale_dilated_cnn")
+            for number in range(REALISATIONS)
         ),
         recorded_measurements=("offsets", "runtime"),
         parameters={"seeds": None},
@@ -95,7 +97,7 @@ PAGES: dict[str, Page] = {
         parameters={"seeds": None},
         smoke={**SMOKE, "seeds": 2},
     ),
-    "residual": Page("residual", runs=tuple(names.RESIDUAL), smoke=SMOKE),
+    "residual": Page("residual", runs=(*names.RESIDUAL, *names.LONGER), smoke=SMOKE),
     "sensitivity": Page(
         "sensitivity",
         runs=(*PAPER, *RATES),

@@ -1,4 +1,4 @@
-"""The residual block, layer by layer, as the paper's code has it and as the paper draws it."""
+"""The residual block, layer by layer, as coded and as drawn; residual networks by the statistics of each batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["disturb"]
+from dcn_study.runs import networks
+from dcn_study.runs.records import Record
+from dcn_study.runs.splits import splits
+
+__all__ = ["accuracy_by_batch", "disturb"]
 
 FILTERS, SIDE, IMAGES = 16, 28, 8
 
@@ -54,3 +58,23 @@ def _block(x: tf.Tensor, normalise: list, convolve: list, form: str) -> tf.Tenso
     first = convolve[0](tf.nn.relu(normalise[0](x)))
     second = convolve[1](tf.nn.relu(normalise[1](x if form == "as coded" else first)))
     return x + second
+
+
+def accuracy_by_batch(record: Record, kind: str = "plain") -> float:
+    """Returns the test accuracy of a run's network whose batch normalisation takes mean and variance from each batch.
+
+    So it does in training. In a test it takes the running averages of those of training, as a run's own evaluation.
+
+    Args:
+        record: of the run, whose weights are evaluated. Batches have its size, in the order of the test images.
+        kind: of the test images.
+
+    Raises:
+        RecordError: if the weights are missing or damaged.
+    """
+    model, (images, labels) = networks.load_model(record), splits(record.config).test(kind)
+    batches = [
+        images[first : first + record.config.batch_size] for first in range(0, len(images), record.config.batch_size)
+    ]
+    predicted = np.concatenate([np.argmax(model(batch, training=True), axis=-1) for batch in batches])
+    return float(np.mean(predicted == labels))

@@ -90,11 +90,13 @@ class Facts:
             blocks that train and offsets that learn, and as published.
         last_changes: absolute change of the validation accuracy over the last epoch of the deformable mini-ResNet, in
             percentage points, by seed.
+        longer: how many epochs it was trained for at most, and its accuracy in percent on plain digits after them.
         forward_ratio, step_ratio: of the published code's deformable CNN to the CNN.
         speedup: of the same layer written otherwise, forward.
         augmented: scaled-digit accuracy in percent of the CNN, all of it trained on scaled digits.
         two_by_two: mean accuracies in percent, in the registered study, of the CNN and of the one with deformable
             convolutions, then of both with scale augmentation; NaN for a run that is not there.
+        over_dilated: deformable convolutions minus a dilated network in the same study, in percentage points.
     """
 
     accuracies: Mapping[str, Mapping[str, Agreement]]
@@ -111,11 +113,13 @@ class Facts:
     repaired: float
     as_published: float
     last_changes: tuple[float, ...]
+    longer: tuple[int, float]
     forward_ratio: float
     step_ratio: float
     speedup: float
     augmented: float
     two_by_two: tuple[float, ...]
+    over_dilated: Interval
 
     @property
     def nothing_deforms(self) -> bool:
@@ -126,17 +130,19 @@ def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:
     """Returns the facts from the records of runs and from the book's measurements.
 
     Args:
-        runs: by name, the records of its seeds in their order: the paper's models, "cnn_batch_norm", "cnn_scaled" and
-            "repaired_deformable_mini_resnet".
+        runs: by name, the records of its seeds in their order: the paper's models, "cnn_batch_norm", "cnn_scaled",
+            "repaired_deformable_mini_resnet" and "long_frozen_mini_resnet".
 
     Raises:
         RecordError: if a measurement or the weights of a run are missing or damaged.
     """
     studied = study.recorded_runs()
+    dilated = study.compared(studied, asked=study.SPACING)["points by image over spaced ones"]
     traces = _measurement("offsets").results["traces"]
     published_traces = [traces["as published"], traces["corners repaired"]]
     gradients = [max(max(layer["gradient"]) for layer in trace["layers"].values()) for trace in published_traces]
     first, repaired = runs["deformable_mini_resnet"][0], runs["repaired_deformable_mini_resnet"][0]
+    longer = runs["long_frozen_mini_resnet"][0]
     common = min(len(first.history), len(repaired.history))
     layered = [
         record for name in published.ACCURACY for record in runs[name] if record.config.model.startswith("deformable")
@@ -170,9 +176,11 @@ def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:
             else 0.0
             for record in runs["deformable_mini_resnet"]
         ),
+        longer=(len(longer.history), 100 * longer.evaluations["plain"].accuracy),
         **_times(_measurement("runtime")),
         augmented=100 * float(np.mean([record.evaluations["scaled"].accuracy for record in runs["cnn_scaled"]])),
         two_by_two=tuple(float(np.mean([*study.accuracies(studied[run]).values()] or [np.nan])) for run in TWO_BY_TWO),
+        over_dilated=interval(dilated.differences or [np.nan]),
     )
 
 
@@ -307,7 +315,8 @@ def _explanation(facts: Facts) -> dict[str, dict[str, str]]:
         "not-settled": _result(
             _holds(not settled),
             f"the last epoch changes it by {min(facts.last_changes):.1f} to {max(facts.last_changes):.1f} points, on "
-            f"average by {np.mean(facts.last_changes):.1f}",
+            f"average by {np.mean(facts.last_changes):.1f}; after {facts.longer[0]} epochs it is "
+            f"{facts.longer[1]:.0f}% (one seed)",
         ),
     }
 
@@ -338,12 +347,14 @@ def _runtime(facts: Facts) -> dict[str, dict[str, str]]:
 def _background(facts: Facts) -> dict[str, dict[str, str]]:
     plain, scaled = facts.accuracies["cnn"]["plain"], facts.accuracies["cnn"]["scaled"]
     without, augmented = ("{:.2f}% and {:.2f}%".format(*pair) for pair in (facts.two_by_two[:2], facts.two_by_two[2:]))
+    dilated = facts.over_dilated
     untested = {
         "drop-in": "ConvOffset2D goes before a convolution; dcn.DeformableConv2D replaces it",
         "two-by-two": f"the paper has two of four, the registered study all, on digits of its own: {without} without "
         f"and with deformable convolutions; with augmentation {augmented}",
         "low-cost": "times on a CPU are on the page on operators",
-        "atrous": "a dilated network is an arm of the registered study",
+        "atrous": f"in the registered study {dilated.mean:+.2f} points over a dilated network on digits "
+        f"({dilated.low:+.2f} to {dilated.high:+.2f})",
         "roi-pooling": "no detector is trained here; the pooling by itself is tested on digits",
         "keras-only": "true of the published class; dcn.ops needs TensorFlow alone",
     }

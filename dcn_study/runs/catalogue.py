@@ -96,6 +96,9 @@ RUNS |= {
     "chained_deformable_mini_resnet": dataclasses.replace(
         _DEFORMABLE_RESIDUAL, trainable=True, epochs=5, **_REPAIRED, chained=True
     ),
+    # the published residual networks for four times as many epochs; the deformable one without its idle offset layers
+    "long_mini_resnet": dataclasses.replace(RUNS["mini_resnet"], epochs=40),
+    "long_frozen_mini_resnet": dataclasses.replace(_DEFORMABLE_RESIDUAL, model="mini_resnet", epochs=40),
 }
 
 # The study on MNIST-Scale: arm → its model and the learning rate that its pilots chose, see `PILOTS`.
