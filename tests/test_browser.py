@@ -105,6 +105,14 @@ def test_every_page_is_whole_and_accessible_and_no_table_is_cut(problems, view):
     assert not problems[view], "\n".join(problems[view])
 
 
+def test_nothing_moves_where_less_motion_is_asked_for(browser, address):
+    with browser.new_context(reduced_motion="reduce", viewport={"width": 390, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(f"{address}/intro.html")
+        page.set_viewport_size({"width": 1440, "height": 900})  # at which the sidebars come in
+        assert page.evaluate("document.getAnimations().length") == 0
+
+
 def is_bad(message):
     return message.type in ("error", "warning")
 

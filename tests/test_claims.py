@@ -162,6 +162,13 @@ def test_both_kinds_of_network_are_compared_with_and_without_augmentation(facts)
     assert told.endswith("with augmentation 93.00% and 94.00%")
 
 
+def test_claims_name_the_longer_run_and_the_dilated_network(facts):
+    changed = dataclasses.replace(facts, longer=(7, 12.4), over_dilated=Interval(1.0, -2.0, 4.0))
+    told = {claim.name: claim.ours for claim in claims.claims(changed)}
+    assert told["not-settled"].endswith("after 7 epochs it is 12% (one seed)")
+    assert "+1.00 points over a dilated network on digits (-2.00 to +4.00)" in told["atrous"]
+
+
 def test_a_curve_differs_if_many_epochs_are_outside_and_is_undecided_if_most_are_wide(facts):
     inside, outside, wide = (Agreement(90.0, 89.0, 91.0, outcome) for outcome in ("agrees", "differs", "undecided"))
     for epochs, outcome in (

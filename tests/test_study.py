@@ -213,7 +213,7 @@ def test_the_pages_say_what_the_records_say():
     spaced, shared, deformable = (
         interval(each.differences) for each in study.compared(recorded, asked=study.SPACING).values()
     )
-    assert spaced.low < 0 < spaced.high  # one dilated convolution changes nothing
+    assert -study.SMALLEST < spaced.low < 0 < spaced.high < study.SMALLEST  # one dilated convolution changes nothing
     assert min(shared.low, deformable.low) > 0  # and learned points are ahead of it
     assert all(interval(each.differences).low > 0 for each in list(asked_unseen.values())[1:])
     large = {run: study.beyond(runs)["scale"][1.6] for run, runs in recorded.items() if runs}
