@@ -94,9 +94,26 @@ def test_wrong_parameters(project, changes, message):
         mechanism(**{**SIZES, **changes})
 
 
-def test_deformable_convolutions_enlarge_the_receptive_field_on_record():
+@pytest.fixture
+def on_record():
+    return json.loads((ROOT / "book" / "records" / "mechanism.json").read_text(encoding="utf-8"))["results"]
+
+
+def test_grids_follow_the_digit_in_part_on_record(on_record):
+    """What the page says: in every realisation, the second and third convolutions; in the fourth either way."""
+    factors, smallest, largest = {}, SCALES[0], SCALES[-1]
+    for layer, expansions in on_record["expansions"].items():
+        factors[layer] = np.divide(expansions[str(largest)], expansions[str(smallest)])
+    last = LAYERS[-1]
+    for layer in factors.keys() - {last}:
+        assert 1 < factors[layer].min() < factors[layer].max() < largest / smallest, layer
+    changes = np.subtract(*(on_record["expansions"][last][str(scale)] for scale in (largest, smallest)))
+    assert changes.min() < 0 < changes.max()
+
+
+def test_deformable_convolutions_enlarge_the_receptive_field_on_record(on_record):
     """What the first page and the conclusions say: in every realisation and at every scale; with the digit's size."""
-    areas = json.loads((ROOT / "book" / "records" / "mechanism.json").read_text(encoding="utf-8"))["results"]["areas"]
+    areas = on_record["areas"]
     regular, deformable = (
         np.array([areas[run][LAYERS[-1]]["gradient"]["0.5"][str(scale)] for scale in SCALES]) for run in EVALUATED_ARMS
     )
