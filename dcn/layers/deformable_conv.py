@@ -206,7 +206,7 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
 
         Args:
             layer: the built `Conv2D`.
-            **changes: arguments of the new layer beside or in place of those of `layer`.
+            **changes: arguments of the new layer, in addition to those of `layer` or in place of them.
 
         Raises:
             ValueError: if `layer` is no `Conv2D` or has not been built.

@@ -1,4 +1,4 @@
-"""Figures of the digits, and of what runs reach with them."""
+"""Figures of the digits and of the accuracies of runs."""
 
 from __future__ import annotations
 
