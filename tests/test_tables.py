@@ -126,8 +126,8 @@ def test_controls_are_compared_after_as_many_epochs():
     table = tables.controls(found)
     assert table.loc["CNN", "epochs"] == 0
     assert math.isnan(table.loc["CNN", "as published"])
-    columns = ["epochs", "scaled", "as published", "difference"]
-    assert table.loc["CNN, all weights", columns].tolist() == [1, 75, 50, 25]
+    columns = ["seeds", "epochs", "scaled", "as published", "difference"]
+    assert table.loc["CNN, all weights", columns].tolist() == [2, 1, 75, 50, 25]
     assert table.loc["CNN, batch normalisation only", "difference"] == 0
     assert figures.controls(table).get_xlim()[0] == 48
 

@@ -186,8 +186,7 @@ RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
 # A cheaper run with the same results replaces a run from this seed on. A test compares both bit by bit.
 STAND_INS = {"deformable_cnn": ("cnn_batch_norm", 1), "deformable_mini_resnet": ("frozen_mini_resnet", 3)}
 
-# How many seeds of a run the book shows, from 0; of every other run one, and of the study's its realisations. The pages
-# that pair the controls show as many of all.
+# How many seeds of a run the book shows, from 0; of every other run one, and of the study's its realisations.
 CONTROL_SEEDS = 3
 SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS) | {"mini_resnet": 10, "deformable_mini_resnet": 10}
 

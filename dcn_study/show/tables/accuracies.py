@@ -79,9 +79,9 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             which stands in for the published protocol.
 
     Returns:
-        One row per run: the epochs on scaled digits; the mean accuracies on plain and scaled digits, in percent; on the
-        latter that of the published protocol after as many epochs and with as many seeds, the difference of both in
-        percentage points, and the accuracy of each seed.
+        One row per run: the number of seeds; the epochs on scaled digits; the mean accuracies on plain and scaled
+        digits, in percent; on the latter that of the published protocol after as many epochs and with the same seeds,
+        the difference of both in percentage points, and the accuracy of each seed.
     """
     rows = {}
     for name, found in runs.items():
@@ -96,6 +96,7 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             else math.nan
         )
         rows[CONTROLS[name]] = {
+            "seeds": len(found),
             "epochs": epochs,
             "plain": plain.mean(),
             "scaled": scaled.mean(),
