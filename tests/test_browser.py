@@ -122,6 +122,15 @@ def is_outside(request):
     return url.scheme not in ("data", "blob") and url.hostname != "127.0.0.1"
 
 
+def test_on_a_phone_each_claim_is_a_card(browser, address):
+    with browser.new_context(viewport={"width": 390, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(f"{address}/executed/verdict.html")
+        ends = page.evaluate("[...document.querySelectorAll('.claims td')].map(x => x.getBoundingClientRect().right)")
+        assert len(ends) > 100
+        assert max(ends) <= 390
+
+
 def test_no_internal_link_is_broken(html):
     texts = {path: path.read_text(encoding="utf-8") for path in pages_of(html)}
     anchors = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in texts.items()}

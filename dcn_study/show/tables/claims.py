@@ -33,8 +33,8 @@ def _row(claim: Claim) -> dict[str, str]:
         words += f' <span class="rule">{html.escape(claim.rule)}</span>'
     return {
         "claim and its test": f'<span id="claim-{claim.name}">{words}</span>',
-        "paper": html.escape(claim.published),
-        "here": html.escape(claim.ours),
+        "paper": f'<span class="paper">{html.escape(claim.published)}</span>' if claim.published else "",
+        "here": f'<span class="here">{html.escape(claim.ours)}</span>',
         "outcome": f'<span class="outcome {claim.outcome.replace(" ", "-")}">{claim.outcome}</span>',
         "evidence": ", ".join(f'<a href="{page}.html">{page}</a>' for page in claim.pages),
     }
