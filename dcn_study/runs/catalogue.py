@@ -74,7 +74,7 @@ RUNS |= {
     # in place of deformable_cnn: the plain network, of which batch normalisation, its running statistics, or all train
     "cnn_batch_norm": dataclasses.replace(_DEFORMABLE, model="cnn", epochs=20),
     "cnn_statistics": dataclasses.replace(_DEFORMABLE, model="cnn", learning_rate=0.0, epochs=2),
-    "cnn_scaled": dataclasses.replace(_DEFORMABLE, model="cnn", trainable=True, epochs=1),
+    "cnn_scaled": dataclasses.replace(_DEFORMABLE, model="cnn", trainable=True, epochs=5),
     # offsets that learn, in scrambled pairs, after the random start that the published code has commented out, and with
     # repaired corners; with its own pairs; in a true deformable convolution
     "random_start_cnn": dataclasses.replace(_DEFORMABLE, offset_stddev=0.01, epochs=1),
