@@ -108,6 +108,16 @@ def test_the_running_averages_of_batch_normalisation_make_the_residual_networks_
     assert np.all(np.subtract(by_batch, own) > 0)
 
 
+def test_the_baseline_falls_by_its_running_averages_alone():
+    with inside(ROOT):
+        runs = map(records.read, seeds_of("cnn_scaled"))
+        lowest = min(runs, key=lambda record: record.evaluations["scaled"].accuracy)
+        by_batch = blocks.accuracy_by_batch(lowest, "scaled")
+    best = max(epoch.validation_accuracy for epoch in lowest.history)
+    assert lowest.evaluations["scaled"].accuracy < best - 0.05
+    assert by_batch == pytest.approx(best, abs=0.01)
+
+
 def test_the_transformations_are_trained_on_and_the_test_images_validate(facts):
     assert facts.trained_on == "scaled"
     assert not facts.validated_apart

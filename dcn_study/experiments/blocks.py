@@ -60,19 +60,20 @@ def _block(x: tf.Tensor, normalise: list, convolve: list, form: str) -> tf.Tenso
     return x + second
 
 
-def accuracy_by_batch(record: Record) -> float:
-    """Returns the accuracy of a run on plain digits if batch normalisation takes mean and variance from each batch.
+def accuracy_by_batch(record: Record, kind: str = "plain") -> float:
+    """Returns the test accuracy of a run if batch normalisation takes mean and variance from each batch.
 
     So it does in training. In a test it takes the running averages of those of training, as a run's own evaluation.
 
     Args:
         record: of the run, whose weights are evaluated. Batches have its size, in the order of the test images.
+        kind: of test images, "plain" or "scaled".
 
     Raises:
         RecordError: if the weights are missing or damaged.
     """
     model, size = networks.load_model(record), record.config.batch_size
-    images, labels = splits(record.config).test("plain")
+    images, labels = splits(record.config).test(kind)
     batches = [images[first : first + size] for first in range(0, len(images), size)]
     classify = tf.function(lambda batch: tf.argmax(model(batch, training=True), axis=-1))
     predicted = np.concatenate([classify(batch) for batch in map(tf.constant, batches)])
