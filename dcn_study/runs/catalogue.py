@@ -188,7 +188,8 @@ STAND_INS = {"deformable_cnn": ("cnn_batch_norm", 1), "deformable_mini_resnet": 
 
 # How many seeds of a run the book shows, from 0; of every other run one, and of the study's its realisations.
 CONTROL_SEEDS = 3
-SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS) | {"mini_resnet": 10, "deformable_mini_resnet": 10}
+SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS) | dict.fromkeys(("mini_resnet", "deformable_mini_resnet"), 10)
+SEEDS |= dict.fromkeys(("cnn", "cnn_batch_norm", "deformable_cnn"), 5)
 
 # The parameters of the measurements that the book shows: see the functions in `dcn_study.experiments`.
 MEASUREMENTS: dict[str, dict[str, Any]] = {
