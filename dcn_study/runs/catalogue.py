@@ -188,8 +188,7 @@ STAND_INS = {"deformable_cnn": ("cnn_batch_norm", 1), "deformable_mini_resnet": 
 
 # How many seeds of a run the book shows, from 0; of every other run one, and of the study's its realisations.
 CONTROL_SEEDS = 3
-SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS) | dict.fromkeys(("mini_resnet", "deformable_mini_resnet"), 10)
-SEEDS |= dict.fromkeys(("cnn", "cnn_batch_norm", "deformable_cnn"), 5)
+SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS) | dict.fromkeys((*PAPER, "cnn_batch_norm"), 10)
 
 # The parameters of the measurements that the book shows: see the functions in `dcn_study.experiments`.
 MEASUREMENTS: dict[str, dict[str, Any]] = {
