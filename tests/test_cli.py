@@ -297,7 +297,7 @@ def test_a_page_that_measures_a_run_names_its_sources(clone):
     ("page", "changes"),
     [
         ("cnn", {"epochs": 1}),
-        ("cnn", {"seed": 7}),
+        ("cnn", {"seed": SEEDS["cnn"]}),
         ("deformable_cnn", {"seed": SEEDS["deformable_cnn"]}),
         ("accuracy", {"epochs": 1}),
         ("accuracy", {"seeds": max(SEEDS.values()) + 2}),
