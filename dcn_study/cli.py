@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_run)
 
     command = commands.add_parser("train", help="train the book's runs that have no record")
-    command.add_argument("run", nargs="*", metavar="NAME", help="a run, with any seed, such as cnn-seed12; default: all")
+    command.add_argument("run", nargs="*", metavar="NAME", help="a run with any seed, such as cnn-seed12; default: all")
     command.add_argument("--force", action="store_true", help="train the named runs from nothing")
     where = command.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, metavar="N", help="train N runs at a time on this machine")
