@@ -24,6 +24,8 @@ CONTROLS = {
     "scrambled_cnn": "deformable CNN, corners repaired",
     "repaired_cnn": "deformable CNN, corners and pairing repaired",
     "deform_conv_cnn": "CNN with true deformable convolutions",
+    "decayed_cnn_batch_norm": "CNN, batch normalisation only, falling rate",
+    "decayed_deform_conv_cnn": "CNN with true deformable convolutions, falling rate",
     "cnn_scaled": "CNN, all weights",
 }
 

@@ -62,15 +62,32 @@ def test_batch_normalisation_makes_all_of_the_gain(facts):
     assert facts.gain.low > 0
 
 
-def test_scrambled_pairs_are_not_below_the_others():
+def test_scrambled_pairs_are_not_below_the_others_after_an_epoch():
     with inside(ROOT):
         scaled = {
-            run: np.mean([records.read(config).evaluations["scaled"].accuracy for config in seeds_of(run)])
+            run: np.mean([records.read(config).history[0].validation_accuracy for config in seeds_of(run)])
             for run in ("random_start_cnn", "scrambled_cnn", "repaired_cnn", "deform_conv_cnn")
         }
     assert min(scaled["random_start_cnn"], scaled["scrambled_cnn"]) > max(
         scaled["repaired_cnn"], scaled["deform_conv_cnn"]
     )
+
+
+def test_true_deformable_convolutions_lose_their_lead_at_the_published_rate_and_keep_one_at_a_falling_rate():
+    names = ("cnn_batch_norm", "deform_conv_cnn", "decayed_cnn_batch_norm", "decayed_deform_conv_cnn")
+    with inside(ROOT):
+        found = {name: [records.read(config).history[:5] for config in seeds_of(name, 3)] for name in names}
+    validation, training = (
+        {name: np.array([[getattr(epoch, key) for epoch in each] for each in runs]) for name, runs in found.items()}
+        for key in ("validation_accuracy", "accuracy")
+    )
+    lead = validation["deform_conv_cnn"] - validation["cnn_batch_norm"]
+    assert np.all(lead[:, 0] > 0)
+    assert np.mean(lead[:, -1]) < 0
+    assert np.all(training["deform_conv_cnn"][:, 1] < training["deform_conv_cnn"][:, 0])
+    assert np.all(validation["decayed_deform_conv_cnn"][:, -1] > validation["decayed_cnn_batch_norm"][:, -1] + 0.02)
+    assert np.all(validation["decayed_deform_conv_cnn"][:, -1] > validation["deform_conv_cnn"][:, -1] + 0.02)
+    assert np.all(validation["decayed_cnn_batch_norm"][:, -1] < validation["cnn_batch_norm"][:, -1])
 
 
 def test_half_of_each_block_is_dead_and_the_other_half_frozen(facts, runs):

@@ -139,9 +139,13 @@ def test_side_by_side_compares_after_the_epochs_that_all_have():
     table = tables.side_by_side({"one": first, "other": second})
     assert table.loc["one"].tolist() == [3, 20, 50, 50]
     assert table.loc["other", "after 2"] == 10
-    lines = figures.validation_curves({"one": first, "other": second}).get_lines()
-    assert [line.get_label() for line in lines] == ["one", "other"]
-    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+    third = runs([0.7])["cnn"][0]
+    third.history = history(validation_accuracy=[0.3, 0.4])
+    one, other, seed = figures.validation_curves({"one": first, "other": second}, {"other": [third]}).get_lines()
+    assert [line.get_label() for line in (one, other)] == ["one", "other"]
+    assert one.get_linestyle() != other.get_linestyle() == seed.get_linestyle()
+    assert seed.get_ydata().tolist() == [0.3, 0.4]
+    assert seed.get_linewidth() < other.get_linewidth()
 
 
 def test_split_chooses_by_the_images_held_out():

@@ -80,7 +80,10 @@ RUNS |= {
     "random_start_cnn": dataclasses.replace(_DEFORMABLE, offset_stddev=0.01, epochs=1),
     "scrambled_cnn": dataclasses.replace(_DEFORMABLE, corners="bilinear", epochs=1),
     "repaired_cnn": dataclasses.replace(_DEFORMABLE, **_REPAIRED, epochs=1),
-    "deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", epochs=1),
+    "deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", epochs=5),
+    # at a learning rate that falls to zero
+    "decayed_cnn_batch_norm": dataclasses.replace(_DEFORMABLE, model="cnn", decay="cosine", epochs=5),
+    "decayed_deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", decay="cosine", epochs=5),
     # validated on images that are neither trained nor tested on
     "cnn_validation": dataclasses.replace(RUNS["cnn"], **_VALIDATED_APART),
     "cnn_batch_norm_validation": dataclasses.replace(

@@ -121,11 +121,14 @@ def training_curve(record: Record, others: Sequence[Record] = (), ax: Axes | Non
     return ax
 
 
-def validation_curves(runs: Mapping[str, Record], ax: Axes | None = None) -> Axes:
+def validation_curves(
+    runs: Mapping[str, Record], others: Mapping[str, Sequence[Record]] | None = None, ax: Axes | None = None
+) -> Axes:
     """Draws the validation accuracy of several runs by epoch, each model in its colour.
 
     Args:
         runs: by what each is called.
+        others: the same runs with other seeds, by the same names: thin lines.
         ax: axes to draw into; new ones by default.
 
     Returns:
@@ -138,8 +141,11 @@ def validation_curves(runs: Mapping[str, Record], ax: Axes | None = None) -> Axe
         model = record.config.model
         number = of_model[model] = of_model.get(model, -1) + 1
         line, marker = ("-", "--", "-.", ":")[number % 4], "os^D"[number % 4]
-        epochs, values = _history(record, "validation_accuracy")
-        ax.plot(epochs, values, color=COLOURS[model], linestyle=line, marker=marker, label=label)
+        ax.plot(
+            *_history(record, "validation_accuracy"), color=COLOURS[model], linestyle=line, marker=marker, label=label
+        )
+        for other in (others or {}).get(label, ()):
+            ax.plot(*_history(other, "validation_accuracy"), color=COLOURS[model], linestyle=line, linewidth=0.7)
     ax.set(xlabel="epoch", ylabel="validation accuracy")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1))

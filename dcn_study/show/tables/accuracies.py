@@ -75,7 +75,7 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     """Returns the accuracies of the controls and of the published protocol after the same number of epochs.
 
     Args:
-        runs: by name, a key of `config.CONTROLS`, the records of its seeds in their order; "cnn_batch_norm" among them,
+        runs: by name, a key of `names.CONTROLS`, the records of its seeds in their order; "cnn_batch_norm" among them,
             which stands in for the published protocol.
 
     Returns:
