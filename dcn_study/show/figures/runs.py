@@ -149,7 +149,7 @@ def validation_curves(
     ax.set(xlabel="epoch", ylabel="validation accuracy")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    ax.figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     return ax
 
 
