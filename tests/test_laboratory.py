@@ -9,6 +9,7 @@ from helpers import ROOT, inside
 from playwright.sync_api import expect
 
 from dcn import deformable_cnn, mini_resnet
+from dcn_study.book.pages import PAGES
 from dcn_study.experiments import receptive_field
 from dcn_study.experiments.mechanism import with_offsets
 from dcn_study.runs import arms, networks, records
@@ -22,8 +23,8 @@ DIGITS = 40  # of which each takes some 0.04 s in each network
 @pytest.fixture(scope="module")
 def trained():
     with inside(ROOT):
-        recorded = records.trained(["cnn", "deformable_cnn", "deform_conv_cnn"])
-        return {name: networks.load_model(record) for name, record in recorded.items()}
+        recorded = records.trained(PAGES["laboratory"].runs)
+        return {record.config.model: networks.load_model(record) for record in recorded.values()}
 
 
 @pytest.fixture(scope="module")

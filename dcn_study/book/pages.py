@@ -65,6 +65,9 @@ def _training(run: str) -> Page:
     return Page("training", runs=(run,), parameters={"run": run, "seeds": None}, smoke=SMOKE)
 
 
+# The networks whose sampling points and answers are shown: deformable convolutions at the rate at which they settle.
+_SHOWN = ("cnn", "deformable_cnn", "decayed_deform_conv_cnn")
+
 PAGES: dict[str, Page] = {
     "verdict": Page(
         "verdict",
@@ -81,8 +84,8 @@ PAGES: dict[str, Page] = {
     ),
     "data": Page("data"),
     "models": Page("models"),
-    "sampling": Page("sampling", runs=("cnn", "deformable_cnn", "deform_conv_cnn"), smoke={**SMOKE, "occluded": 1}),
-    "laboratory": Page("laboratory", runs=("cnn", "deformable_cnn", "deform_conv_cnn"), smoke=SMOKE),
+    "sampling": Page("sampling", runs=_SHOWN, smoke={**SMOKE, "occluded": 1}),
+    "laboratory": Page("laboratory", runs=_SHOWN, smoke=SMOKE),
     "cnn": _training("cnn"),
     "deformable_cnn": _training("deformable_cnn"),
     "mini_resnet": _training("mini_resnet"),
