@@ -212,7 +212,7 @@ def _print_result(record: Record) -> bool:
     from dcn_study.names import TEST_IMAGES
     from dcn_study.runs import records
 
-    accuracies = ", ".join(f"{kind} {100 * record.evaluations[kind].accuracy:.2f} %" for kind in TEST_IMAGES)
+    accuracies = ", ".join(f"{kind} {100 * record.evaluations[kind].accuracy:.2f}%" for kind in TEST_IMAGES)
     print(f"{record.name:<34} {accuracies}", flush=True)
     standing = records.standing(record.config, record)
     if not standing.holds:

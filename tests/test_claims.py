@@ -221,7 +221,7 @@ def test_the_table_links_to_the_evidence_and_is_safe(facts):
     found = claims.claims(facts)
     table = tables.claims([dataclasses.replace(found[0], words="a < b")], "accuracies")
     assert "a &lt; b" in table
-    assert '<a href="accuracy.html">accuracy</a>' in table
+    assert '<a href="accuracy.html">accuracy</a>, <a href="cnn.html">CNN</a>' in table
     assert 'class="outcome agrees"' in table
     assert f'<span class="paper">{found[0].published}</span>' in table
     rows = [tables.claims(found, group).count("<tr") - 1 for group in claims.GROUPS]

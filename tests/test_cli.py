@@ -191,10 +191,10 @@ def trained(monkeypatch):
 def test_train_trains_named_runs_with_any_seed_into_the_book(clone, trained, capsys):
     assert cli.main(["train", "cnn_batch_norm-seed7", "cnn-seed7"]) == 0
     assert trained == [(name, {"book": True, "force": False}) for name in ("cnn-seed7", "cnn_batch_norm-seed7")]
-    assert "plain 80.00 %" in capsys.readouterr().out
+    assert "plain 80.00%" in capsys.readouterr().out
     assert cli.main(["train", "cnn-seed7"]) == 0
     assert len(trained) == 2  # it is there
-    assert "plain 80.00 %" in capsys.readouterr().out
+    assert "plain 80.00%" in capsys.readouterr().out
 
 
 def test_train_trains_every_run_of_the_book_after_the_one_that_it_starts_from(clone, trained):

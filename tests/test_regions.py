@@ -90,9 +90,9 @@ def test_the_measurement(project):
     assert records.measurement_standing("regions", SIZES).holds
     assert regions.regions(**SIZES) == measured
     table = tables.regions(found["accuracies"], 0.5)
-    assert list(table.index) == ["0 %", "10 %", "20 %", "30 %"]
+    assert list(table.index) == ["0%", "10%", "20%", "30%"]
     difference = np.subtract(found["accuracies"]["deformable"]["0.1"], found["accuracies"]["average"]["0.1"])
-    assert table.loc["10 %", "difference"] == pytest.approx(100 * difference.mean())
+    assert table.loc["10%", "difference"] == pytest.approx(100 * difference.mean())
 
 
 def test_a_network_learns(project):

@@ -172,7 +172,7 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     table = tables.contrast_results(compared)
     first = table.loc["in place of the convolutions"]
     assert (first["pairs"], first["difference"], first["verdict"]) == (2, pytest.approx(1.5), "not yet")
-    assert first["95 % from"] < 1.0 < 2.0 < first["to"]
+    assert first["95% from"] < 1.0 < 2.0 < first["to"]
     assert table.loc["at equal multiply-adds", "pairs"] == 0
     table = tables.contrast_checks(compared)
     first = table.loc["in place of the convolutions"]
@@ -273,11 +273,11 @@ def test_sizes_of_changes_are_those_of_the_test_sets():
 def test_tables_of_what_the_offsets_do():
     table = tables.replaced_offsets({"as learned": [0.9, 0.8], "zero": [0.5, 0.6]})
     assert table.loc["zero", "change"] == pytest.approx(-30)
-    assert table.loc["zero", "± (95 %)"] > 0
-    assert table.loc["as learned", "± (95 %)"] == 0
+    assert table.loc["zero", "± (95%)"] > 0
+    assert table.loc["as learned", "± (95%)"] == 0
     assert len(figures.replaced_offsets({"as learned": [0.9, 0.8], "zero": [0.5, 0.6]}).get_yticklabels()) == 2
     found = {"scale_cnn": {"conv22": {"gradient": {"0.5": {"0.4": [10, 20], "1.0": [30, 50]}}}}}
     table = tables.areas(found, {"scale_cnn": "CNN"})
-    assert table.loc[("CNN", "conv22", "gradient", "50 %")].tolist() == [15, 40]
+    assert table.loc[("CNN", "conv22", "gradient", "50%")].tolist() == [15, 40]
     drawn = figures.by_size({"conv22": {"scale_cnn": {"0.4": [10, 20]}}}, "scale", "pixels", {"scale_cnn": "CNN"})
     assert drawn[0].get_xlabel() == "scale"

@@ -63,7 +63,7 @@ class Display:
         progress = event["progress"]
         done = (progress["epoch"] - 1) * progress["steps"] + progress["step"]
         since, first = self.begun.setdefault(run, (time.monotonic(), done))
-        text = f"epoch {progress['epoch']} of {progress['epochs']}, accuracy {100 * progress['accuracy']:.2f} %"
+        text = f"epoch {progress['epoch']} of {progress['epochs']}, accuracy {100 * progress['accuracy']:.2f}%"
         if done > first:
             left = progress["epochs"] * progress["steps"] - done
             text += f", {duration(left * (time.monotonic() - since) / (done - first))} left"

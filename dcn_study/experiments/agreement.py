@@ -36,8 +36,8 @@ class Agreement:
 def agreement(accuracies: Sequence[float], images: int, published: float) -> Agreement:
     """Judges a published accuracy as one more run with an unknown seed.
 
-    It differs if it is outside the 95 % prediction interval of our runs, computed on the logit scale, which has no
-    accuracy below 0 or above 100 %. Inside, it agrees if the interval reaches at most `MOST` percentage points to
+    It differs if it is outside the 95% prediction interval of our runs, computed on the logit scale, which has no
+    accuracy below 0 or above 100%. Inside, it agrees if the interval reaches at most `MOST` percentage points to
     either side of our mean. A wider interval leaves it undecided, and so does a single run.
 
     Args:

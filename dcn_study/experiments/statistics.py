@@ -129,7 +129,7 @@ def contrasts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], smallest
 def _p_values(differences: np.ndarray, smallest: float) -> tuple[float, float]:
     """Returns the p-values of the statements that the mean is beyond, and that it is within, plus or minus `smallest`.
 
-    Each is below 0.05 exactly where the 95 % t-interval lies beyond, or within.
+    Each is below 0.05 exactly where the 95% t-interval lies beyond, or within.
     """
     spread, mean = _standard_error(differences), differences.mean()
 
@@ -185,7 +185,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable(deviation: float, runs: int, power: float = 0.8) -> float:
-    """Returns the smallest true mean difference that a paired t-test at the 5 % level finds with this probability.
+    """Returns the smallest true mean difference that a paired t-test at the 5% level finds with this probability.
 
     Args:
         deviation: standard deviation of the differences.

@@ -91,7 +91,7 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
     ax.barh(range(len(shown)), values, color=colours, height=0.65)
     for height, value in enumerate(values):
         letters = "black" if colours[height] == COLOURS["deformable_cnn"] else "white"
-        ax.text(3, height, f"{value:.1f} %", color=letters, verticalalignment="center")
+        ax.text(3, height, f"{value:.1f}%", color=letters, verticalalignment="center")
         run = list(shown)[height]
         if run in published.ACCURACY:
             theirs = 100 * published.ACCURACY[run]["scaled"]

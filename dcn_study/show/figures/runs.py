@@ -181,7 +181,7 @@ def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
     handles = [
         Line2D([], [], marker="D", color="black", markerfacecolor="none", linestyle="", label="published"),
         Line2D([], [], marker="o", color="0.4", linestyle="", label="here, each seed"),
-        Line2D([], [], color="0.4", linewidth=7, alpha=0.3, label="95 % prediction interval of one more run"),
+        Line2D([], [], color="0.4", linewidth=7, alpha=0.3, label="95% prediction interval of one more run"),
     ]
     ax.legend(handles=handles, ncols=3, loc="upper center", bbox_to_anchor=(0.4, -0.12))
     return ax

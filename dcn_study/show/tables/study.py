@@ -108,7 +108,7 @@ def contrast_results(compared: Mapping[str, Comparison]) -> pd.DataFrame:
             "B": arm_label(each.runs[1]),
             "pairs": pairs,
             "difference": mean.mean,
-            "95 % from": mean.low if pairs > 1 else np.nan,
+            "95% from": mean.low if pairs > 1 else np.nan,
             "to": mean.high if pairs > 1 else np.nan,
             "verdict": each.contrast.verdict if each.contrast else "not yet",
         }
@@ -188,10 +188,10 @@ def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
         rows[arm_label(run)] = {
             "realisations": f"{len(values)} of {realisations_of(run)}",
             "accuracy": mean.mean,
-            "± (95 %)": mean.half if len(values) > 1 else np.nan,
+            "± (95%)": mean.half if len(values) > 1 else np.nan,
             "minus the CNN": float(np.mean(pairs)) if pairs and values is not regular else np.nan,
         }
-    columns = ["realisations", "accuracy", "± (95 %)", "minus the CNN"]
+    columns = ["realisations", "accuracy", "± (95%)", "minus the CNN"]
     return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "arm")
 
 
@@ -208,7 +208,7 @@ def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> pd.DataFrame:
         rows[name] = {
             "accuracy": 100 * float(np.mean(values)),
             "change": loss.mean,
-            "± (95 %)": loss.half if len(values) > 1 else np.nan,
+            "± (95%)": loss.half if len(values) > 1 else np.nan,
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "offsets")
 
@@ -223,7 +223,7 @@ def areas(found: Mapping[str, Any], labels: Mapping[str, str]) -> pd.DataFrame:
         labels: what the networks are called.
     """
     rows = {
-        (labels[run], layer, way, f"{100 * float(share):g} %"): {
+        (labels[run], layer, way, f"{100 * float(share):g}%"): {
             f"scale {scale}": round(float(np.mean(each))) for scale, each in by_scale.items()
         }
         for run, by_layer in found.items()
@@ -249,11 +249,11 @@ def regions(accuracies: Mapping[str, Mapping[str, Sequence[float]]], smallest: f
     judged = contrasts([(deformable[jitter], average[jitter]) for jitter in average], smallest) if several else []
     rows = {}
     for number, jitter in enumerate(average):
-        rows[f"{100 * float(jitter):g} %"] = {
+        rows[f"{100 * float(jitter):g}%"] = {
             "average": float(np.mean(average[jitter])),
             "deformable": float(np.mean(deformable[jitter])),
             "difference": float(np.mean(deformable[jitter]) - np.mean(average[jitter])),
-            "± (95 %)": judged[number].difference.half if judged else np.nan,
+            "± (95%)": judged[number].difference.half if judged else np.nan,
             "verdict": judged[number].verdict if judged else "not with one realisation",
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "edges moved by up to")
