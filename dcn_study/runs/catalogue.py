@@ -79,7 +79,7 @@ RUNS |= {
     # repaired corners; with its own pairs; in a true deformable convolution
     "random_start_cnn": dataclasses.replace(_DEFORMABLE, offset_stddev=0.01, epochs=1),
     "scrambled_cnn": dataclasses.replace(_DEFORMABLE, corners="bilinear", epochs=1),
-    "repaired_cnn": dataclasses.replace(_DEFORMABLE, **_REPAIRED, epochs=1),
+    "repaired_cnn": dataclasses.replace(_DEFORMABLE, **_REPAIRED, epochs=5),
     "deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", epochs=5),
     # at a learning rate that falls to zero
     "decayed_cnn_batch_norm": dataclasses.replace(_DEFORMABLE, model="cnn", decay="cosine", epochs=5),
