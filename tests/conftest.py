@@ -20,9 +20,22 @@ if "TF_XLA_FLAGS" not in os.environ:
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 3e-2, "float16": 4e-3}
 
 
-# The files that take longest, in the order in which workers take them; then all others. Until the book is built, which
-# the first of them does, the tests in a browser would wait for it.
-LONGEST = ("test_book", "test_cluster", "test_deform_conv2d", "test_training", "test_notebooks", "test_browser")
+# The files that take longest, in the order in which workers take them; then all others. The first of them builds the
+# book, and the tests in a browser would wait for it.
+LONGEST = (
+    "test_book",
+    "test_cluster",
+    "test_deform_conv2d",
+    "test_training",
+    "test_notebooks",
+    "test_confirmation",
+    "test_operator_limits",
+    "test_runtime",
+    "test_offsets",
+    "test_regions",
+    "test_mechanism",
+    "test_browser",
+)
 
 
 def pytest_collection_modifyitems(items):
