@@ -10,7 +10,7 @@ from helpers import ROOT, inside
 from dcn_study.book.pages import PAGES
 from dcn_study.experiments import blocks, claims
 from dcn_study.experiments.agreement import Agreement
-from dcn_study.experiments.statistics import Interval
+from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import LONGER
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import PAPER, run_config, seeds_of
@@ -73,14 +73,16 @@ def test_scrambled_pairs_are_not_below_the_others_after_an_epoch():
     )
 
 
-def test_true_deformable_convolutions_lose_their_lead_at_the_published_rate_and_keep_one_at_a_falling_rate():
-    names = ("cnn_batch_norm", "deform_conv_cnn", "decayed_cnn_batch_norm", "decayed_deform_conv_cnn")
+def first_epochs(names, key):
+    """Returns one number of the first five epochs of three seeds, by run: arrays of shape (3, 5)."""
     with inside(ROOT):
         found = {name: [records.read(config).history[:5] for config in seeds_of(name, 3)] for name in names}
-    validation, training = (
-        {name: np.array([[getattr(epoch, key) for epoch in each] for each in runs]) for name, runs in found.items()}
-        for key in ("validation_accuracy", "accuracy")
-    )
+    return {name: np.array([[getattr(epoch, key) for epoch in each] for each in runs]) for name, runs in found.items()}
+
+
+def test_true_deformable_convolutions_lose_their_lead_at_the_published_rate_and_keep_one_at_a_falling_rate():
+    names = ("cnn_batch_norm", "deform_conv_cnn", "decayed_cnn_batch_norm", "decayed_deform_conv_cnn")
+    validation, training = (first_epochs(names, key) for key in ("validation_accuracy", "accuracy"))
     lead = validation["deform_conv_cnn"] - validation["cnn_batch_norm"]
     assert np.all(lead[:, 0] > 0)
     assert np.mean(lead[:, -1]) < 0
@@ -88,6 +90,18 @@ def test_true_deformable_convolutions_lose_their_lead_at_the_published_rate_and_
     assert np.all(validation["decayed_deform_conv_cnn"][:, -1] > validation["decayed_cnn_batch_norm"][:, -1] + 0.02)
     assert np.all(validation["decayed_deform_conv_cnn"][:, -1] > validation["deform_conv_cnn"][:, -1] + 0.02)
     assert np.all(validation["decayed_cnn_batch_norm"][:, -1] < validation["cnn_batch_norm"][:, -1])
+
+
+def test_the_lead_of_the_repaired_layer_shrinks_as_batch_normalisation_catches_up():
+    validation, training = (
+        first_epochs(("cnn_batch_norm", "repaired_cnn"), key) for key in ("validation_accuracy", "accuracy")
+    )
+    lead = validation["repaired_cnn"] - validation["cnn_batch_norm"]
+    assert np.all(lead[:, 0] > lead[:, -1])
+    left = interval(lead[:, -1])
+    assert left.low < 0 < left.high
+    improved = {name: each[:, -1] - each[:, 0] for name, each in training.items()}
+    assert np.all((improved["repaired_cnn"] > 0) & (improved["repaired_cnn"] < improved["cnn_batch_norm"] / 3))
 
 
 def test_half_of_each_block_is_dead_and_the_other_half_frozen(facts, runs):
