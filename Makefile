@@ -12,9 +12,9 @@ book: $(INSTALLED) ## build the book from the committed records: _build/html/ind
 test: $(INSTALLED) ## install all that is needed and pass the tests
 	$(MAKE) --jobs 2 lint pytest
 
-# Two processes more than there are processors: tests wait for browsers, kernels and each other.
+# One process more than there are processors: tests wait for browsers, kernels and each other.
 pytest: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses $$(($$($(PYTHON) -c 'import os; print(min(os.cpu_count(), 4))') + 2)) \
+	$(BIN)/python -m pytest --numprocesses $$(($$($(PYTHON) -c 'import os; print(min(os.cpu_count(), 4))') + 1)) \
 		--dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## check style and types
