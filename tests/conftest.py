@@ -20,9 +20,9 @@ if "TF_XLA_FLAGS" not in os.environ:
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 3e-2, "float16": 4e-3}
 
 
-# The files that take longest, in the order in which workers take them; then all others. The first of them builds the
-# book, and the tests in a browser would wait for it.
-LONGEST = (
+# Long files, in the order in which workers take them before all others. The first builds the book, and the tests in a
+# browser, which would wait for it, are the last.
+LONG = (
     "test_book",
     "test_cluster",
     "test_deform_conv2d",
@@ -39,8 +39,8 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Puts the longest files first, so that the workers of pytest-xdist end at about the same time."""
-    items.sort(key=lambda item: LONGEST.index(name) if (name := item.module.__name__) in LONGEST else len(LONGEST))
+    """Puts long files first, so that the workers of pytest-xdist end at about the same time."""
+    items.sort(key=lambda item: LONG.index(name) if (name := item.module.__name__) in LONG else len(LONG))
 
 
 def pytest_unconfigure():
