@@ -100,8 +100,9 @@ def test_the_lead_of_the_repaired_layer_shrinks_as_batch_normalisation_catches_u
     assert np.all(lead[:, 0] > lead[:, -1])
     left = interval(lead[:, -1])
     assert left.low < 0 < left.high
-    improved = {name: each[:, -1] - each[:, 0] for name, each in training.items()}
-    assert np.all((improved["repaired_cnn"] > 0) & (improved["repaired_cnn"] < improved["cnn_batch_norm"] / 3))
+    by_epoch = {name: each.mean(axis=0) for name, each in training.items()}
+    assert np.all(np.diff(by_epoch["repaired_cnn"]) > 0)  # unlike those of true deformable convolutions, which fall
+    assert np.ptp(by_epoch["repaired_cnn"]) < np.ptp(by_epoch["cnn_batch_norm"]) / 3
 
 
 def test_half_of_each_block_is_dead_and_the_other_half_frozen(facts, runs):
