@@ -78,7 +78,7 @@ RUNS |= {
     # offsets that learn, in scrambled pairs, after the random start that the published code has commented out, and with
     # repaired corners; with its own pairs; in a true deformable convolution
     "random_start_cnn": dataclasses.replace(_DEFORMABLE, offset_stddev=0.01, epochs=1),
-    "scrambled_cnn": dataclasses.replace(_DEFORMABLE, corners="bilinear", epochs=1),
+    "scrambled_cnn": dataclasses.replace(_DEFORMABLE, corners="bilinear", epochs=5),
     "repaired_cnn": dataclasses.replace(_DEFORMABLE, **_REPAIRED, epochs=5),
     "deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", epochs=5),
     # at a learning rate that falls to zero
