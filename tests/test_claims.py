@@ -105,6 +105,26 @@ def test_the_lead_of_the_repaired_layer_shrinks_as_batch_normalisation_catches_u
     assert np.ptp(by_epoch["repaired_cnn"]) < np.ptp(by_epoch["cnn_batch_norm"]) / 3
 
 
+def test_scrambled_pairs_keep_a_shrinking_lead_and_pairing_shows_no_difference():
+    names = ("cnn_batch_norm", "scrambled_cnn", "repaired_cnn")
+    validation, training = (first_epochs(names, key) for key in ("validation_accuracy", "accuracy"))
+    lead = validation["scrambled_cnn"] - validation["cnn_batch_norm"]
+    assert np.all(np.diff(lead.mean(axis=0)) < 0)
+    assert interval(lead[:, -1]).low > 0
+    assert np.ptp(training["scrambled_cnn"].mean(axis=0)) < np.ptp(training["cnn_batch_norm"].mean(axis=0)) / 3
+    with inside(ROOT):
+        found = {name: [records.read(config).evaluations for config in seeds_of(name)] for name in names}
+    scaled, plain = (
+        {name: np.array([each[kind].accuracy for each in seeds]) for name, seeds in found.items()}
+        for kind in ("scaled", "plain")
+    )
+    assert scaled["cnn_batch_norm"].mean() > max(scaled["scrambled_cnn"].mean(), scaled["repaired_cnn"].mean())
+    assert np.all(plain["scrambled_cnn"] < plain["repaired_cnn"])
+    for accuracies in (scaled, plain):
+        between = interval(accuracies["scrambled_cnn"] - accuracies["repaired_cnn"])
+        assert between.low < 0 < between.high
+
+
 def test_half_of_each_block_is_dead_and_the_other_half_frozen(facts, runs):
     assert facts.dead_layers == ("block1_conv1", "block2_conv1")
     assert facts.frozen_blocks
