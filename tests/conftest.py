@@ -113,8 +113,9 @@ def built(tmp_path_factory, browser_path):
 def browser(browser_path):
     if browser_path is None:
         pytest.skip("no browser is installed")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # where all processors are busy, five seconds are soon over
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
         yield browser

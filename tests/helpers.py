@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import subprocess
 from pathlib import Path
 
 from dcn_study.runs import records
@@ -69,6 +70,21 @@ def inside(folder):
         yield folder
     finally:
         os.chdir(before)
+
+
+@contextlib.contextmanager
+def started(command, folder, **options):
+    """A process that ends with the block: it is asked to, and killed if it has not ended soon."""
+    process = subprocess.Popen(command, cwd=folder, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def history(**curves):

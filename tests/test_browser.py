@@ -184,7 +184,7 @@ def test_search_finds_a_term_without_a_server(page, html):
     page.on("console", lambda message: problems.append(message.text) if is_bad(message) else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(f"{(html / 'search.html').as_uri()}?q=identity")
-    expect(page.locator("#search-results li a").first).to_be_visible(timeout=20_000)
+    expect(page.locator("#search-results li a").first).to_be_visible()
     assert any("offsets.html" in link.get_attribute("href") for link in page.locator("#search-results li a").all())
     assert not problems
 

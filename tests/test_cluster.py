@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, inside, keep, make, weights_of
+from helpers import ROOT, inside, keep, make, started, weights_of
 from train_small import SMALL
 
 from dcn_study import cli
@@ -174,6 +174,7 @@ def test_the_command_says_if_nobody_answers(project, monkeypatch, capsys):
     assert "no scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
+SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 SCHEDULER = ("scheduler", "--host", "127.0.0.1", "--port", "0")
 WORKER = ("worker", "ADDRESS", "--nworkers", "2", "--nthreads", "1", "--memory-limit", "0")
 
@@ -191,31 +192,17 @@ def scheduler(root):
     """A scheduler as the page on clusters starts it; gives its process and its address."""
     file = root / "scheduler.json"
     file.unlink(missing_ok=True)
-    with started([DASK, *SCHEDULER, "--no-dashboard", "--scheduler-file", file], root) as process:
+    with started([DASK, *SCHEDULER, "--no-dashboard", "--scheduler-file", file], root, **SILENT) as process:
         while not (file.is_file() and file.read_text().endswith("}")):
             assert process.poll() is None
             time.sleep(0.05)
         yield process, json.loads(file.read_text())["address"]
 
 
-@contextlib.contextmanager
-def started(command, root):
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def workers(root, address):
     """Two workers, each with a nanny."""
     command = [address if part == "ADDRESS" else part for part in WORKER]
-    return started([DASK, *command, "--no-dashboard", "--local-directory", root / "scratch"], root)
+    return started([DASK, *command, "--no-dashboard", "--local-directory", root / "scratch"], root, **SILENT)
 
 
 @contextlib.contextmanager

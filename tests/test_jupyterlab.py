@@ -8,15 +8,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import nbformat
 import pytest
+from helpers import ROOT, started
 from playwright.sync_api import expect
 
 from dcn_study.book import build
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -30,18 +28,16 @@ def lab(project, tmp_path_factory):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
     command += ["--IdentityProvider.token="]
     environment = {**os.environ, **{kind: str(own / kind) for kind in kinds}}
-    with (own / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
+    with (
+        (own / "log").open("w") as log,
+        started(command, project, env=environment, stdout=log, stderr=subprocess.STDOUT) as server,
+    ):
         for _ in range(120):
             time.sleep(0.5)
             assert server.poll() is None, (own / "log").read_text()
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status"):
                 break
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def test_a_template_runs_from_the_top(page, lab, project):

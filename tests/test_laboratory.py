@@ -46,7 +46,7 @@ def opened(page, path):
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(path.as_uri())  # from a file, without a server
-    expect(page.locator(".laboratory[data-ready]")).to_be_attached(timeout=30_000)
+    expect(page.locator(".laboratory[data-ready]")).to_be_attached()
     yield page
     assert not errors
 
