@@ -362,6 +362,9 @@ def test_version(capsys):
 
 
 def test_tensorflow_is_loaded_without_its_messages():
-    program = "from dcn_study.runs.libraries import load_tensorflow\nload_tensorflow()\nraise SystemExit('heard')"
+    program = "from dcn_study.runs.libraries import load_tensorflow\nload_tensorflow()\n"
+    program += "import keras, numpy\nfor _ in range(9):\n"  # new functions for each of several networks
+    program += "    keras.Sequential([keras.layers.Flatten()]).predict(numpy.zeros((1, 1)), verbose=0)\n"
+    program += "raise SystemExit('heard')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr == "heard\n"

@@ -11,16 +11,20 @@ __all__ = ["check_device", "load_tensorflow"]
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow without the lines that its library writes to the standard error while it is loaded."""
+    """Imports TensorFlow without the lines that its library writes to the standard error while it is loaded.
+
+    Nor does it warn later that functions are traced again: each network that a process trains has functions of its own.
+    """
     sys.stderr.flush()
     own = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow
     finally:
         os.dup2(own, 2)
         os.close(own)
+    tensorflow.get_logger().setLevel("ERROR")
 
 
 def check_device(name: str) -> None:
