@@ -7,6 +7,7 @@ import queue
 import signal
 import time
 
+import dask
 import distributed
 import pytest
 
@@ -153,6 +154,11 @@ def test_a_worker_that_dies_costs_only_its_own_job_and_not_for_ever(processes, t
     assert [attempt for name, _, attempt in work.started if name == "deadly"] == list(range(DEATHS))
     assert f"so many died with this run: {DEATHS}" in work.failed["deadly"]
     assert work.failed["heir"] == "it starts from deadly, which failed"
+
+
+def test_a_worker_that_starts_again_slowly_is_not_given_up(tmp_path):
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}), local(1, 1) as client:
+        client.submit(die_once, tmp_path / "died", "").result(timeout=60)
 
 
 def test_a_scheduler_that_is_gone_is_said(tmp_path):

@@ -30,31 +30,34 @@ from dcn_study.runs.records import Record
 __all__ = ["connect", "local", "train_all"]
 
 ANSWER = 10.0  # seconds for a scheduler to answer
-# A nanny would set OMP_NUM_THREADS and the like in the environment of this process, for good. And Dask looks at itself
-# a hundred times a second, which takes a tenth of a processor from the runs.
+# A nanny would set OMP_NUM_THREADS and the like in the environment of this process, for good. Dask looks at itself a
+# hundred times a second, which takes a tenth of a processor from the runs. And it gives up a worker that died if none
+# has started in its place after 15 seconds, which may take longer while runs keep all processors busy.
 LOCAL = {
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.admin.tick.interval": "1s",
+    "distributed.deploy.lost-worker-timeout": "1000 days",
 }
 
 
 @contextlib.contextmanager
 def local(workers: int, threads: int) -> Iterator[Client]:
     """Gives a client of a new cluster on this machine, reachable from this machine alone."""
-    with dask.config.set(LOCAL), _deaf_to_interrupts():
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit=0,  # runs have processes of their own, and Dask does not weigh them
-            silence_logs=logging.CRITICAL,  # a worker that dies is reported here
-        )
-    with cluster, Client(cluster) as client:
-        yield client
+    with dask.config.set(LOCAL):
+        with _deaf_to_interrupts():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=threads,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit=0,  # runs have processes of their own, and Dask does not weigh them
+                silence_logs=logging.CRITICAL,  # a worker that dies is reported here
+            )
+        with cluster, Client(cluster) as client:
+            yield client
 
 
 @contextlib.contextmanager
