@@ -50,7 +50,7 @@ def test_a_template_runs_from_the_top(page, lab, project):
     expect(page.locator(".jp-CodeCell .jp-InputPrompt").last).to_have_text(f"[{cells}]:", timeout=120_000)
     saving = f"/api/contents/notebooks/{path.name}"
     # Only the server's answer says that the file is whole: whoever looks earlier may find it empty.
-    with page.expect_response(lambda answer: answer.request.method == "PUT" and saving in answer.url) as answer:
+    with page.expect_response(lambda each: each.request.method == "PUT" and saving in each.url) as answer:
         page.keyboard.press("Control+s")
     assert answer.value.ok
     build.reject_unfinished(path)

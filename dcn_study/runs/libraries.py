@@ -13,7 +13,8 @@ __all__ = ["check_device", "load_tensorflow"]
 def load_tensorflow() -> None:
     """Imports TensorFlow without the lines that its library writes to the standard error while it is loaded.
 
-    Nor does it warn later that functions are traced again: each network that a process trains has functions of its own.
+    Afterwards its Python code logs errors alone. It would warn of functions that are traced again, which is what must
+    happen in a process that trains several networks: each has functions of its own.
     """
     sys.stderr.flush()
     own = os.dup(2)
