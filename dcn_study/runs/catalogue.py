@@ -24,6 +24,7 @@ __all__ = [
     "RATES",
     "REALISATIONS",
     "REMEASURE",
+    "RETUNED",
     "RUNS",
     "SEEDS",
     "SMOKE",
@@ -39,6 +40,7 @@ __all__ = [
     "realisations_of",
     "record_name",
     "registered_runs",
+    "retuned_runs",
     "run_config",
     "run_named",
     "seeds_of",
@@ -152,6 +154,18 @@ PILOTS: dict[str, dict[float, RunConfig]] = {
     for arm in _ARMS
 }
 
+# Arms at other learning rates than their pilots chose, as amended: arm → rate → number of realisations.
+RETUNED_REALISATIONS: dict[str, dict[float, int]] = {
+    "cnn": {1e-2: REALISATIONS},
+    "wide_cnn": {1e-2: 3},
+    "deform_conv_cnn": {2e-3: 3},
+    "shared_offsets_cnn": {1e-3: 3, 1e-2: 3},
+}
+RETUNED: dict[str, dict[float, RunConfig]] = {
+    arm: {rate: dataclasses.replace(STUDY[f"scale_{arm}"], learning_rate=rate) for rate in realisations}
+    for arm, realisations in RETUNED_REALISATIONS.items()
+}
+
 # Where the spread comes from: a small network with one source of chance varied, and all others kept at 0.
 SOURCES = ("weights", "order", "augmentation", "realisation")
 _SMALL = dataclasses.replace(STUDY["rescaled_cnn"], model="small_cnn", learning_rate=3e-3)
@@ -176,12 +190,13 @@ _SPREAD = {
     if source != "realisation"  # these differ in their seed, and are called by it
 }
 _PILOTS = {f"pilot_{arm}_{rate:g}": run for arm, runs in PILOTS.items() for rate, run in runs.items()}
+_RETUNED = {f"scale_{arm}_{rate:g}": run for arm, runs in RETUNED.items() for rate, run in runs.items()}
 # What the registration rests on.
 TUNING = [run for runs in PILOTS.values() for run in runs.values()]
 TUNING += dict.fromkeys(spread_run(source, number) for number in range(REALISATIONS) for source in SOURCES)
 # The deformable mini-ResNet without its offset layers: the weights that train are the same.
 _STAND_IN = {"frozen_mini_resnet": dataclasses.replace(_DEFORMABLE_RESIDUAL, model="mini_resnet")}
-NAMED = RUNS | STUDY | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _STAND_IN
+NAMED = RUNS | STUDY | _RETUNED | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _STAND_IN
 
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
@@ -280,9 +295,20 @@ def registered_runs() -> list[RunConfig]:
     ]
 
 
+def retuned_runs() -> list[RunConfig]:
+    """Returns the configurations of the runs at other learning rates, those of a realisation after the other."""
+    return [
+        dataclasses.replace(run, seed=number)
+        for number in range(REALISATIONS)
+        for arm, runs in RETUNED.items()
+        for rate, run in runs.items()
+        if number < RETUNED_REALISATIONS[arm][rate]
+    ]
+
+
 def study_runs() -> list[RunConfig]:
     """Returns the configurations of all runs of the study, pilots included. The book shows those that there are."""
-    return TUNING + registered_runs()
+    return TUNING + registered_runs() + retuned_runs()
 
 
 @functools.cache
