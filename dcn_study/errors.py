@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["BookError", "ConfigurationError", "DataError", "LockedError", "PageError", "RecordError", "StudyError"]
+__all__ = [
+    "BookError",
+    "ConfigurationError",
+    "DataError",
+    "DivergedError",
+    "LockedError",
+    "PageError",
+    "RecordError",
+    "StudyError",
+]
 
 
 class StudyError(Exception):
@@ -23,6 +32,10 @@ class DataError(StudyError):
 
 class RecordError(StudyError):
     """A record, its weights or a checkpoint is missing, damaged or of no use; the message names the file."""
+
+
+class DivergedError(StudyError):
+    """The loss of a training is no longer finite; the message names the run and the epoch."""
 
 
 class LockedError(StudyError):

@@ -11,6 +11,7 @@ from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.inputs import Inputs, Machine, code_sha256, versions
 from dcn_study.runs.records import Epoch, Evaluation, FirstBatch, Provenance, Record, Witness
+from dcn_study.runs.splits import KINDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,11 +27,17 @@ def current_inputs(config):
     if config.initial_run:
         initial = run_config(config.initial_run, seed=config.seed, data=config.data)
         weights[record_name(initial)] = hashlib.sha256(weights_of(initial)).hexdigest()
-    return Inputs(code=code_sha256(), versions=versions(), data=data_sha256(config.data), weights=weights)
+    return Inputs(
+        code=code_sha256(),
+        versions=versions(),
+        data=data_sha256(config.data),
+        weights=weights,
+        values=config.resolved().values(),
+    )
 
 
 def make(config, book=False, **provenance):
-    """A record as if this run had been trained for one epoch."""
+    """A record as if this run had been trained."""
     origin = {
         "inputs": current_inputs(config),
         "machine": Machine(python="3", processor="one", threads=2),
@@ -43,10 +50,13 @@ def make(config, book=False, **provenance):
     return Record(
         name=record_name(config),
         configuration=config.to_dict(),
-        history=[Epoch(epoch=1, loss=0.1, accuracy=0.9, validation_loss=0.2, validation_accuracy=0.8, seconds=90.0)],
-        evaluations={kind: Evaluation(accuracy=0.8, loss=0.2, images=10) for kind in ("plain", "scaled")},
+        history=history(loss=[0.1] * config.epochs),
+        evaluations={kind: Evaluation(accuracy=0.8, loss=0.2, images=10) for kind in KINDS[config.task]},
         witness=Witness(
-            losses=[2.3, 2.2], norms={"kernel": 1.0}, slots=[1.0], epochs=[FirstBatch(labels="", pixels=0.0)]
+            losses=[2.3, 2.2],
+            norms={"kernel": 1.0},
+            slots=[1.0],
+            epochs=[FirstBatch(labels="", pixels=0.0)] * config.epochs,
         ),
         provenance=Provenance(**origin),
         path=records.record_path(config, book=book),

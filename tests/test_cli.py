@@ -228,8 +228,8 @@ def test_threads_are_set_before_anything_is_computed(clone, trained, monkeypatch
 
 
 def test_a_dry_run_prints_the_plan_and_trains_nothing(clone, trained, capsys):
-    keep(run_config("cnn", seed=9), seconds=60.0)
-    keep(run_config("mini_resnet", seed=9), seconds=180.0)
+    keep(run_config("cnn", seed=9), seconds=600.0)
+    keep(run_config("mini_resnet", seed=9), seconds=1800.0)
     assert cli.main(["train", "cnn", "cnn_batch_norm", "mini_resnet", "--dry-run", "--workers", "2"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:4] == [

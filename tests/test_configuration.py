@@ -38,8 +38,16 @@ from dcn_study.runs.configuration import RunConfig
         ({"learning_rate": math.inf}, "learning_rate must be finite"),
         ({"learning_rate": -1e-3}, "learning_rate must be finite"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"train_size": 0}, "train_size must be at least 1"),
-        ({"test_size": -5}, "test_size must be at least 1"),
+        ({"train_size": -1}, "train_size must be at least 0 for task mnist"),
+        ({"test_size": -5}, "test_size must be at least 0 for task mnist"),
+        (
+            {"test_size": 0, "task": "mnist_pooled", "validation_size": 1},
+            "test_size must be at least 1 for task mnist_pooled",
+        ),
+        ({"zoom_centre": "former"}, "zoom_centre must be 'image' unless train_on is 'scaled'"),
+        ({"zoom_centre": "corner", "train_on": "scaled"}, "zoom_centre must be one of"),
+        ({"scaled_test_size": 0}, "scaled_test_size must be at least 1"),
+        ({"re_estimate": True}, "re_estimate must be False without validation images"),
         ({"seed": -1}, "seed must be from 0"),
         ({"corners": "round"}, "corners must be 'published' or 'bilinear'. Received: corners='round'"),
         ({"pairing": "bilinear"}, "pairing must be 'published' or 'per_pixel'"),
@@ -136,12 +144,14 @@ def test_every_configuration_has_a_name_of_its_own():
     changes = {
         "epochs": 1, "optimizer": "sgd", "learning_rate": 0.5, "batch_size": 1, "train_on": "scaled",
         "initial_run": "cnn", "train_size": 1, "trainable": False, "test_size": 1, "seed": 1, "data": "x.npz",
-        "decay": "cosine", "weights_seed": 1, "order_seed": 1, "augmentation_seed": 1,
+        "decay": "cosine", "scaled_test_size": 1, "weights_seed": 1, "order_seed": 1, "augmentation_seed": 1,
     }  # fmt: skip
     for name, value in changes.items():
         names.add(record_name(run_config("cnn", **{name: value})))
     names.add(record_name(run_config("cnn", validation_size=1)))
     names.add(record_name(run_config("cnn", validation_size=1, task="mnist_scale")))
+    names.add(record_name(run_config("cnn", validation_size=1, re_estimate=True)))
+    names.add(record_name(run_config("cnn", train_on="scaled", zoom_centre="former")))
     for name, value in {"corners": "bilinear", "pairing": "per_pixel", "chained": True, "offset_stddev": 0.1}.items():
         names.add(record_name(run_config("deformable_mini_resnet", **{name: value})))
     names.add(record_name(run_config("deformable_cnn")))

@@ -6,7 +6,7 @@ import pytest
 from helpers import inside
 
 from dcn_study.errors import RecordError
-from dcn_study.runs import confirmation, records, training, witness
+from dcn_study.runs import confirmation, networks, records, training
 from dcn_study.runs import splits as drawing
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.splits import Splits, splits
@@ -39,7 +39,7 @@ def record(trained, monkeypatch):
         records.write(each)
 
 
-def objections(record):
+def violations(record):
     return [words.split(" differ")[0] for words in confirmation.confirm(record)]
 
 
@@ -65,7 +65,7 @@ def test_it_sees_another_momentum_of_batch_normalisation(record, monkeypatch, na
         original(self, *given, **{**named, "momentum": 0.5})
 
     monkeypatch.setattr(keras.layers.BatchNormalization, "__init__", with_less_momentum)
-    assert objections(made) == ["norms"]
+    assert violations(made) == ["norms"]
 
 
 def test_it_sees_another_order_in_later_epochs(record, monkeypatch):
@@ -76,7 +76,7 @@ def test_it_sees_another_order_in_later_epochs(record, monkeypatch):
         return order(self, epoch)[::-1].copy() if epoch else order(self, epoch)
 
     monkeypatch.setattr(Splits, "labels", reversed_later)
-    assert objections(plain) == ["labels"]
+    assert violations(plain) == ["labels"]
 
 
 def test_it_sees_other_images_in_later_epochs(record, monkeypatch):
@@ -89,27 +89,27 @@ def test_it_sees_other_images_in_later_epochs(record, monkeypatch):
         return drawing.Transforms(drawn.zoom * (1.01 if later else 1), drawn.shift)
 
     monkeypatch.setattr(drawing, "draw_transforms", wider_later)
-    assert objections(scaled) == ["pixels"]
+    assert violations(scaled) == ["pixels"]
 
 
 def test_it_sees_another_optimiser_at_rate_zero(record, monkeypatch):
     statistics = record("statistics")
     monkeypatch.setattr(keras.optimizers, "Adam", keras.optimizers.RMSprop)
-    assert objections(statistics) == ["slots"]
+    assert violations(statistics) == ["slots"]
 
 
 def test_it_sees_a_slightly_larger_step(record, monkeypatch):
     plain = record("plain")
     adam = keras.optimizers.Adam
     monkeypatch.setattr(keras.optimizers, "Adam", lambda rate: adam(1.01 * rate))
-    assert "first losses" in objections(plain)
+    assert "first losses" in violations(plain)
 
 
 def test_it_sees_other_evaluations(record):
     plain = record("plain")
     plain.evaluations["plain"].loss *= 1.001
     plain.evaluations["scaled"].accuracy += 0.001
-    assert objections(plain) == ["test loss", "test accuracy"]
+    assert violations(plain) == ["test loss", "test accuracy"]
     assert records.read(plain.config).confirmations == []
 
 
@@ -133,7 +133,7 @@ def test_missing_weights_are_named(record):
 def test_the_losses_are_those_of_single_steps(record):
     """Keras gives the mean over all steps so far; the witness holds what each step adds."""
     plain = record("plain")
-    model = witness.initial_model(plain.config, splits(plain.config))
+    model = networks.initial_model(splits(plain.config), None)
     images, labels = splits(plain.config).train(0)
     losses = []
     for start in range(0, len(images), plain.config.batch_size):
@@ -146,21 +146,20 @@ def test_the_losses_are_those_of_single_steps(record):
 def test_witnesses_of_another_form_differ_by_infinity(record):
     plain = record("plain").witness
     for changes in ({"losses": plain.losses[:2]}, {"norms": {}}, {"slots": []}, {"epochs": plain.epochs[:1]}):
-        found = witness.compare(plain.model_copy(update=changes), plain)
+        found = confirmation.compare(plain.model_copy(update=changes), plain)
         assert np.inf in found.values(), changes
-        assert witness.objections(found, 0.1)
+        assert confirmation.violations(found, run_config("cnn", learning_rate=0.1))
 
 
 def test_a_fast_run_may_differ_more_in_its_first_steps():
+    def told(found, run, **changes):
+        return confirmation.violations(found, run_config(run, **changes))
+
     found = {"first losses": 2e-3, "norms": 0.2, "slots": 0.8}
-    assert [words.split(" differ")[0] for words in witness.objections(found, 1e-3)] == [
-        "first losses",
-        "norms",
-        "slots",
-    ]
-    assert witness.objections(found, 3e-3) == []
-    assert witness.objections(found, 1e-3, study=True) == []
-    assert witness.objections({"first losses": 0.1, "slots": 1.0}, 3e-2) == [
+    assert [words.split(" differ")[0] for words in told(found, "cnn", learning_rate=1e-3)] == list(found)
+    assert told(found, "cnn", learning_rate=3e-3) == []
+    assert told(found, "scale_cnn", learning_rate=1e-3) == []
+    assert told({"first losses": 0.1, "slots": 1.0}, "cnn", learning_rate=3e-2) == [
         "first losses differ by 1.0e-01, tolerance 1e-02",
         "slots differ by 1.0e+00, tolerance 9e-01",
     ]

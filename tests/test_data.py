@@ -11,14 +11,11 @@ from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.data import (
     MNIST,
     MNIST_SHA256,
-    Transforms,
-    apply_transforms,
     data_sha256,
-    draw_transforms,
-    fingerprint,
     load_digits,
 )
 from dcn_study.runs.splits import splits
+from dcn_study.runs.transforms import Transforms, apply_transforms, draw_transforms, fingerprint
 
 # Of the canonical IDX files.
 CANONICAL_MD5 = {
@@ -64,7 +61,7 @@ def test_a_damaged_file_is_an_error_that_names_file_and_digests(tmp_path, monkey
         ({"y_test": np.array([1, 10])}, "integers from 0 to 9"),
         ({"y_test": np.array([0.5, 1])}, "integers from 0 to 9"),
         ({"x_test": np.zeros((2, 6, 6), np.uint8)}, "one size"),
-        ({"x_test": np.zeros((0, 6, 5), np.uint8), "y_test": np.zeros(0, int)}, "N at least 1"),
+        ({"x_test": np.zeros((0, 6, 5), np.uint8), "y_test": np.zeros(0, int)}, "no size 0"),
     ],
 )
 def test_other_data_of_a_wrong_form(tmp_path, change, words):

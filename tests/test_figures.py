@@ -10,9 +10,9 @@ from helpers import evaluations, history, make
 from dcn_study import names
 from dcn_study.runs import published
 from dcn_study.runs.catalogue import run_config
-from dcn_study.runs.data import draw_transforms
 from dcn_study.runs.inputs import Inputs, Machine
 from dcn_study.runs.records import Confirmation, Standing
+from dcn_study.runs.transforms import draw_transforms
 from dcn_study.show import diagrams, figures, tables
 
 

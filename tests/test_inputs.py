@@ -78,7 +78,7 @@ def test_all_versions_of_python_give_one_digest():
     program += "print(hashlib.sha256(_canonical(ast.parse(open(sys.argv[1]).read())).encode()).hexdigest())"
     ast.parse(program)
     pythons = [Path(sys.executable), *interpreters().values()]
-    for module in ("dcn.ops.convolution", "dcn.models", "dcn_study.runs.training"):
+    for module in ("dcn.ops.convolution", "dcn.models", "dcn_study.runs.steps"):
         path = Path(inputs.__file__).parents[2] / Path(*module.split(".")).with_suffix(".py")
         digests = {subprocess.check_output([python, "-c", program, path], text=True) for python in pythons}
         assert len(digests) == 1, module
@@ -88,8 +88,8 @@ def test_all_versions_of_python_give_one_digest():
 KEEPERS = {
     "dcn", "dcn.ops", "dcn.ops.roi_pooling", "dcn_study", "dcn_study.errors", "dcn_study.names", "dcn_study.runs",
     *(f"dcn_study.runs.{name}" for name in (
-        "catalogue", "configuration", "files", "inputs", "progress", "published", "records", "records.form",
-        "records.measurements", "records.runs", "witness",
+        "catalogue", "configuration", "data", "files", "inputs", "progress", "published", "records", "records.form",
+        "records.measurements", "records.runs", "training", "weights",
     )),
 }  # fmt: skip
 

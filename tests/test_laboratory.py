@@ -12,7 +12,7 @@ from dcn import deformable_cnn, mini_resnet
 from dcn_study.book.pages import PAGES
 from dcn_study.experiments import receptive_field
 from dcn_study.experiments.mechanism import with_offsets
-from dcn_study.runs import arms, networks, records
+from dcn_study.runs import arms, effective_field, records, weights
 from dcn_study.runs.data import load_digits
 from dcn_study.show import laboratory
 
@@ -24,7 +24,7 @@ DIGITS = 40  # of which each takes some 0.04 s in each network
 def trained():
     with inside(ROOT):
         recorded = records.trained(PAGES["laboratory"].runs)
-        return {record.config.model: networks.load_model(record) for record in recorded.values()}
+        return {record.config.model: weights.load_model(record) for record in recorded.values()}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_fields_and_points_are_those_of_the_book(opened, trained, images, layer)
     for name in ("cnn", "deform_conv_cnn"):
         answer = ask(opened, name, image, layer=layer, place=[0.5, 0.5])
         field = np.array(answer["field"])
-        expected = receptive_field.gradient_field(trained[name], image[None], layer).ravel()
+        expected = effective_field.gradient_field(trained[name], image[None], layer).ravel()
         assert np.abs(field / field.sum() - expected).max() < 0.05 * expected.max()
         points, paths = receptive_field.points_at(trained[name], image, layer, (0.5, 0.5))
         found = np.array(sorted(answer["points"]))

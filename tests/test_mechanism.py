@@ -12,7 +12,7 @@ from dcn.layers import DeformableConv2D
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments.mechanism import LAYERS, SCALES, SHARES, expansion, mechanism, with_offsets
 from dcn_study.experiments.statistics import interval
-from dcn_study.runs import networks, records
+from dcn_study.runs import records, weights
 from dcn_study.runs.catalogue import EVALUATED_ARMS, run_config
 
 SIZES = {"realisations": 1, "images": 6, "digits": 2, "occluded": 0}
@@ -59,7 +59,7 @@ def test_it_is_measured_once_and_goes_stale_with_the_weights(project, monkeypatc
     for config in runs.values():
         keep(config)
     built = {"cnn": models.cnn(), "deform_conv_cnn": deformed}
-    monkeypatch.setattr(networks, "load_model", lambda record: built[record.config.model])
+    monkeypatch.setattr(weights, "load_model", lambda record: built[record.config.model])
     measured = mechanism(**SIZES)
     found = measured.results
     assert len(found["accuracies"]) == 5
@@ -74,7 +74,7 @@ def test_it_is_measured_once_and_goes_stale_with_the_weights(project, monkeypatc
         assert set(areas["conv22"]) == {"gradient"}
     assert found["offsets"]["conv12"]["1.0"][0] > 0
     assert records.measurement_standing("mechanism", SIZES).holds
-    monkeypatch.setattr(networks, "load_model", None)
+    monkeypatch.setattr(weights, "load_model", None)
     assert mechanism(**SIZES) == measured
     keep(runs["scale_cnn"], weights="0" * 64)
     assert "weights of scale_cnn" in str(records.measurement_standing("mechanism", SIZES))

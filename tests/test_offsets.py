@@ -6,7 +6,7 @@ from dcn import models
 from dcn.ops import resample_by_offsets
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import offsets
-from dcn_study.runs import networks, records
+from dcn_study.runs import networks, records, weights
 from dcn_study.runs.catalogue import run_config
 from dcn_study.show import diagrams, figures
 
@@ -17,7 +17,7 @@ CONFIG = run_config("deformable_cnn", test_size=20)
 def trained(monkeypatch):
     """A deformable CNN in the place of the stored one."""
     model = models.deformable_cnn()
-    monkeypatch.setattr(networks, "load_model", lambda record: model)
+    monkeypatch.setattr(weights, "load_model", lambda record: model)
     return model
 
 
@@ -44,7 +44,7 @@ def test_other_kernels_do_not(trained, random):
 
 def test_the_mini_resnet_is_compared_with_its_own_regular_form(monkeypatch):
     model = models.deformable_mini_resnet(chained=True)
-    monkeypatch.setattr(networks, "load_model", lambda record: model)
+    monkeypatch.setattr(weights, "load_model", lambda record: model)
     compared = offsets.compare_with_identity(make(run_config("chained_deformable_mini_resnet", test_size=3)), "plain")
     assert (compared["logits"], compared["different"]) == (30, 0)
 
@@ -64,7 +64,7 @@ def test_the_pairs_are_those_that_the_layer_takes(random):
 def test_the_first_steps_are_followed_once_and_kept(project, monkeypatch):
     keep(run_config("cnn", seed=1))
     untrained = models.cnn()
-    monkeypatch.setattr(networks, "load_model", lambda record: untrained)
+    monkeypatch.setattr(weights, "load_model", lambda record: untrained)
     small = {"run": "deformable_cnn", "steps": 2, "seed": 1}
     measured = offsets.trace_offsets(**small)
     path = records.measurement_path("offsets", small)

@@ -3,13 +3,8 @@ import numpy as np
 import pytest
 
 from dcn import models
-from dcn_study.experiments.receptive_field import (
-    area,
-    gradient_field,
-    largest_offset,
-    occlusion_field,
-    sampling_points,
-)
+from dcn_study.experiments.receptive_field import largest_offset, occlusion_field, sampling_points
+from dcn_study.runs.effective_field import area, gradient_field
 
 
 @pytest.fixture

@@ -144,6 +144,41 @@ def test_a_damaged_record_is_one_line_that_names_file_and_field(project, before,
     assert (found, standing.state) == (None, "damaged")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda record: record.evaluations.pop("plain"),
+            "evaluations must have the test sets of the task. Missing: plain",
+        ),
+        (lambda record: setattr(record.evaluations["plain"], "accuracy", 7.0), "accuracy: .*less than or equal to 1"),
+        (lambda record: setattr(record.history[2], "loss", -1.0), "history.2.loss: .*greater than or equal to 0"),
+        (lambda record: record.history.clear(), "history and witness must have the 10 epochs"),
+        (lambda record: record.history.pop(3), "history and witness must have the 10 epochs"),
+        (lambda record: record.witness.epochs.pop(), "history and witness must have the 10 epochs"),
+        (
+            lambda record: setattr(record, "name", "cnn-seed1"),
+            "must hold the record of run cnn. Received: that of cnn-seed1",
+        ),
+    ],
+)
+def test_a_sealed_record_must_hold_what_a_run_gives(project, change, words):
+    record = keep(run_config("cnn"))
+    change(record)
+    records.write(record)
+    with pytest.raises(RecordError, match=words):
+        records.read(record.config)
+
+
+def test_a_number_that_is_not_finite_is_never_written(project):
+    record = keep(run_config("cnn"))
+    before = record.path.read_bytes()
+    record.history[0].loss = float("nan")
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        records.write(record)
+    assert record.path.read_bytes() == before
+
+
 def test_a_failed_write_leaves_the_former_record(project):
     record = keep(run_config("cnn"))
     broken = make(record.config)

@@ -9,7 +9,7 @@ from helpers import keep
 from dcn import models
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import robustness
-from dcn_study.runs import networks
+from dcn_study.runs import weights
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.published import ACCURACY
@@ -20,7 +20,7 @@ from dcn_study.show import figures, robustness_map
 def measured(project, monkeypatch):
     for model in ACCURACY:
         keep(run_config(model))
-    monkeypatch.setattr(networks, "load_model", lambda record: models.mini_resnet())
+    monkeypatch.setattr(weights, "load_model", lambda record: models.mini_resnet())
     return robustness.robustness(zooms=2, shifts=3, images=10).results
 
 

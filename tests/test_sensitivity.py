@@ -7,10 +7,11 @@ from dcn import models
 from dcn_study import names
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import sensitivity
-from dcn_study.runs import networks, records
+from dcn_study.runs import records, weights
 from dcn_study.runs.catalogue import run_config
-from dcn_study.runs.data import apply_transforms, draw_transforms, load_digits
+from dcn_study.runs.data import load_digits
 from dcn_study.runs.published import ACCURACY
+from dcn_study.runs.transforms import about_former_centre, apply_transforms, draw_transforms
 from dcn_study.show import figures, tables
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
@@ -21,7 +22,7 @@ def test_the_former_centre_is_that_of_keras_before_its_repair(random, monkeypatc
     transforms = draw_transforms(4, 3)
     centred = image.transform_matrix_offset_center
     monkeypatch.setattr(image, "transform_matrix_offset_center", lambda matrix, x, y: centred(matrix, x + 2, y + 2))
-    moved = apply_transforms(digits, sensitivity.about_former_centre(transforms))
+    moved = apply_transforms(digits, about_former_centre(transforms))
     generator = image.ImageDataGenerator(fill_mode="nearest", interpolation_order=1)
     for digit, ours, zoom, shift in zip(digits, moved, transforms.zoom, transforms.shift, strict=True):
         parameters = {"zy": zoom[0], "zx": zoom[1], "ty": shift[0], "tx": shift[1]}  # x is the column axis here
@@ -43,7 +44,7 @@ def test_test_sets_have_one_form():
 def test_models_are_evaluated_once_and_the_result_goes_stale_with_their_weights(project, monkeypatch):
     for model in ACCURACY:
         keep(run_config(model))
-    monkeypatch.setattr(networks, "load_model", lambda record: models.mini_resnet())
+    monkeypatch.setattr(weights, "load_model", lambda record: models.mini_resnet())
     measured = sensitivity.sensitivity(draws=2, images=20)
     found = measured.results["accuracies"]
     assert set(found) == set(ACCURACY)

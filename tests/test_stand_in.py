@@ -8,7 +8,8 @@ from dcn import models
 from dcn_study.runs.catalogue import RUNS, STAND_INS, run_config
 from dcn_study.runs.networks import initial_model
 from dcn_study.runs.splits import splits
-from dcn_study.runs.witness import FirstSteps
+from dcn_study.runs.steps import train_epoch
+from dcn_study.runs.weights import start_of
 
 STEPS = 25
 
@@ -20,11 +21,9 @@ def test_training_without_the_offset_layers_is_training_with_them_bit_for_bit(ru
     for name in (run, STAND_INS[run][0]):
         config = run_config(name, train_size=STEPS * RUNS[run].batch_size, test_size=1)
         data = splits(config)
-        model = initial_model(config, data)
-        images, labels = data.train(0)
-        steps = FirstSteps(config.batch_size, len(images))
-        model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=[steps])
-        trained[name] = model, steps.witness.losses
+        model = initial_model(data, start_of(config))
+        _, witness = train_epoch(model, data, 0, None, [])
+        trained[name] = model, witness.losses
     (deformable, first), (plain, second) = trained.values()
     assert first == second
     for layer in plain.layers:

@@ -10,8 +10,8 @@ import pytest
 from helpers import inside
 
 from dcn import models
-from dcn_study.errors import ConfigurationError, LockedError, RecordError
-from dcn_study.runs import networks, records, training
+from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError
+from dcn_study.runs import networks, records, training, weights
 from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.files import file_sha256, locked
 from dcn_study.runs.splits import splits
@@ -93,13 +93,13 @@ def test_training_again_gives_the_same_numbers(finished):
 
 
 def test_stored_weights_give_the_recorded_accuracy(finished):
-    model = networks.load_model(finished)
+    model = weights.load_model(finished)
     for kind, stored in finished.evaluations.items():
         assert networks.evaluate(model, splits(finished.config), kind) == stored
 
 
 def test_evaluation_agrees_with_keras(finished):
-    model = networks.load_model(finished)
+    model = weights.load_model(finished)
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     images, labels = splits(finished.config).test("scaled")
     loss, accuracy = model.evaluate(images, labels, verbose=0)
@@ -109,7 +109,7 @@ def test_evaluation_agrees_with_keras(finished):
 
 
 def test_logits_are_what_the_softmax_takes(finished):
-    model, (images, _) = networks.load_model(finished), splits(finished.config).test("plain")
+    model, (images, _) = weights.load_model(finished), splits(finished.config).test("plain")
     found = np.exp(networks.logits(model, images))
     np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), model(images), rtol=1e-4)
 
@@ -120,10 +120,10 @@ def test_weights_that_are_missing_or_others(finished):
     try:
         path.write_bytes(content + b"x")
         with pytest.raises(RecordError, match=f"{path} is not what run {finished.name} wrote: expected"):
-            networks.load_model(finished)
+            weights.load_model(finished)
         path.unlink()
         with pytest.raises(RecordError, match=f"{path} is missing"):
-            networks.load_model(finished)
+            weights.load_model(finished)
     finally:
         path.write_bytes(content)
 
@@ -148,7 +148,7 @@ def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
         monkeypatch.setattr(f"{module}.initial_record", lambda config: initial if config.initial_run else None)
     record = training.train(run_config("deformable_cnn", **small), progress=False)
     assert record.provenance.inputs.weights == {initial.name: initial.provenance.weights}
-    before, after = networks.load_model(initial), networks.load_model(record)
+    before, after = weights.load_model(initial), weights.load_model(record)
     for name in ("conv11", "conv12", "conv21", "conv22", "fc1"):
         for old, new in zip(before.get_layer(name).get_weights(), after.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)
@@ -162,6 +162,13 @@ train(run_config("mini_resnet", epochs=8, train_size=160, test_size=40), progres
 """
 
 
+def test_a_diverged_run_leaves_no_record(project):
+    config = run_config("cnn", **SMALL, learning_rate=1e30)
+    with pytest.raises(DivergedError, match=r"run cnn-\w+ diverged in epoch 1: the .* lower learning rate than 1e\+30"):
+        training.train(config, progress=False)
+    assert records.read(config) is None
+
+
 def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project):
     record = training.train(
         run_config("mini_resnet", **{**SMALL, "train_size": 66}, validation_size=30), progress=False
@@ -170,14 +177,14 @@ def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project)
     assert last.test_accuracy == record.evaluations["plain"].accuracy
     assert last.test_loss == record.evaluations["plain"].loss
     images, labels = splits(record.config).validation("plain")
-    predicted = networks.load_model(record).predict(images, verbose=0).argmax(axis=1)
+    predicted = weights.load_model(record).predict(images, verbose=0).argmax(axis=1)
     assert last.validation_accuracy == (predicted == labels).mean()
 
 
 def test_without_a_learning_rate_only_running_statistics_change(project):
     config = run_config("mini_resnet", **{**SMALL, "epochs": 1}, learning_rate=0.0)
-    before = networks.initial_model(config, splits(config))
-    after = networks.load_model(training.train(config, progress=False))
+    before = networks.initial_model(splits(config), None)
+    after = weights.load_model(training.train(config, progress=False))
     for old, new in zip(before.weights, after.weights, strict=True):
         moves = new.name in ("moving_mean", "moving_variance")
         assert np.array_equal(old, new) != moves, new.path

@@ -30,7 +30,7 @@ __all__ = ["Files", "Request", "RunError", "Visit", "describe", "installed", "tr
 # What decides how a run is trained, resumed and recorded.
 CODE = (
     *RUN_CODE,
-    *(f"dcn_study.runs.{name}" for name in ("catalogue", "configuration", "files", "witness")),
+    *(f"dcn_study.runs.{name}" for name in ("catalogue", "configuration", "data", "files", "training", "weights")),
     *(f"dcn_study.runs.records.{name}" for name in ("form", "measurements", "runs")),
 )
 # The nanny of a worker sets these to 1; a run has the environment of the command `dcn train` without workers.

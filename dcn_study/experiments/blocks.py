@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dcn_study.runs import networks
+from dcn_study.runs import weights
 from dcn_study.runs.records import Record
 from dcn_study.runs.splits import splits
 
@@ -72,7 +72,7 @@ def accuracy_by_batch(record: Record, kind: str = "plain") -> float:
     Raises:
         RecordError: if the weights are missing or damaged.
     """
-    model, size = networks.load_model(record), record.config.batch_size
+    model, size = weights.load_model(record), record.config.batch_size
     images, labels = splits(record.config).test(kind)
     batches = [images[first : first + size] for first in range(0, len(images), size)]
     classify = tf.function(lambda batch: tf.argmax(model(batch, training=True), axis=-1))

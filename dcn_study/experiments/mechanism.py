@@ -13,11 +13,11 @@ from tqdm import tqdm
 from dcn.layers import DeformableConv2D
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import receptive_field
-from dcn_study.runs import mnist_scale, networks, records
+from dcn_study.runs import effective_field, mnist_scale, networks, records, weights
 from dcn_study.runs.catalogue import EVALUATED_ARMS, REALISATIONS, record_name, run_config
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.records import Measurement
-from dcn_study.runs.splits import ScaleSplits, splits
+from dcn_study.runs.splits import RealisationSplits, splits
 
 __all__ = ["LAYERS", "SCALES", "SHARES", "expansion", "mechanism", "with_offsets"]
 
@@ -66,9 +66,9 @@ def mechanism(*, realisations: int, images: int, digits: int, occluded: int, for
         found: dict[str, Any] = {"accuracies": {}, "expansions": {}, "offsets": {}, "areas": {}}
         bar = tqdm(total=realisations * (1 + len(SCALES)), desc="networks and scales")
         for by_run in names:
-            models = {run: networks.load_model(recorded[name]) for run, name in by_run.items()}
+            models = {run: weights.load_model(recorded[name]) for run, name in by_run.items()}
             data = splits(recorded[by_run[DEFORMABLE]].config)
-            assert isinstance(data, ScaleSplits)
+            assert isinstance(data, RealisationSplits)
             plain, labels = data.test("plain")
             for name, change in _replacements(models[DEFORMABLE], plain[:images]).items():
                 changed = with_offsets(models[DEFORMABLE], change)
@@ -83,7 +83,7 @@ def mechanism(*, realisations: int, images: int, digits: int, occluded: int, for
                 for run, model in models.items():
                     for layer, way, field in _fields(model, scaled, occluded):
                         for share in SHARES:
-                            area = receptive_field.area(field, share)
+                            area = effective_field.area(field, share)
                             _add(found["areas"], run, layer, way, str(share), str(scale), area)
                 bar.update()
         bar.close()
@@ -104,7 +104,7 @@ def _add(found: dict[str, Any], *path: Any) -> None:
 
 
 def _fields(model: keras.Model, images: np.ndarray, occluded: int) -> list[tuple[str, str, np.ndarray]]:
-    found = [(layer, "gradient", receptive_field.gradient_field(model, images, layer)) for layer in LAYERS]
+    found = [(layer, "gradient", effective_field.gradient_field(model, images, layer)) for layer in LAYERS]
     if occluded:
         found.append((LAYERS[-1], "occlusion", receptive_field.occlusion_field(model, images[:occluded], LAYERS[-1])))
     return found

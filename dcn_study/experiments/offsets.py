@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dcn.layers import ConvOffset2D
 from dcn_study.errors import ConfigurationError
-from dcn_study.runs import networks, records
+from dcn_study.runs import networks, records, weights
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import data_sha256
@@ -66,7 +66,7 @@ def trace_offsets(*, run: str, steps: int, seed: int, force: bool = False) -> Me
 
 def _trace(config: RunConfig, steps: int, name: str) -> dict[str, Any]:
     data = splits(config)
-    model = networks.initial_model(config, data)
+    model = networks.initial_model(data, weights.start_of(config))
     kernels = {layer.name: layer.kernel for layer in model.layers if isinstance(layer, ConvOffset2D)}
 
     @tf.function(autograph=False)
@@ -104,7 +104,7 @@ def compare_with_identity(record: Record, kind: str) -> dict[str, Any]:
         "images", "logits" (how many were compared), "different" (how many differ in any bit), "largest_difference",
         "largest_kernel" (absolute value in any offset kernel).
     """
-    deformable = networks.load_model(record)
+    deformable = weights.load_model(record)
     images, _ = splits(record.config).test(kind)
     regular = record.config.model.removeprefix("deformable_")
     config = dataclasses.replace(

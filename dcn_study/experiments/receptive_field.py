@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn.ops import resample_by_offsets
+from dcn_study.runs.effective_field import middle_of
 
-__all__ = ["area", "centre_of", "gradient_field", "largest_offset", "occlusion_field", "points_at", "sampling_points"]
+__all__ = ["centre_of", "largest_offset", "occlusion_field", "points_at", "sampling_points"]
 
 
 def sampling_points(
@@ -56,29 +56,6 @@ def sampling_points(
     return unique, np.bincount(inverse.ravel(), weights=paths).astype(int)
 
 
-def gradient_field(model: keras.Model, images: np.ndarray, layer: str) -> np.ndarray:
-    """Returns the effective receptive field of the output in the middle of a layer, by its gradient.
-
-    Args:
-        model: any model.
-        images: (B, H, W, C).
-        layer: name of a layer with an output (B, H', W', C').
-
-    Returns:
-        (H, W): the absolute gradient of the sum of the output's channels, a mean over the images; its sum is 1.
-
-    Source: W. Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", NeurIPS
-    2016, arXiv:1701.04128.
-    """
-    inner, (y, x) = _middle_of(model, layer)
-    inputs = tf.constant(images)
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        total = tf.reduce_sum(inner(inputs)[:, y, x])
-    gradient = np.abs(tape.gradient(total, inputs)).sum(axis=3).mean(axis=0)
-    return gradient / gradient.sum()
-
-
 def occlusion_field(model: keras.Model, images: np.ndarray, layer: str, patch: int = 3) -> np.ndarray:
     """Returns the receptive field of the output in the middle of a layer, by occlusion.
 
@@ -92,7 +69,7 @@ def occlusion_field(model: keras.Model, images: np.ndarray, layer: str, patch: i
         (H, W): by how much the output changes if the square around a pixel is inverted, as a norm over channels and a
         mean over the images; its sum is 1.
     """
-    inner, (y, x) = _middle_of(model, layer)
+    inner, (y, x) = middle_of(model, layer)
     height, width = images.shape[1:3]
     changes, reach = np.zeros((height, width)), patch // 2
     for image in images:
@@ -104,18 +81,6 @@ def occlusion_field(model: keras.Model, images: np.ndarray, layer: str, patch: i
         after = np.concatenate([np.asarray(inner(some))[:, y, x] for some in np.array_split(occluded, 4)])
         changes += np.linalg.norm(after - before, axis=1).reshape(height, width)
     return changes / changes.sum()
-
-
-def area(field: np.ndarray, share: float) -> int:
-    """Returns how many pixels, the strongest first, hold a share of a field whose sum is 1."""
-    held = np.cumsum(np.sort(field.ravel().astype(float))[::-1])
-    return int(np.searchsorted(held, share * (1 - 1e-6))) + 1
-
-
-def _middle_of(model: keras.Model, layer: str) -> tuple[keras.Model, tuple[int, int]]:
-    inner = keras.Model(model.input, model.get_layer(layer).output)
-    height, width = inner.output.shape[1:3]
-    return inner, (height // 2, width // 2)
 
 
 def centre_of(image: np.ndarray) -> tuple[float, float]:

@@ -8,11 +8,12 @@ import numpy as np
 from tqdm import tqdm
 
 from dcn_study.errors import ConfigurationError
-from dcn_study.runs import networks, records
+from dcn_study.runs import networks, records, weights
 from dcn_study.runs.configuration import TEST_IMAGES
-from dcn_study.runs.data import ZOOM, Transforms, apply_transforms, load_digits
+from dcn_study.runs.data import load_digits
 from dcn_study.runs.published import ACCURACY
 from dcn_study.runs.records import Measurement
+from dcn_study.runs.transforms import ZOOM, Transforms, apply_transforms
 
 __all__ = ["FURTHEST", "move", "robustness"]
 
@@ -50,7 +51,7 @@ def robustness(*, zooms: int, shifts: int, images: int, force: bool = False) -> 
     }
 
     def measure() -> dict[str, Any]:
-        models = {model: networks.load_model(record) for model, record in runs.items()}
+        models = {model: weights.load_model(record) for model, record in runs.items()}
         accuracies: dict[str, list[list[float]]] = {model: [] for model in models}
         plain, labels = digits.x_test[:images].astype(np.float32) / 255, digits.y_test[:images]
         for zoom in tqdm(grid["zooms"], desc="zooms"):

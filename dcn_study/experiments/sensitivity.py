@@ -11,13 +11,14 @@ from tqdm import tqdm
 
 from dcn_study.errors import ConfigurationError
 from dcn_study.names import GENERATORS
-from dcn_study.runs import networks, records
+from dcn_study.runs import networks, records, weights
 from dcn_study.runs.configuration import TEST_IMAGES
-from dcn_study.runs.data import SHIFT, ZOOM, Transforms, apply_transforms, draw_transforms, load_digits
+from dcn_study.runs.data import load_digits
 from dcn_study.runs.published import ACCURACY
 from dcn_study.runs.records import Measurement
+from dcn_study.runs.transforms import SHIFT, ZOOM, about_former_centre, apply_transforms, draw_transforms
 
-__all__ = ["about_former_centre", "sensitivity", "test_sets"]
+__all__ = ["sensitivity", "test_sets"]
 
 
 def sensitivity(*, draws: int, images: int, force: bool = False) -> Measurement:
@@ -43,7 +44,7 @@ def sensitivity(*, draws: int, images: int, force: bool = False) -> Measurement:
     runs = records.trained(ACCURACY)
 
     def measure() -> dict[str, Any]:
-        models = {model: networks.load_model(record) for model, record in runs.items()}
+        models = {model: weights.load_model(record) for model, record in runs.items()}
         accuracies: dict[str, dict[str, list[float]]] = {model: {} for model in models}
         bar = tqdm(total=len(GENERATORS) * draws, desc="test sets", unit="set")
         for generator, moved, labels in test_sets(draws, images):
@@ -74,12 +75,3 @@ def test_sets(draws: int, count: int) -> Iterator[tuple[str, np.ndarray, np.ndar
         )
         flow = generator.flow(images[..., None], labels, batch_size=count, shuffle=False, seed=draw)
         yield "keras", *next(flow)
-
-
-def about_former_centre(transforms: Transforms) -> Transforms:
-    """Returns transformations that zoom about the point that Keras took for the centre of an image until October 2020.
-
-    That point is one pixel below and to the right of the centre: at half the side plus a half, where the middle of the
-    pixels 0 to side - 1 is half the side minus a half. Source: keras-team/keras-preprocessing, pull request 314.
-    """
-    return Transforms(transforms.zoom, transforms.shift + (1 - transforms.zoom))

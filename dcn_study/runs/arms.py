@@ -15,7 +15,9 @@ from dcn.ops import resample_by_offsets
 
 __all__ = [
     "AffineSampling",
+    "BlurPooling2D",
     "SharedOffsetsConv2D",
+    "antialiased_cnn",
     "deform_conv_mini_resnet",
     "dilated_cnn",
     "modulated_deform_conv_cnn",
@@ -58,6 +60,23 @@ def dilated_cnn(input_shape: tuple[int, int, int] = (28, 28, 1)) -> keras.Model:
     dilated = _with_convolutions("dilated_cnn", base, dilate)
     models.copy_weights_by_name(base, dilated)
     return dilated
+
+
+def antialiased_cnn(input_shape: tuple[int, int, int] = (28, 28, 1)) -> keras.Model:
+    """The paper's CNN whose strided convolutions go without their stride, and are low-pass filtered before it.
+
+    Source: R. Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019, arXiv:1904.11486.
+    """
+    base = models.cnn(input_shape)
+    inputs = x = keras.Input(input_shape, name="input")
+    for layer in base.layers[1:]:
+        strided = isinstance(layer, keras.layers.Conv2D) and layer.strides != (1, 1)
+        x = (_changed(layer, strides=(1, 1)) if strided else _changed(layer))(x)
+        if layer.name in ("conv12_relu", "conv22_relu"):
+            x = BlurPooling2D(name=layer.name.replace("relu", "blur"))(x)
+    filtered = keras.Model(inputs, x, name="antialiased_cnn")
+    models.copy_weights_by_name(base, filtered)
+    return filtered
 
 
 def modulated_deform_conv_cnn(input_shape: tuple[int, int, int] = (28, 28, 1)) -> keras.Model:
@@ -108,6 +127,26 @@ class SharedOffsetsConv2D(DeformableConv2D):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         super().build(input_shape)
         self.offset_kernel.trainable = False
+
+
+@keras.saving.register_keras_serializable(package="dcn_study")
+class BlurPooling2D(keras.layers.Layer):
+    """Filters images (B, H, W, C) by (1, 2, 1) / 4 along both axes and keeps every other pixel, from the first.
+
+    The border pixel continues beyond the image. Output: (B, ceil(H / 2), ceil(W / 2), C).
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        channels = inputs.shape[3]
+        taps = tf.constant([1.0, 2.0, 1.0], inputs.dtype) / 4
+        kernel = tf.tile((taps[:, None] * taps)[:, :, None, None], (1, 1, channels, 1))
+        padded = tf.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)), "SYMMETRIC")
+        return tf.nn.depthwise_conv2d(padded, kernel, (1, 2, 2, 1), "VALID")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        batch, height, width, channels = input_shape
+        halved = (None if size is None else -(-size // 2) for size in (height, width))
+        return (batch, *halved, channels)
 
 
 @keras.saving.register_keras_serializable(package="dcn_study")

@@ -9,15 +9,16 @@ from typing import Any
 
 from dcn_study.errors import ConfigurationError
 
-__all__ = ["TEST_IMAGES", "TRAIN_IMAGES", "RunConfig"]
+__all__ = ["TEST_IMAGES", "TRAIN_IMAGES", "Resolved", "RunConfig"]
 
 MODELS = ("cnn", "deformable_cnn", "deform_conv_cnn", "mini_resnet", "deformable_mini_resnet")
-# The networks of the study on MNIST-Scale that are not among the models, functions of `dcn_study.runs.arms`.
+# The networks of the studies that are not among the models, functions of `dcn_study.runs.arms`.
 ARMS = (
     "small_cnn",
     "wide_cnn",
     "wider_cnn",
     "dilated_cnn",
+    "antialiased_cnn",
     "modulated_deform_conv_cnn",
     "shared_offsets_cnn",
     "transformer_cnn",
@@ -26,8 +27,59 @@ ARMS = (
 INITIAL_RUNS = ("cnn", "cnn_validation")
 OPTIMIZERS = ("adam", "sgd")
 DECAYS = ("none", "cosine")
-IMAGES = {"mnist": ("plain", "scaled"), "mnist_scale": ("plain", "rescaled", "rescaled_shifted")}
+ZOOM_CENTRES = ("image", "former")
+IMAGES = {
+    "mnist": ("plain", "scaled"),
+    "mnist_scale": ("plain", "rescaled", "rescaled_shifted"),
+    "mnist_pooled": ("plain",),
+}
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What a configuration comes to: the values that determine the numbers of a run, with no default left open.
+
+    The code that computes a run reads these values alone. A record holds them, see `values`, and is compared with what
+    its configuration comes to now: so the form of `RunConfig` is free to change, and its meaning is not.
+
+    Attributes:
+        realisation: number of the realisation, for the tasks that have them.
+        weights_seed, order_seed, augmentation_seed: seeds of the initial weights, the order of images and the sampled
+            transformations.
+
+    All others are those of `RunConfig`.
+    """
+
+    model: str
+    trainable: bool
+    chained: bool
+    corners: str
+    pairing: str
+    offset_stddev: float
+    initial_run: str
+    optimizer: str
+    learning_rate: float
+    decay: str
+    epochs: int
+    batch_size: int
+    task: str
+    data: str
+    realisation: int
+    train_on: str
+    zoom_centre: str
+    train_size: int
+    validation_size: int
+    test_size: int
+    scaled_test_size: int
+    weights_seed: int
+    order_seed: int
+    augmentation_seed: int
+    re_estimate: bool
+
+    def values(self) -> dict[str, Any]:
+        """Returns the values as JSON types, without names of files: a record holds digests of their content."""
+        return {name: value for name, value in vars(self).items() if name not in ("data", "initial_run")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +98,23 @@ class RunConfig:
         trainable: as the argument of the model: whether the convolutions that the published code can freeze train.
         initial_run: name of the run whose trained weights this one starts from, by layer name and with the same
             seed and data; empty for random initial weights.
-        train_size: how many training images, from the first.
-        test_size: how many test images, from the first.
+        train_size: how many training images, from the first; 0 for all, for task "mnist".
+        test_size: how many test images, from the first; 0 for all, for task "mnist".
         seed: of the initial weights, the order of images and the drawn transformations.
         corners, pairing: as the arguments of `ConvOffset2D`, for models that have that layer.
         chained: as the argument of the residual networks.
         validation_size: how many of the images that follow the training images are held out to validate on; 0 to
             validate on the test images, as published.
         data: path of another data file of the same form; empty for the embedded MNIST.
-        task: "mnist", the training and test images of the data file; or "mnist_scale", a realisation of MNIST-Scale
-            drawn from all of them, whose number is the seed.
+        task: "mnist", the training and test images of the data file; or a realisation drawn from all of them, whose
+            number is the seed: "mnist_scale", of MNIST-Scale, or "mnist_pooled", of plain digits.
         weights_seed, order_seed, augmentation_seed: seeds of one source of chance each, to vary it alone: the initial
             weights, the order of images, the drawn transformations; -1 for `seed`.
+        zoom_centre: the point about which training images are scaled: of the "image", or the one that Keras took for it
+            until October 2020, "former".
+        scaled_test_size: how many test images of a realisation are scaled and translated, at most.
+        re_estimate: whether to evaluate also with the averages of batch normalisation estimated anew from the training
+            images, and on the validation images.
         decay: how the learning rate falls from step to step: "none", or "cosine" to zero at the last step.
         offset_stddev: standard deviation of the initial offset kernels, normally distributed, for models that have
             `ConvOffset2D`; 0 for kernels of zeros, as published.
@@ -85,6 +142,9 @@ class RunConfig:
     order_seed: int = -1
     augmentation_seed: int = -1
     offset_stddev: float = 0.0
+    zoom_centre: str = "image"
+    scaled_test_size: int = 2000
+    re_estimate: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
@@ -100,8 +160,19 @@ class RunConfig:
         self._require("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1")
         for name in ("weights_seed", "order_seed", "augmentation_seed"):
             self._require(name, -1 <= getattr(self, name) < 2**32, "-1 or from 0 to 2**32 - 1")
-        self._require("train_size", self.train_size >= 1, "at least 1")
-        self._require("test_size", self.test_size >= 1, "at least 1")
+        least = 0 if self.task == "mnist" else 1
+        for name in ("train_size", "test_size"):
+            self._require(name, getattr(self, name) >= least, f"at least {least} for task {self.task}")
+        self._require("scaled_test_size", self.scaled_test_size >= 1, "at least 1")
+        self._require("zoom_centre", self.zoom_centre in ZOOM_CENTRES, f"one of {ZOOM_CENTRES}")
+        self._require(
+            "zoom_centre",
+            self.zoom_centre == "image" or self.train_on == "scaled",
+            "'image' unless train_on is 'scaled'",
+        )
+        self._require(
+            "re_estimate", not self.re_estimate or self.validation_size > 0, "False without validation images"
+        )
         self._require(
             "learning_rate",
             math.isfinite(self.learning_rate) and self.learning_rate >= 0,
@@ -122,7 +193,7 @@ class RunConfig:
         self._require(
             "validation_size",
             self.validation_size > 0 or self.task == "mnist",
-            "at least 1 for task mnist_scale, which has validation images of its own",
+            f"at least 1 for task {self.task}, which has validation images of its own",
         )
         self._require("initial_run", self.initial_run in ("", *INITIAL_RUNS), f"empty or one of {INITIAL_RUNS}")
 
@@ -137,10 +208,15 @@ class RunConfig:
         if not holds:
             raise ConfigurationError(f"{name} must be {rule}. Received: {name}={getattr(self, name)!r}")
 
-    def seed_of(self, source: str) -> int:
-        """Returns the seed of a source of chance, "weights", "order" or "augmentation"."""
-        own = getattr(self, f"{source}_seed")
-        return self.seed if own < 0 else own
+    def resolved(self) -> Resolved:
+        """Returns the values that determine the numbers of this run."""
+        values: dict[str, Any] = {
+            field.name: getattr(self, field.name, self.seed) for field in dataclasses.fields(Resolved)
+        }
+        for name in ("weights_seed", "order_seed", "augmentation_seed"):
+            values[name] = self.seed if values[name] < 0 else values[name]
+        values["realisation"] = self.seed
+        return Resolved(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types."""

@@ -34,7 +34,7 @@ _MODELS = (
 )
 
 # The modules that compute a run; and those that compute each measurement.
-_RUNS = ("arms", "data", "mnist_scale", "networks", "splits", "training")
+_RUNS = ("arms", "effective_field", "mnist_scale", "networks", "splits", "steps", "transforms")
 RUN_CODE = (*_MODELS, *(f"dcn_study.runs.{name}" for name in _RUNS))
 MEASUREMENT_CODE = {
     "runtime": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "runtime", "timing"))),
@@ -49,7 +49,6 @@ MEASUREMENT_CODE = {
         "dcn.ops.interpolation",
         "dcn.ops.roi_pooling",
         "dcn.layers.roi_pooling",
-        "dcn_study.runs.data",
         "dcn_study.runs.mnist_scale",
         "dcn_study.experiments.regions",
     ),
@@ -62,6 +61,7 @@ class Inputs(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
 
     Attributes:
         code: digest of the code that computes it, see `code_sha256`.
+        values: what the configuration of a run comes to, see `Resolved.values`; empty for a measurement.
         versions: library → version.
         data: digest of the data, empty where none is used.
         weights: record of a run → digest of its weights, for the runs whose weights this one starts from or evaluates.
@@ -71,6 +71,7 @@ class Inputs(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
     versions: dict[str, str]
     data: str = ""
     weights: dict[str, str] = {}
+    values: dict[str, Any] = {}
 
     def changes(self, current: Inputs) -> list[str]:
         """Returns what differs in the current inputs, in words; nothing if they are the same."""
@@ -84,6 +85,11 @@ class Inputs(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
         for run in sorted({*self.weights, *current.weights}):
             if self.weights.get(run) != current.weights.get(run):
                 found.append(f"weights of {run}")
+        if not self.values and current.values:
+            return [*found, "values of the configuration, which were not recorded"]
+        for name in sorted({*self.values, *current.values}):
+            if self.values.get(name) != current.values.get(name):
+                found.append(f"{name} {self.values.get(name)}, now {current.values.get(name)}")
         return found
 
 
@@ -122,7 +128,8 @@ def machine(threads: int = 0) -> Machine:
 def code_sha256(modules: Sequence[str] = RUN_CODE) -> str:
     """Returns the digest of modules, by default those that compute a run, as they were when first asked for.
 
-    It covers their syntax trees without docstrings: comments, formatting and documentation do not change it.
+    It covers their syntax trees without docstrings and without the messages of errors that they raise: comments,
+    formatting, documentation and wording do not change it.
     """
     digest = hashlib.sha256()
     for name in modules:
@@ -150,6 +157,8 @@ def _canonical(node: Any) -> str:
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        fields["exc"] = node.exc.func
     if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
         fields["body"] = node.body[1:]
     present = (f"{name}={_canonical(value)}" for name, value in fields.items() if value not in (None, []))

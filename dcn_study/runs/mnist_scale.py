@@ -1,4 +1,4 @@
-"""MNIST-Scale: digits of different scale, drawn from all digits of a data file, in numbered realisations.
+"""Numbered realisations of all digits of a data file: MNIST-Scale, whose digits differ in scale; or plain digits.
 
 The protocol is that of I. Sosnovik, M. Szmaja and A. Smeulders, "Scale-Equivariant Steerable Networks", ICLR 2020,
 arXiv:1910.11093, after A. Kanazawa, A. Sharma and D. Jacobs, "Locally scale-invariant convolutional neural networks",
@@ -22,7 +22,7 @@ SCALES = (0.3, 1.0)  # range of the scale of each digit
 RESCALED = (0.5, 2.0)  # range of the further scale that augmentation draws
 SIZES = (10_000, 2_000, 50_000)  # images to train on, to validate on, to test on
 
-# The digests of the realisations of MNIST at these sizes, by number.
+# The digests of the realisations of MNIST-Scale at these sizes, by number.
 DIGESTS = {
     0: "c51a57cd5409f374b697c3db33f6f242a979445ed7e2553adbe8deeac4d86601",
     1: "c370b871372b3c423f0a404811769a2cb29d7c8e6a1c7bde9628a899ab0ef26f",
@@ -42,10 +42,10 @@ OUT_OF_RANGE: dict[str, tuple[float, float, float]] = {
 
 
 class Realisation:
-    """One draw of MNIST-Scale.
+    """One draw of training, validation and test images.
 
     Attributes:
-        digits: the scaled images; those to validate on follow those to train on.
+        digits: the images; those to validate on follow those to train on.
         test_scales: scale of each test image.
         originals: the test images before they were scaled.
     """
@@ -55,13 +55,16 @@ class Realisation:
 
 
 @functools.lru_cache(maxsize=2)
-def realisation(number: int, sizes: tuple[int, int, int] = SIZES, data: str = "") -> Realisation:
+def realisation(
+    number: int, sizes: tuple[int, int, int] = SIZES, data: str = "", *, scaled: bool = True
+) -> Realisation:
     """Returns a realisation: each class has the same share of every part as of all digits.
 
     Args:
         number: of the realisation. The scale of a digit depends on it alone, and not on the sizes.
         sizes: how many images to train on, to validate on and to test on.
         data: path of the data file; empty for the embedded MNIST.
+        scaled: whether each digit has a scale of its own, as in MNIST-Scale; otherwise all have scale 1.
 
     Raises:
         ConfigurationError: if there are fewer images than asked for.
@@ -76,19 +79,20 @@ def realisation(number: int, sizes: tuple[int, int, int] = SIZES, data: str = ""
             f"train_size + validation_size + test_size must be at most the number of images, {len(images)}. "
             f"Received: {' + '.join(map(str, sizes))}"
         )
-    scales = np.random.default_rng((number, 0)).uniform(*SCALES, size=len(images))
+    scales = np.random.default_rng((number, 0)).uniform(*SCALES, size=len(images)) if scaled else np.ones(len(images))
     parts = _stratified(labels, sizes, np.random.default_rng((number, 1)))
     training, test = np.concatenate(parts[:2]), parts[2]
-    scaled = {
-        "x_train": resample(images[training], scales[training]),
+    arrays = {
+        "x_train": resample(images[training], scales[training]) if scaled else images[training],
         "y_train": labels[training],
-        "x_test": resample(images[test], scales[test]),
+        "x_test": resample(images[test], scales[test]) if scaled else images[test],
         "y_test": labels[test],
     }
-    found = digest(scaled)
-    if source.sha256 == MNIST_SHA256 and sizes == SIZES and DIGESTS.get(number, found) != found:
+    found = digest(arrays)
+    recorded = scaled and source.sha256 == MNIST_SHA256 and sizes == SIZES
+    if recorded and DIGESTS.get(number, found) != found:
         raise DataError(f"realisation {number} of MNIST-Scale: expected SHA-256 {DIGESTS[number]}, found {found}")
-    return Realisation(Digits(**scaled, sha256=found), scales[test], images[test])
+    return Realisation(Digits(**arrays, sha256=found), scales[test], images[test])
 
 
 def resample(

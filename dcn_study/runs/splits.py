@@ -8,14 +8,22 @@ import numpy as np
 
 from dcn_study.errors import ConfigurationError
 from dcn_study.runs import mnist_scale
-from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.data import SHIFT, Digits, Transforms, apply_transforms, draw_transforms, load_digits
+from dcn_study.runs.configuration import Resolved, RunConfig
+from dcn_study.runs.data import Digits, load_digits
+from dcn_study.runs.transforms import SHIFT, Transforms, about_former_centre, apply_transforms, draw_transforms
 
-__all__ = ["ScaleSplits", "Splits", "splits"]
+__all__ = ["KINDS", "RealisationSplits", "Splits", "splits"]
 
 SCALED_TEST_SEED = 20191215  # of the one scaled and translated test set on which all models are compared
 SCALED_VALIDATION_SEED = 20191216
-OUT_OF_RANGE_IMAGES = 2000  # in each further test set of MNIST-Scale
+OUT_OF_RANGE_IMAGES = 2000  # in each test set of `mnist_scale.OUT_OF_RANGE`
+
+# The test sets on which a finished run is evaluated, by task.
+KINDS = {
+    "mnist": ("plain", "scaled"),
+    "mnist_scale": ("plain", "scaled", *mnist_scale.OUT_OF_RANGE),
+    "mnist_pooled": ("plain", "scaled", *mnist_scale.OUT_OF_RANGE),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +31,18 @@ class Splits:
     """Images of a run: images (N, H, W, 1) in [0, 1], float32; labels (N,), int32."""
 
     digits: Digits
-    config: RunConfig
+    run: Resolved
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image."""
+        height, width = self.digits.x_train.shape[1:]
+        return height, width
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The test sets on which a finished run is evaluated."""
-        return ("plain", "scaled")
+        return KINDS[self.run.task]
 
     def train(self, epoch: int, first: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Returns the training images and labels of an epoch (from 0), shuffled and, if so configured, scaled.
@@ -43,9 +57,10 @@ class Splits:
 
     def _augmented(self, images: np.ndarray, epoch: int, chosen: slice) -> np.ndarray:
         images = _normalise(images)
-        if self.config.train_on == "scaled":
-            size, seed = self.config.train_size, self.config.seed_of("augmentation")
-            transforms = draw_transforms(size, (seed, epoch, 1), images.shape[1:])
+        if self.run.train_on == "scaled":
+            transforms = draw_transforms(self.run.train_size, (self.run.augmentation_seed, epoch, 1), images.shape[1:])
+            if self.run.zoom_centre == "former":
+                transforms = about_former_centre(transforms)
             images = apply_transforms(images, Transforms(transforms.zoom[chosen], transforms.shift[chosen]))
         return images
 
@@ -54,16 +69,16 @@ class Splits:
         return self.digits.y_train[self._order(epoch)].astype(np.int32)
 
     def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.config.seed_of("order"), epoch, 0)).permutation(self.config.train_size)
+        return np.random.default_rng((self.run.order_seed, epoch, 0)).permutation(self.run.train_size)
 
     def test(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the test images and labels, "plain" or "scaled"; the scaled ones are always the same."""
-        chosen = slice(self.config.test_size)
+        chosen = slice(self.run.test_size)
         return _held_out(self.digits.x_test, self.digits.y_test, chosen, kind, SCALED_TEST_SEED)
 
     def validation(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the images and labels that a run validates on; as published, these are the test images."""
-        start, size = self.config.train_size, self.config.validation_size
+        start, size = self.run.train_size, self.run.validation_size
         if not size:
             return self.test(kind)
         chosen = slice(start, start + size)
@@ -71,29 +86,25 @@ class Splits:
 
 
 @dataclasses.dataclass(frozen=True)
-class ScaleSplits(Splits):
-    """Images of a run on MNIST-Scale.
+class RealisationSplits(Splits):
+    """Images of a run on a realisation, of MNIST-Scale or of plain digits.
 
     Attributes:
         digits: of the realisation.
-        config: the run.
-        originals: the test images before they were scaled.
+        run: the run.
+        originals: the test images before they were scaled. Of the test sets, "plain" are those of the realisation; the
+            others are made of the first of the originals.
     """
 
     originals: np.ndarray
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The test images of the realisation, "plain"; and others, made of the first of them as they were unscaled."""
-        return ("plain", "scaled", *mnist_scale.OUT_OF_RANGE)
-
     def _augmented(self, images: np.ndarray, epoch: int, chosen: slice) -> np.ndarray:
-        if self.config.train_on != "plain":
-            random = np.random.default_rng((self.config.seed_of("augmentation"), epoch, 1))
-            count, side = self.config.train_size, np.asarray(images.shape[1:])
+        if self.run.train_on != "plain":
+            random = np.random.default_rng((self.run.augmentation_seed, epoch, 1))
+            count, side = self.run.train_size, np.asarray(images.shape[1:])
             scales = random.uniform(*mnist_scale.RESCALED, size=count)
             shifts = random.uniform(-SHIFT, SHIFT, size=(count, 2)) * side
-            if self.config.train_on == "rescaled":
+            if self.run.train_on == "rescaled":
                 shifts[:] = 0
             images = mnist_scale.resample(images, scales[chosen], shifts=shifts[chosen])
         return _normalise(images)
@@ -102,7 +113,7 @@ class ScaleSplits(Splits):
         """Returns the images and labels of a test set, one of `kinds`."""
         if kind == "plain":
             return super().test(kind)
-        size = min(self.config.test_size, OUT_OF_RANGE_IMAGES)
+        size = min(self.run.test_size, self.run.scaled_test_size if kind == "scaled" else OUT_OF_RANGE_IMAGES)
         images, labels = self.originals[:size], self.digits.y_test[:size]
         if kind == "scaled":
             return _held_out(images, labels, slice(None), kind, SCALED_TEST_SEED)
@@ -122,22 +133,28 @@ def splits(config: RunConfig) -> Splits:
         DataError: as `load_digits`.
         ConfigurationError: if the run asks for more images than there are.
     """
-    if config.task == "mnist_scale":
-        sizes = (config.train_size, config.validation_size, config.test_size)
-        drawn = mnist_scale.realisation(config.seed, sizes, config.data)
-        return ScaleSplits(drawn.digits, config, drawn.originals)
-    digits = load_digits(config.data)
+    run = config.resolved()
+    if run.task != "mnist":
+        sizes = (run.train_size, run.validation_size, run.test_size)
+        drawn = mnist_scale.realisation(run.realisation, sizes, run.data, scaled=run.task == "mnist_scale")
+        return RealisationSplits(drawn.digits, run, drawn.originals)
+    digits = load_digits(run.data)
+    run = dataclasses.replace(
+        run,
+        train_size=run.train_size or len(digits.x_train) - run.validation_size,
+        test_size=run.test_size or len(digits.x_test),
+    )
     for name, there_are in (("train_size", len(digits.x_train)), ("test_size", len(digits.x_test))):
-        if getattr(config, name) > there_are:
+        if getattr(run, name) > there_are:
             raise ConfigurationError(
-                f"{name} must be at most the number of images, {there_are}. Received: {name}={getattr(config, name)}"
+                f"{name} must be at most the number of images, {there_are}. Received: {name}={getattr(run, name)}"
             )
-    if config.train_size + config.validation_size > len(digits.x_train):
+    if run.train_size < 1 or run.train_size + run.validation_size > len(digits.x_train):
         raise ConfigurationError(
             f"train_size + validation_size must be at most the number of images, {len(digits.x_train)}. "
-            f"Received: train_size={config.train_size}, validation_size={config.validation_size}"
+            f"Received: train_size={run.train_size}, validation_size={run.validation_size}"
         )
-    return Splits(digits, config)
+    return Splits(digits, run)
 
 
 def _held_out(

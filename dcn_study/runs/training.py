@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,19 @@ import numpy as np
 import pydantic
 import tensorflow as tf
 
-from dcn_study.errors import RecordError
-from dcn_study.runs import records
+from dcn_study.errors import DivergedError, RecordError
+from dcn_study.runs import records, steps, weights
 from dcn_study.runs.catalogue import record_name
 from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.confirmation import CODE_SHA256, compare, violations
 from dcn_study.runs.files import file_sha256, locked, now, replacing
-from dcn_study.runs.inputs import Inputs, code_sha256, machine
-from dcn_study.runs.networks import build_model, classes, evaluate, initial_model, score
+from dcn_study.runs.inputs import Inputs, machine
+from dcn_study.runs.networks import build_model, classes, initial_model
 from dcn_study.runs.progress import Bar, Progress, Reporting
 from dcn_study.runs.records import Epoch, Provenance, Record, Witness
 from dcn_study.runs.splits import Splits, splits
-from dcn_study.runs.witness import FirstSteps, compare, first_batch, objections, replay
 
-__all__ = ["CODE_SHA256", "train", "use_threads"]
-
-CODE_SHA256 = code_sha256()  # taken now: this process keeps running this code, whatever is edited meanwhile
+__all__ = ["train", "use_threads"]
 
 
 def use_threads(threads: int) -> None:
@@ -74,6 +71,7 @@ def train(
         DataError, RecordError: if the data, the initial weights, the record or the checkpoint are damaged; or if the
             run has no record while only records may be read.
         LockedError: if another process trains this run.
+        DivergedError: if a loss is no longer finite.
     """
     if not force or records.records_only():
         found = records.read(config, book=book)
@@ -98,7 +96,7 @@ def _train(
     folder = records.checkpoint_folder(config)
     if force:
         shutil.rmtree(folder, ignore_errors=True)
-    model = initial_model(config, data)
+    model = initial_model(data, weights.start_of(config))
     state = _resume(config, data, inputs) or _State(configuration=config.to_dict(), inputs=inputs, started=now())
     if state.history:
         model = keras.models.load_model(folder / state.model)
@@ -106,13 +104,14 @@ def _train(
         _train_epoch(config, model, data, state, report)
         _save(folder, state, model)
     assert state.witness is not None
-    bare = build_model(config, data.digits.x_train.shape[1:])  # holds the weights alone, without those of the optimiser
+    bare = build_model(config, data.image_size)  # holds the weights alone, without those of the optimiser
     bare.set_weights(model.get_weights())
     record = Record(
         name=record_name(config),
         configuration=config.to_dict(),
         history=state.history,
-        evaluations={kind: evaluate(model, data, kind) for kind in data.kinds},
+        evaluations=steps.evaluations(model, data),
+        field_areas=steps.field_areas(model, data),
         witness=state.witness,
         provenance=Provenance(
             inputs=inputs,
@@ -125,10 +124,9 @@ def _train(
         ),
         path=path,
     )
-    if config.task == "mnist_scale":
-        images, labels = data.test("plain")
+    if config.task != "mnist":
         with replacing(record.predictions_path) as temporary:
-            np.savez_compressed(temporary, predicted=classes(bare, images), labels=labels.astype(np.uint8))
+            np.savez_compressed(temporary, allow_pickle=False, **_predictions(bare, data))
             record.provenance.predictions = file_sha256(temporary)
     with replacing(record.weights_path) as temporary:
         bare.save_weights(temporary)
@@ -136,6 +134,14 @@ def _train(
     records.write(record)
     shutil.rmtree(folder)
     return record
+
+
+def _predictions(model: keras.Model, data: Splits) -> dict[str, np.ndarray]:
+    """Returns the class given to each test image, and the labels; of scaled digits too if all of them are scaled."""
+    images, labels = data.test("plain")
+    found = {"predicted": classes(model, images), "labels": labels.astype(np.uint8)}
+    moved, answers = data.test("scaled")
+    return found | ({"predicted_scaled": classes(model, moved)} if len(answers) == len(labels) else {})
 
 
 class _State(pydantic.BaseModel, extra="forbid"):
@@ -184,11 +190,11 @@ def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
     if (state.inputs.data, state.inputs.weights) != (inputs.data, inputs.weights):
         raise RecordError(f"{path} was made from other inputs ({changes}). {restart}")
     assert state.witness is not None
-    objected = objections(compare(replay(config, data), state.witness), config.learning_rate)
-    if objected:
+    found = violations(compare(steps.replay(data, weights.start_of(config)), state.witness), config)
+    if found:
         raise RecordError(
             f"{path} was made from other inputs ({changes}), and a replay with the current ones gives other numbers "
-            f"({'; '.join(objected)}). {restart}"
+            f"({'; '.join(found)}). {restart}"
         )
     state.earlier.append(state.inputs)
     state.inputs = inputs
@@ -202,33 +208,15 @@ def _train_epoch(
     state: _State,
     report: Callable[[Progress], None] | None,
 ) -> None:
-    epoch = len(state.history)
-    started = time.perf_counter()
-    images, labels = data.train(epoch)
     callbacks: list[keras.callbacks.Callback] = []
-    if state.witness is None:
-        first = FirstSteps(config.batch_size, len(images))
-        callbacks.append(first)
     if report is not None:
-        steps = math.ceil(len(images) / config.batch_size)
-        callbacks.append(Reporting(record_name(config), epoch + 1, config.epochs, steps, report))
-    fitted = model.fit(images, labels, batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=callbacks)
-    if state.witness is None:
-        state.witness = first.witness
-    state.witness.epochs.append(first_batch(images[: config.batch_size], labels))
-    seconds = time.perf_counter() - started
-    validation = score(model, *data.validation(config.train_on))
-    apart = config.validation_size and config.task == "mnist"
-    test = evaluate(model, data, config.train_on) if apart else None
-    state.history.append(
-        Epoch(
-            epoch=epoch + 1,
-            loss=fitted.history["loss"][0],
-            accuracy=fitted.history["accuracy"][0],
-            validation_loss=validation.loss,
-            validation_accuracy=validation.accuracy,
-            test_loss=test.loss if test else None,
-            test_accuracy=test.accuracy if test else None,
-            seconds=round(seconds, 3),
-        )
-    )
+        count = math.ceil(data.run.train_size / config.batch_size)
+        callbacks.append(Reporting(record_name(config), len(state.history) + 1, config.epochs, count, report))
+    try:
+        epoch, state.witness = steps.train_epoch(model, data, len(state.history), state.witness, callbacks)
+    except DivergedError as error:
+        raise DivergedError(
+            f"run {record_name(config)} diverged in epoch {len(state.history) + 1}: {error}. Train it at a lower "
+            f"learning rate than {config.learning_rate:g}"
+        ) from error
+    state.history.append(epoch)

@@ -14,6 +14,7 @@ from dcn_study.errors import ConfigurationError, RecordError
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import replacing
 from dcn_study.runs.inputs import Inputs, Machine
+from dcn_study.runs.splits import KINDS
 
 __all__ = [
     "Confirmation",
@@ -29,7 +30,10 @@ __all__ = [
     "write",
 ]
 
-Number = Annotated[float, pydantic.Field(strict=False)]  # a whole number is a number too
+# A whole number is a number too.
+Number = Annotated[float, pydantic.Field(strict=False, allow_inf_nan=False)]
+Accuracy = Annotated[float, pydantic.Field(strict=False, ge=0, le=1)]
+Loss = Annotated[float, pydantic.Field(strict=False, allow_inf_nan=False, ge=0)]
 
 
 class _Part(pydantic.BaseModel, extra="forbid", strict=True):
@@ -40,20 +44,20 @@ class Epoch(_Part):
     """One epoch: its number from 1, training and validation results, those on the test images if others validate."""
 
     epoch: int
-    loss: Number
-    accuracy: Number
-    validation_loss: Number
-    validation_accuracy: Number
-    test_loss: Number | None = None
-    test_accuracy: Number | None = None
+    loss: Loss
+    accuracy: Accuracy
+    validation_loss: Loss
+    validation_accuracy: Accuracy
+    test_loss: Loss | None = None
+    test_accuracy: Accuracy | None = None
     seconds: Number
 
 
 class Evaluation(_Part):
     """Result of a trained network on one kind of test images."""
 
-    accuracy: Number
-    loss: Number
+    accuracy: Accuracy
+    loss: Loss
     images: int
 
 
@@ -133,7 +137,8 @@ class Record(_Part):
         name: as `catalogue.record_name`.
         configuration: all fields of the `RunConfig`.
         history: one entry per epoch.
-        evaluations: "plain" and "scaled" test images.
+        evaluations: by test set, see `splits.KINDS`, and what `steps.evaluations` adds.
+        field_areas: see `steps.field_areas`; empty in records from before these were kept.
         confirmations: successful replays, oldest first.
         path: where the record is; not part of its content.
     """
@@ -143,6 +148,7 @@ class Record(_Part):
     configuration: dict[str, Any]
     history: list[Epoch]
     evaluations: dict[str, Evaluation]
+    field_areas: dict[str, int] = {}
     witness: Witness
     provenance: Provenance
     confirmations: list[Confirmation] = []
@@ -155,6 +161,16 @@ class Record(_Part):
             return RunConfig(**configuration).to_dict()  # with today's defaults for fields that it does not have
         except (ConfigurationError, TypeError) as error:
             raise ValueError(str(error)) from error
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Record:
+        epochs = list(range(1, self.config.epochs + 1))
+        if [each.epoch for each in self.history] != epochs or len(self.witness.epochs) != len(epochs):
+            raise ValueError(f"history and witness must have the {len(epochs)} epochs of the configuration")
+        missing = [kind for kind in KINDS[self.config.task] if kind not in self.evaluations]
+        if missing:
+            raise ValueError(f"evaluations must have the test sets of the task. Missing: {', '.join(missing)}")
+        return self
 
     @property
     def config(self) -> RunConfig:
@@ -198,7 +214,8 @@ def write(record: Record | Measurement) -> None:
     """Writes a record to its path, whole or not at all, with a digest of its content."""
     content = record.model_dump(mode="json", exclude_defaults=False)
     with replacing(record.path) as temporary:
-        temporary.write_text(json.dumps({**content, "sha256": _seal(content)}, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({**content, "sha256": _seal(content)}, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 _Kind = TypeVar("_Kind", Record, Measurement)
@@ -242,10 +259,12 @@ def _parse(text: bytes, path: Path, kind: type[_Kind]) -> _Kind:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the whole file"
         raise RecordError(f"{path} is not a valid record: {field}: {first['msg']}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not a valid record: {error}") from error
     if seal != _seal(content):
         raise RecordError(f"{path} was edited: its content has another SHA-256 than it states")
+    if isinstance(record, Record) and record.name != path.stem:
+        raise RecordError(f"{path} must hold the record of run {path.stem}. Received: that of {record.name}")
     record.path = path
     return record
 

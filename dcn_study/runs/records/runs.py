@@ -210,6 +210,7 @@ def current_inputs(config: RunConfig) -> Inputs:
         versions=versions(),
         data=data_sha256(config.data),
         weights={initial.name: initial.provenance.weights} if initial else {},
+        values=config.resolved().values(),
     )
 
 

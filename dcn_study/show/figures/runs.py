@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from dcn_study.names import ARMS, MODELS
 from dcn_study.runs import published
-from dcn_study.runs.data import SHIFT, ZOOM, Transforms
 from dcn_study.runs.records import Record
+from dcn_study.runs.transforms import SHIFT, ZOOM, Transforms
 from dcn_study.show.figures.style import COLOURS, PALETTE
 
 __all__ = ["accuracies", "digits", "selection", "training_curve", "transform_distribution", "validation_curves"]
