@@ -74,6 +74,36 @@ def test_the_wide_network_has_as_many_multiply_adds_and_no_arm_too_many_paramete
     assert costs["wider_cnn"] > 2 * costs["deform_conv_cnn"]
 
 
+def test_the_antialiased_network_has_the_weights_of_the_cnn_and_filters_before_each_stride(regular):
+    keras.utils.set_random_seed(3)
+    model = arms.antialiased_cnn((*SIZE, 1))
+    found = weights(model)
+    assert set(found) == set(regular)
+    for name, value in regular.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    strides = [layer.strides for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert strides == [(1, 1)] * 4
+    assert model.get_layer("conv22_bn").output.shape == built("cnn").get_layer("conv22_bn").output.shape
+
+
+def test_a_low_pass_filter_halves_the_sides(random, tmp_path):
+    layer = arms.BlurPooling2D()
+    images = random.uniform(size=(2, 5, 6, 3)).astype("float32")
+    found = np.asarray(layer(images))
+    assert found.shape == (2, 3, 3, 3) == layer.compute_output_shape(images.shape)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
+    taps = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    expected = (padded[:, 2:5, 4:7] * taps[..., None]).sum(axis=(1, 2))
+    np.testing.assert_allclose(found[:, 1, 2], expected, atol=1e-6)
+    np.testing.assert_allclose(layer(np.ones((1, 4, 4, 1), "float32")), np.ones((1, 2, 2, 1)), atol=1e-6)
+    checkers = np.indices((8, 8)).sum(axis=0) % 2  # what a stride of two would take for black or white
+    grey = np.asarray(layer(checkers[None, ..., None].astype("float32")))
+    np.testing.assert_allclose(grey[0, 1:, 1:], 0.5, atol=1e-6)
+    model = keras.Sequential([keras.Input((5, 6, 3)), layer])
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(images), found)
+
+
 def test_shared_offsets_learn_and_stay_shared(random, tmp_path):
     model = built("shared_offsets_cnn")
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)

@@ -15,7 +15,13 @@ from dcn_study.runs.data import (
     load_digits,
 )
 from dcn_study.runs.splits import splits
-from dcn_study.runs.transforms import Transforms, apply_transforms, draw_transforms, fingerprint
+from dcn_study.runs.transforms import (
+    Transforms,
+    about_former_centre,
+    apply_transforms,
+    draw_transforms,
+    fingerprint,
+)
 
 # Of the canonical IDX files.
 CANONICAL_MD5 = {
@@ -251,3 +257,28 @@ def test_a_fingerprint_sees_order_and_pixels(random):
     assert fingerprint(images, labels[::-1].copy())[0] != digest
     assert abs(fingerprint(images[::-1], labels)[1] - pixels) > 0.01
     assert fingerprint(images + np.float32(1e-7), labels)[1] == pytest.approx(pixels, abs=1e-5)
+
+
+def test_training_images_can_be_scaled_about_the_former_centre():
+    at_centre = splits(run_config("cnn", train_on="scaled", train_size=30))
+    former = splits(run_config("cnn", train_on="scaled", train_size=30, zoom_centre="former"))
+    plain = splits(run_config("cnn", train_size=30)).train(1)[0][..., 0]
+    transforms = draw_transforms(30, (0, 1, 1))
+    for found, moved in ((at_centre, transforms), (former, about_former_centre(transforms))):
+        np.testing.assert_allclose(found.train(1)[0][..., 0], apply_transforms(plain, moved), atol=1e-6)
+    np.testing.assert_array_equal(at_centre.test("scaled")[0], former.test("scaled")[0])  # tests stay as they are
+
+
+def test_all_images_of_a_file_are_used_if_no_number_is_given(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(
+        path, **{name: getattr(load_digits(), name)[:n] for name, n in zip(data.KEYS, (50, 50, 20, 20), strict=True)}
+    )
+    whole = splits(run_config("cnn", data=str(path), train_size=0, test_size=0))
+    assert (len(whole.train(0)[0]), len(whole.test("plain")[0])) == (50, 20)
+    apart = splits(run_config("cnn", data=str(path), train_size=0, test_size=0, validation_size=10))
+    assert (apart.run.train_size, len(apart.validation("plain")[0])) == (40, 10)
+    with pytest.raises(
+        ConfigurationError, match=r"train_size \+ validation_size must be at most the number of images, 50"
+    ):
+        splits(run_config("cnn", data=str(path), train_size=0, test_size=0, validation_size=50))

@@ -1,5 +1,7 @@
 """MNIST-Scale: realisations, resampling, and what a run on it trains and tests on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,8 @@ from dcn_study.runs import mnist_scale
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.mnist_scale import OUT_OF_RANGE, realisation, resample
-from dcn_study.runs.splits import splits
+from dcn_study.runs.splits import SCALED_TEST_SEED, splits
+from dcn_study.runs.transforms import apply_transforms, draw_transforms
 
 SIZES = (300, 100, 500)
 SMALL = dict(zip(("train_size", "validation_size", "test_size"), SIZES, strict=True))
@@ -38,7 +41,7 @@ def test_no_image_is_in_two_parts():
 
 
 def test_a_realisation_of_full_size_is_the_recorded_one(monkeypatch):
-    assert len(mnist_scale.DIGESTS) == 7
+    assert len(mnist_scale.DIGESTS) == 15
     monkeypatch.setitem(mnist_scale.DIGESTS, 0, "other")
     with pytest.raises(DataError, match="realisation 0 of MNIST-Scale: expected SHA-256 other, found c51a57"):
         realisation.__wrapped__(0)
@@ -131,3 +134,25 @@ def test_the_further_test_sets_are_made_of_the_first_unscaled_images():
     assert sums["scale 0.2"] < sums["scale 0.6"] < sums["scale 1.4"]
     right = data.test("shift 8")[0] - data.test("shift -8")[0]
     assert right[:, :, 18:].mean() > 0.05 > -0.05 > right[:, :, :10].mean()
+
+
+def test_a_pooled_run_trains_on_plain_digits_and_is_tested_on_all_of_its_test_digits_scaled():
+    config = run_config(
+        "cnn", task="mnist_pooled", train_size=200, validation_size=100, test_size=150, scaled_test_size=150, seed=3
+    )
+    data = splits(config)
+    scaled = splits(run_config("scale_cnn", train_size=200, validation_size=100, test_size=150, seed=3))
+    np.testing.assert_array_equal(data.labels(1), scaled.labels(1))  # the same digits in the same order
+    np.testing.assert_array_equal((data.test("plain")[0][..., 0] * 255).round(), scaled.originals)
+    source = load_digits()
+    known = {image.tobytes() for image in np.concatenate([source.x_train, source.x_test])}
+    assert all(image.tobytes() in known for image in (*data.digits.x_train, *data.digits.x_test))
+    moved, labels = data.test("scaled")
+    assert len(moved) == 150
+    np.testing.assert_array_equal(labels, data.test("plain")[1])
+    transforms = draw_transforms(150, SCALED_TEST_SEED)
+    np.testing.assert_allclose(moved[..., 0], apply_transforms(data.test("plain")[0][..., 0], transforms), atol=1e-6)
+    fewer = splits(dataclasses.replace(config, scaled_test_size=40))
+    assert len(fewer.test("scaled")[0]) == 40
+    assert len(splits(run_config("scale_cnn", **SMALL)).test("scaled")[0]) == SMALL["test_size"]
+    assert data.kinds == scaled.kinds

@@ -296,3 +296,30 @@ def test_one_process_trains_a_run(project):
         holder.communicate()
     with locked(lock, "run"):
         pass
+
+
+def test_a_run_on_a_realisation_keeps_predictions_fields_and_re_estimated_results(project):
+    config = run_config(
+        "cnn", task="mnist_pooled", epochs=1, batch_size=32, train_size=96, validation_size=40, test_size=60,
+        scaled_test_size=60, re_estimate=True,
+    )  # fmt: skip
+    record = training.train(config, progress=False)
+    kept = np.load(record.predictions_path)
+    for kind, name in (("plain", "predicted"), ("scaled", "predicted_scaled")):
+        assert (kept[name] == kept["labels"]).mean() == record.evaluations[kind].accuracy
+    assert set(record.field_areas) == {"plain", "scaled"}
+    assert all(1 <= area <= 28 * 28 for area in record.field_areas.values())
+    assert record.evaluations["validation"].accuracy == record.history[-1].validation_accuracy
+    # After three steps the running averages are far from those of the images, and estimated anew they are not.
+    assert record.evaluations["plain, re-estimated"].loss < record.evaluations["plain"].loss
+    assert str(records.standing(config, record)) == "fresh"
+
+
+def test_re_estimated_statistics_are_the_means_of_the_batches(random):
+    images = random.uniform(size=(70, 12, 10, 1)).astype("float32")
+    model = models.cnn((12, 10, 1))
+    again = networks.re_estimated(model, images, 32)
+    features = keras.Model(model.input, model.get_layer("conv11_relu").output)(images)
+    expected = [np.mean(features[start : start + 32], axis=(0, 1, 2)) for start in (0, 32)]
+    np.testing.assert_allclose(again.get_layer("conv11_bn").moving_mean, np.mean(expected, axis=0), rtol=1e-4)
+    np.testing.assert_array_equal(model.get_layer("conv11_bn").moving_mean, np.zeros(32))  # the model stays as it was
