@@ -1,241 +1,239 @@
-"""Conversion of models to ONNX, which has an operator for deformable convolution."""
+"""Conversion of models to ONNX, which has an operator for deformable convolution.
+
+tf2onnx converts the TensorFlow graph of a model. In that graph a node that only exists for export represents each
+deformable convolution, and becomes `DeformConv`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from dcn.layers import DeformableConv2D
+from dcn.ops.geometry import Geometry
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OPSETS", "to_onnx"]
+__all__ = ["to_onnx"]
 
-OPSETS = (19, 22)  # the one that introduced `DeformConv`, and the last one that changed it
-ACTIVATIONS = {
-    keras.activations.relu: "Relu",
-    keras.activations.sigmoid: "Sigmoid",
-    keras.activations.tanh: "Tanh",
-    keras.activations.softmax: "Softmax",
-}
-# Options that change what a layer computes, with the only value that is converted.
-OPTIONS = {"data_format": "channels_last", "keepdims": False, "max_value": None, "negative_slope": 0, "threshold": 0}
+OPSETS = range(19, 23)  # from the one that introduced `DeformConv` to the last one that changed it
+TF2ONNX_OPSET = 18  # the last one that tf2onnx supports; the operators that it uses are the same in OPSETS
+UPSAMPLE = keras.layers.UpSampling2D.call
 
 
 def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
-    """Returns a model for ONNX runtimes, with `DeformConv` in place of each `DeformableConv2D`.
+    """Converts a model to ONNX, with one `DeformConv` per deformable convolution.
 
-    Inputs and outputs are those of the Keras model, channels last, with any batch size. Needs the package `onnx`.
+    Converts every layer whose TensorFlow operations tf2onnx converts, as `model.export(format="onnx")` does. Inputs
+    keep their names and shapes; the batch, heights and widths may be unknown. Outputs are named output_0, output_1, ...
+    in the order of `model.outputs`. Layers in half precision become float32.
+
+    Requires the packages `onnx` and `tf2onnx`. To run `DeformConv` on a CPU, onnxruntime must be 1.25 or later.
 
     Args:
-        model: with one input and one output, float32, made of `DeformableConv2D`, `Conv2D`, `BatchNormalization`,
-            `Dense`, `ReLU`, `Activation`, `ZeroPadding2D`, `MaxPooling2D`, `GlobalAveragePooling2D`, `Flatten`,
-            `Dropout` and `Add`, not of classes derived from these; channels last, heights and widths known.
-        opset: 19 or 22.
+        model: a built Functional or Sequential model. Wrap a subclassed model in one first:
+            `keras.Model(inputs, model(inputs))` with `inputs = keras.Input(...)`.
+        opset: version of the ONNX operators, 19 to 22.
 
     Raises:
-        ImportError: if `onnx` is not installed.
-        ValueError: if the opset is another one, or a layer cannot be converted.
+        ImportError: if `onnx` or `tf2onnx` is missing.
+        ValueError: if an argument breaks its rule, or tf2onnx cannot convert an operation.
 
     Example:
+        >>> import dcn
         >>> inputs = keras.Input((6, 5, 2))
-        >>> model = keras.Model(inputs, DeformableConv2D(3, 3)(inputs))
-        >>> [node.op_type for node in to_onnx(model).graph.node]
+        >>> model = keras.Model(inputs, dcn.DeformableConv2D(3, 3)(inputs))
+        >>> [node.op_type for node in dcn.to_onnx(model).graph.node]
         ['Transpose', 'Conv', 'DeformConv', 'Transpose']
 
     Source of the operator: ONNX operator schemas, `DeformConv`, https://onnx.ai/onnx/operators.
     """
     if opset not in OPSETS:
-        raise ValueError(f"opset must be one of {OPSETS}. Received: opset={opset!r}")
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(f"model must have one input and one output. Received: {model.inputs}, {model.outputs}")
-    graph = _Graph(model)
-    for layer in model.layers:
-        if not isinstance(layer, keras.layers.InputLayer):
-            graph.add_layer(layer)
-    return graph.finish(opset)
-
-
-class _Graph:
-    """An ONNX graph under construction; maps are channels first in it, and channels last outside."""
-
-    def __init__(self, model: keras.Model) -> None:
+        raise ValueError(f"opset must be from {OPSETS[0]} to {OPSETS[-1]}. Received: opset={opset!r}")
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise ValueError(f"model must be a built Functional or Sequential keras.Model. Received: model={model!r}")
+    try:
         import onnx
+        from tf2onnx import optimizer, tf_loader, tfonnx
+    except ImportError as error:
+        raise ImportError(f"to_onnx requires the packages onnx and tf2onnx. Received: {error}") from error
 
-        self.onnx = onnx
-        self.model = model
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        self.names: dict[int, str] = {}  # id of a Keras tensor → name in the graph
-        self.names[id(model.inputs[0])] = self._turned("input", model.inputs[0].shape, inwards=True)
-
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Adds a node and returns the name of its output."""
-        name = f"value{len(self.nodes)}"
-        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [name], **attributes))
-        return name
-
-    def weight(self, values: Any) -> str:
-        name = f"weight{len(self.weights)}"
-        self.weights.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def add_layer(self, layer: keras.layers.Layer) -> None:
-        convert = CONVERTERS.get(type(layer))  # a derived class may compute something else
-        if convert is None:
-            raise ValueError(f"layer {layer.name} has no counterpart. Received: {type(layer).__name__}")
-        if len(layer._inbound_nodes) != 1 or layer.compute_dtype != "float32":  # noqa: SLF001
-            raise ValueError(f"layer {layer.name} must be used once, in float32. Received: {layer.compute_dtype}")
-        given = layer.input if isinstance(layer.input, list) else [layer.input]
-        for tensor in given:
-            if None in tensor.shape[1:]:
-                raise ValueError(f"layer {layer.name} must have known sizes. Received: {tensor.shape}")
-        for option, needed in OPTIONS.items():
-            if getattr(layer, option, needed) != needed:
-                raise ValueError(f"layer {layer.name} must have {option}={needed}. Received: {getattr(layer, option)}")
-        self.names[id(layer.output)] = convert(self, layer, *(self.names[id(tensor)] for tensor in given))
-
-    def activate(self, layer: keras.layers.Layer, x: str) -> str:
-        if layer.activation is keras.activations.linear:
-            return x
-        if layer.activation not in ACTIVATIONS:
-            known = ", ".join(operator.lower() for operator in ACTIVATIONS.values())
-            raise ValueError(
-                f"layer {layer.name} must have one of the activations {known}. Received: {layer.activation}"
-            )
-        operator = ACTIVATIONS[layer.activation]
-        return self.add(operator, x, **({"axis": 1} if operator == "Softmax" else {}))
-
-    def _turned(self, x: str, shape: tuple[int | None, ...], *, inwards: bool) -> str:
-        """Returns a map with its channels first or last; anything else as it is."""
-        if len(shape) != 4:
-            return x
-        return self.add("Transpose", x, perm=(0, 3, 1, 2) if inwards else (0, 2, 3, 1))
-
-    def finish(self, opset: int) -> onnx.ModelProto:
-        output = self.model.outputs[0]
-        last = self._turned(self.names[id(output)], output.shape, inwards=False)
-        if not self.nodes or last not in self.nodes[-1].output:
-            last = self.add("Identity", last)
-        self.nodes[-1].output[0] = "output"
-        helper, number = self.onnx.helper, self.onnx.TensorProto.FLOAT
-        described = [
-            helper.make_tensor_value_info(name, number, ["batch", *tensor.shape[1:]])
-            for name, tensor in (("input", self.model.inputs[0]), ("output", output))
-        ]
-        graph = helper.make_graph(self.nodes, self.model.name, described[:1], described[1:], self.weights)
-        built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-        self.onnx.checker.check_model(built)
-        return built
+    with _exportable(model):
+        traced = _traced(model)
+    inputs = [tensor.name for tensor in traced.inputs[: len(model.inputs)]]  # then come the weights
+    outputs = [tensor.name for tensor in traced.outputs]
+    names = {name: tensor.name for name, tensor in zip(inputs, model.inputs, strict=True)}
+    names |= {name: f"output_{number}" for number, name in enumerate(outputs)}
+    frozen = tf_loader.from_function(traced, inputs, outputs)
+    _allow_inlining(frozen)
+    with _silenced("tf2onnx"), tf.Graph().as_default() as graph:
+        tf.import_graph_def(tf_loader.tf_optimize(inputs, outputs, frozen), name="")
+        converted = tfonnx.process_tf_graph(
+            graph,
+            opset=TF2ONNX_OPSET,
+            custom_op_handlers={operation: (handler, []) for operation, handler in HANDLERS.items()},
+            input_names=inputs,
+            output_names=outputs,
+            tensors_to_rename=names,
+        )
+        exported = optimizer.optimize_graph(converted).make_model(model.name)
+    del exported.opset_import[:]
+    exported.opset_import.append(onnx.helper.make_opsetid("", opset))
+    exported.ir_version = onnx.helper.find_min_ir_version_for(exported.opset_import)
+    try:
+        onnx.checker.check_model(exported)
+    except onnx.checker.ValidationError as error:
+        raise ValueError(f"model must consist of operations that tf2onnx converts. Received: {error}") from error
+    return exported
 
 
-def _pads(layer: Any) -> list[int]:
-    """Returns the zeros that TensorFlow's padding adds before and after each axis: (top, left, bottom, right)."""
-    before, after = [], []
-    size = layer.kernel_size if hasattr(layer, "kernel_size") else layer.pool_size
-    rates = getattr(layer, "dilation_rate", (1, 1))
-    for length, kernel, stride, rate in zip(layer.input.shape[1:3], size, layer.strides, rates, strict=True):
-        span = (kernel - 1) * rate + 1
-        total = max((-(-length // stride) - 1) * stride + span - length, 0) if layer.padding == "same" else 0
-        before.append(total // 2)
-        after.append(total - total // 2)
-    return before + after
+@contextlib.contextmanager
+def _exportable(model: keras.Model) -> Iterator[None]:
+    """Makes layers compute in float32, and `UpSampling2D` accept unknown sizes."""
+    layers = [layer for layer in model._flatten_layers() if layer.compute_dtype in ("float16", "bfloat16")]  # noqa: SLF001
+    policies = [layer.dtype_policy for layer in layers]
+    try:
+        keras.layers.UpSampling2D.call = _upsample
+        for layer in layers:
+            layer.dtype_policy = "float32"
+        yield
+    finally:
+        keras.layers.UpSampling2D.call = UPSAMPLE
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
 
 
-def _spatial(layer: Any, groups: int) -> dict[str, Any]:
-    return {
-        "kernel_shape": layer.kernel_size,
-        "strides": layer.strides,
-        "dilations": layer.dilation_rate,
-        "pads": _pads(layer),
-        "group": groups,
+def _upsample(layer: keras.layers.UpSampling2D, inputs: tf.Tensor) -> tf.Tensor:
+    """Interpolates like `UpSampling2D.call`, which Keras 3.14 and 3.15 cannot trace if sizes are unknown."""
+    if layer.interpolation == "nearest" or layer.data_format != "channels_last":
+        return UPSAMPLE(layer, inputs)
+    return tf.image.resize(inputs, tf.shape(inputs)[1:3] * layer.size, layer.interpolation)
+
+
+def _traced(model: keras.Model) -> Any:
+    """Returns the model as a concrete function from its flat inputs to its flat outputs."""
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+    @tf.function(autograph=False)
+    def infer(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        # Not in the graphs of inner functions: they outlive the export, and TensorFlow cannot run the node.
+        tf.compat.v1.get_default_graph().deform_conv2d = _deform_conv
+        outputs = model(keras.tree.pack_sequence_as(structure, inputs), training=False)
+        return [tf.identity(output) for output in keras.tree.flatten(outputs)]
+
+    return infer.get_concrete_function(*(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs))
+
+
+def _allow_inlining(graph: Any) -> None:
+    """Turns XLA clusters into ordinary functions. Keras compiles grouped convolutions, for example."""
+    functions = graph.library.function
+    for owner in (*graph.node, *functions, *(node for function in functions for node in function.node_def)):
+        for attribute in ("_XlaMustCompile", "_noinline"):
+            owner.attr.pop(attribute, None)
+
+
+@contextlib.contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    """Silences a logger: what matters of its messages becomes an exception."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _deform_conv(
+    geometry: Geometry,
+    inputs: tf.Tensor,
+    kernel: tf.Tensor,
+    offsets: tf.Tensor,
+    mask: tf.Tensor | None,
+    bias: tf.Tensor | None,
+) -> tf.Tensor:
+    """Returns the output of a node with the inputs and, in its token, the attributes of `DeformConv`."""
+    pads = [_padding(geometry, axis, size or tf.shape(inputs)[axis + 1]) for axis, size in enumerate(inputs.shape[1:3])]
+    if any(tf.is_tensor(number) for pair in pads for number in pair):
+        inputs = tf.pad(inputs, [(0, 0), *pads, (0, 0)])
+        pads = [(0, 0), (0, 0)]
+    attributes = {
+        "kernel_shape": geometry.kernel_size,
+        "strides": geometry.strides,
+        "dilations": geometry.dilation_rate,
+        "pads": [pads[axis][side] for side in (0, 1) for axis in (0, 1)],  # top, left, bottom, right
+        "group": geometry.groups,
+        "offset_group": geometry.offset_groups,
     }
-
-
-def _conv(graph: _Graph, layer: keras.layers.Conv2D, x: str) -> str:
-    weights = [graph.weight(np.transpose(layer.kernel, (3, 2, 0, 1)))]
-    weights += [graph.weight(np.asarray(layer.bias))] if layer.use_bias else []
-    return graph.activate(layer, graph.add("Conv", x, *weights, **_spatial(layer, layer.groups)))
-
-
-def _deform_conv(graph: _Graph, layer: DeformableConv2D, x: str) -> str:
-    factor = layer.offset_learning_rate_multiplier  # the weights are stored divided by it
-    predicting = np.transpose(layer.offset_kernel, (3, 2, 0, 1)) * factor
-    offsets = graph.add(
-        "Conv", x, graph.weight(predicting), graph.weight(np.asarray(layer.offset_bias) * factor), **_spatial(layer, 1)
+    x, offset, *masks = (
+        tf.transpose(tf.cast(tensor, inputs.dtype), (0, 3, 1, 2))
+        for tensor in (inputs, offsets, mask)
+        if tensor is not None
     )
-    mask = []
-    if layer.modulated:
-        count = predicting.shape[0] // 3
-        start, middle, end, axis = (graph.weight(np.array([place])) for place in (0, 2 * count, 3 * count, 1))
-        logits = graph.add("Slice", offsets, middle, end, axis)
-        offsets = graph.add("Slice", offsets, start, middle, axis)
-        mask = [graph.add("Mul", graph.add("Sigmoid", logits), graph.weight(np.array([2], np.float32)))]
-    if layer.max_offset is not None:
-        limits = (graph.weight(np.float32(limit)) for limit in (-layer.max_offset, layer.max_offset))
-        offsets = graph.add("Clip", offsets, *limits)
-    bias = np.asarray(layer.bias) if layer.use_bias else np.zeros(layer.filters, np.float32)
-    kernel = graph.weight(np.transpose(layer.kernel, (3, 2, 0, 1)))
-    inputs = [x, kernel, offsets, graph.weight(bias), *mask]
-    attributes = {**_spatial(layer, layer.groups), "offset_group": layer.offset_groups}
-    return graph.activate(layer, graph.add("DeformConv", *inputs, **attributes))
+    bias = tf.zeros(kernel.shape[3], inputs.dtype) if bias is None else bias
+    (outputs,) = tf.raw_ops.PyFunc(
+        input=[x, tf.transpose(kernel, (3, 2, 0, 1)), offset, bias, *masks],
+        token=f"DeformConv {json.dumps(attributes)}",
+        Tout=[inputs.dtype],
+    )
+    outputs = tf.ensure_shape(outputs, (offsets.shape[0], kernel.shape[3], *offsets.shape[1:3]))
+    return tf.transpose(outputs, (0, 2, 3, 1))
 
 
-def _batch_normalization(graph: _Graph, layer: keras.layers.BatchNormalization, x: str) -> str:
-    if layer.axis not in (-1, len(layer.input.shape) - 1):
-        raise ValueError(f"layer {layer.name} must have axis=-1. Received: {layer.axis}")
-    mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
-    scale = np.asarray(layer.gamma) if layer.scale else np.ones_like(mean)
-    shift = np.asarray(layer.beta) if layer.center else np.zeros_like(mean)
-    weights = [graph.weight(values) for values in (scale, shift, mean, variance)]
-    return graph.add("BatchNormalization", x, *weights, epsilon=layer.epsilon)
+def _padding(geometry: Geometry, axis: int, size: int | tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
+    """Returns the number of zeros before and after an axis. Divides no negative number: tf2onnx rounds them up."""
+    if not isinstance(geometry.padding, str):
+        return geometry.padding[axis]
+    if geometry.padding == "valid":
+        return 0, 0
+    stride = geometry.strides[axis]
+    last_step = 1 if stride == 1 else (size - 1) % stride + 1
+    total = (geometry.kernel_size[axis] - 1) * geometry.dilation_rate[axis] + 1 - last_step
+    total = max(total, 0) if isinstance(total, int) else tf.maximum(total, 0)
+    return total // 2, total - total // 2
 
 
-def _dense(graph: _Graph, layer: keras.layers.Dense, x: str) -> str:
-    if len(layer.input.shape) != 2:
-        raise ValueError(f"layer {layer.name} must have an input of rank 2. Received: {layer.input.shape}")
-    weights = [graph.weight(np.asarray(values)) for values in (layer.kernel, layer.bias) if values is not None]
-    return graph.activate(layer, graph.add("Gemm", x, *weights))
+# What follows converts nodes that tf2onnx does not convert.
 
 
-def _max_pooling(graph: _Graph, layer: keras.layers.MaxPooling2D, x: str) -> str:
-    return graph.add("MaxPool", x, kernel_shape=layer.pool_size, strides=layer.strides, pads=_pads(layer))
+def _to_deform_conv(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    operator, _, attributes = node.get_attr_str("token").partition(" ")
+    if operator == "DeformConv":  # not a `tf.py_function` of the model
+        node.type = operator
+        node.attr.clear()
+        for key, value in json.loads(attributes).items():
+            node.set_attr(key, value)
 
 
-def _zero_padding(graph: _Graph, layer: keras.layers.ZeroPadding2D, x: str) -> str:
-    (top, bottom), (left, right) = layer.padding
-    return graph.add("Pad", x, graph.weight(np.array([0, 0, top, left, 0, 0, bottom, right])))
+def _erfc(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """Replaces Erfc(x), which TensorFlow uses for `gelu`, by 1 - Erf(x)."""
+    erf = graph.make_node("Erf", node.input)
+    node.type = "Sub"
+    graph.replace_inputs(node, [_constant(graph, node, 1), erf.output[0]])
 
 
-def _flatten(graph: _Graph, layer: keras.layers.Flatten, x: str) -> str:
-    if len(layer.input.shape) == 4:
-        x = graph.add("Transpose", x, perm=(0, 2, 3, 1))
-    return graph.add("Flatten", x)
+def _multiply_no_nan(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """Replaces MulNoNan(x, y), which `ConvOffset2D` uses, by 0 where y is 0 and x·y elsewhere."""
+    zero = _constant(graph, node, 0)
+    is_zero = graph.make_node("Equal", [node.input[1], zero])
+    product = graph.make_node("Mul", node.input)
+    node.type = "Where"
+    graph.replace_inputs(node, [is_zero.output[0], zero, product.output[0]])
 
 
-def _add(graph: _Graph, layer: keras.layers.Add, x: str, *others: str) -> str:
-    for other in others:
-        x = graph.add("Add", x, other)
-    return x
+def _constant(graph: Any, node: Any, number: float) -> str:
+    """Returns the name of a constant of the type of the node's first input."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    dtype = tensor_dtype_to_np_dtype(graph.get_dtype(node.input[0]))
+    return graph.make_const(f"{node.name}_constant", np.array(number, dtype)).output[0]
 
 
-CONVERTERS: dict[type, Callable[..., str]] = {
-    DeformableConv2D: _deform_conv,
-    keras.layers.Conv2D: _conv,
-    keras.layers.BatchNormalization: _batch_normalization,
-    keras.layers.Dense: _dense,
-    keras.layers.ReLU: lambda graph, layer, x: graph.add("Relu", x),
-    keras.layers.Activation: lambda graph, layer, x: graph.activate(layer, x),
-    keras.layers.MaxPooling2D: _max_pooling,
-    keras.layers.ZeroPadding2D: _zero_padding,
-    keras.layers.GlobalAveragePooling2D: lambda graph, layer, x: graph.add(
-        "Flatten", graph.add("GlobalAveragePool", x)
-    ),
-    keras.layers.Flatten: _flatten,
-    keras.layers.Dropout: lambda graph, layer, x: x,
-    keras.layers.Add: _add,
-}
+HANDLERS = {"PyFunc": _to_deform_conv, "Erfc": _erfc, "MulNoNan": _multiply_no_nan}

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from onnx_sessions import needs_deform_conv, onnx_session
 
 from dcn.ops import deform_conv2d
-from dcn.ops.geometry import checked_geometry
+from dcn.ops.geometry import checked_geometry, require_bool, require_number, require_positive
 
 # Awkward on purpose: 5x4 images, a 3x2 kernel, strides (2, 1), dilation (2, 1), asymmetric pads, two kinds of groups.
 AWKWARD = {
@@ -336,14 +337,52 @@ X, K, O = (2, 5, 4, 6), (3, 2, 6, 4), (2, 3, 3, 12)  # noqa: E741
         ((X, K, O), {"strides": 0}, "strides must be an integer of at least 1, or two. Received: strides=0"),
         ((X, K, O), {"dilation_rate": (1, 2, 3)}, "dilation_rate must be"),
         ((X, K, O), {"padding": "full"}, "padding must be 'valid', 'same' or"),
-        ((X, K, O), {"padding": 1}, "padding must be"),
-        ((X, K, O), {"padding": ((0, -1), (0, 0))}, "padding must be an integer of at least 0"),
+        (
+            (X, K, O),
+            {"padding": 1},
+            "Received: padding=1. For 1 rows above and below and 1 columns left and right, write",
+        ),
+        ((X, K, O), {"padding": (1, 2)}, "write padding=((1, 1), (2, 2))"),
+        ((X, K, O), {"padding": ((0, -1), (0, 0))}, "whole numbers of at least 0. Received: padding=((0, -1), (0, 0))"),
+        ((X, K, O), {"strides": True}, "strides must be an integer of at least 1"),
+        ((X, K, O), {"groups": 1.0}, "groups must be a positive integer"),
     ],
 )
 def test_errors_state_the_rule_and_the_value(shapes, given_, words):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         deform_conv2d(*map(tf.zeros, shapes), **given_)
     assert words in str(error.value)
+
+
+def test_integers_of_numpy_are_integers(random):
+    tensors = draw(random, AWKWARD)
+    integers = {
+        name: np.int64(value) if isinstance(value, int) else tuple(map(np.int64, value))
+        for name, value in AWKWARD.items()
+        if name != "padding"
+    }
+    padding = [[np.int64(1), np.int64(2)], [np.int64(0), np.int64(1)]]
+    np.testing.assert_array_equal(
+        deform_conv2d(*tensors, **integers, padding=padding), deform_conv2d(*tensors, **AWKWARD)
+    )
+
+
+def test_checks_of_single_arguments():
+    require_bool("flag", False)
+    require_positive("count", np.int64(3))
+    require_number("share", np.float32(0.5), above=0, least=0.5)
+    for check, value, rule in (
+        (require_bool, "no", "flag must be True or False. Received: flag='no'"),
+        (require_bool, 1, "flag must be True or False. Received: flag=1"),
+        (require_positive, np.int64(0), "flag must be a positive integer"),
+        (require_number, "3", "flag must be a finite number. Received: flag='3'"),
+        (require_number, np.nan, "flag must be a finite number. Received: flag=nan"),
+        (functools.partial(require_number, above=0), 0.0, "flag must be a finite number above 0. Received: flag=0.0"),
+        (functools.partial(require_number, least=1), 0.5, "flag must be a finite number of at least 1. Received"),
+    ):
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            check("flag", value)
+        assert rule in str(error.value)
 
 
 def test_types_must_agree():

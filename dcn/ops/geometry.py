@@ -1,14 +1,25 @@
-"""Validation of the arguments of a deformable convolution."""
+"""Validation of arguments: of any operator or layer, and of a deformable convolution."""
 
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import tensorflow as tf
 
-__all__ = ["Geometry", "checked_geometry", "checked_when_run", "pair", "require_positive"]
+__all__ = [
+    "Geometry",
+    "checked_geometry",
+    "checked_when_run",
+    "is_integer",
+    "pair",
+    "require_bool",
+    "require_number",
+    "require_positive",
+]
 
 PART_BYTES = 2**25  # limit for the samples, or the inputs, of one part of the batch; a part has at least one image
 
@@ -69,16 +80,21 @@ class Geometry(NamedTuple):
         return tf.cast(tf.reduce_min(tf.where(large_enough, parts, images)), tf.int32)
 
 
+def is_integer(value: object) -> TypeGuard[int]:
+    """Returns whether a value is an integer of Python or NumPy; a bool is not."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    """Returns (value, value) for an integer, and a pair unchanged.
+    """Returns (value, value) for an integer, and a sequence of two integers as a tuple.
 
     Raises:
         ValueError: if the value is neither, or a number is below `least`.
     """
-    values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
-    if len(values) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values):
+    values = (value, value) if is_integer(value) else tuple(value) if isinstance(value, Sequence) else ()
+    if len(values) != 2 or not all(is_integer(number) and number >= least for number in values):
         raise ValueError(f"{name} must be an integer of at least {least}, or two. Received: {name}={value!r}")
-    return values[0], values[1]
+    return operator.index(values[0]), operator.index(values[1])
 
 
 def require_positive(name: str, value: object) -> None:
@@ -87,8 +103,31 @@ def require_positive(name: str, value: object) -> None:
     Raises:
         ValueError: if it is not a positive integer.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_integer(value) or value < 1:
         raise ValueError(f"{name} must be a positive integer. Received: {name}={value!r}")
+
+
+def require_bool(name: str, value: object) -> None:
+    """Checks an argument.
+
+    Raises:
+        ValueError: if it is not a bool.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False. Received: {name}={value!r}")
+
+
+def require_number(name: str, value: object, *, above: float | None = None, least: float | None = None) -> None:
+    """Checks an argument.
+
+    Raises:
+        ValueError: if it is not a finite real number, is not greater than `above`, or is less than `least`.
+    """
+    bounds = (("above", above), ("of at least", least))
+    rule = " and".join(f" {words} {bound}" for words, bound in bounds if bound is not None)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or (above is not None and value <= above) or (least is not None and value < least):  # type: ignore[operator]
+        raise ValueError(f"{name} must be a finite number{rule}. Received: {name}={value!r}")
 
 
 def _checked_padding(padding: str | Sequence[Sequence[int]]) -> Padding:
@@ -97,13 +136,27 @@ def _checked_padding(padding: str | Sequence[Sequence[int]]) -> Padding:
     Raises:
         ValueError: for anything else.
     """
-    if isinstance(padding, str):
-        if padding.lower() in ("valid", "same"):
-            return padding.lower()
-    elif isinstance(padding, Sequence) and len(padding) == 2 and not any(isinstance(p, int | str) for p in padding):
-        return pair("padding", padding[0], 0), pair("padding", padding[1], 0)  # type: ignore[arg-type]
+
+    def counts(value: object) -> bool:
+        is_pair = isinstance(value, list | tuple) and len(value) == 2
+        return is_pair and all(is_integer(number) and number >= 0 for number in value)  # type: ignore[attr-defined]
+
+    if isinstance(padding, str) and padding.lower() in ("valid", "same"):
+        return padding.lower()
+    if isinstance(padding, list | tuple) and len(padding) == 2 and all(counts(sides) for sides in padding):
+        return pair("padding", padding[0], 0), pair("padding", padding[1], 0)
+    # Other libraries take one number for all sides, or one per axis for both of its sides.
+    sides = (padding, padding) if is_integer(padding) else padding
+    hint = ""
+    if counts(sides):
+        vertical, horizontal = pair("padding", sides, 0)  # type: ignore[arg-type]
+        hint = (
+            f". For {vertical} rows above and below and {horizontal} columns left and right, write "
+            f"padding=(({vertical}, {vertical}), ({horizontal}, {horizontal}))"
+        )
     raise ValueError(
-        f"padding must be 'valid', 'same' or ((top, bottom), (left, right)). Received: padding={padding!r}"
+        "padding must be 'valid', 'same' or ((top, bottom), (left, right)), whole numbers of at least 0. "
+        f"Received: padding={padding!r}{hint}"
     )
 
 
@@ -142,7 +195,7 @@ def checked_geometry(
             f"Received: kernel.shape={kernel.shape}, inputs.shape={inputs.shape}"
         )
     for name, count in (("groups", groups), ("offset_groups", offset_groups)):
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1 or channels % count:
+        if not is_integer(count) or count < 1 or channels % count:
             raise ValueError(
                 f"{name} must be a positive integer that divides the input channels. Received: {name}={count!r}, "
                 f"inputs.shape={inputs.shape}"
@@ -159,8 +212,8 @@ def checked_geometry(
         pair("strides", strides, 1),
         _checked_padding(padding),
         pair("dilation_rate", dilation_rate, 1),
-        groups,
-        offset_groups,
+        operator.index(groups),
+        operator.index(offset_groups),
         accelerated=bool(tf.config.list_physical_devices("GPU")),
     )
     sizes = tuple(
