@@ -60,7 +60,7 @@ TIMED = {
     "deformable_mini_resnet": "deformable mini-ResNet, ours",
 }
 
-# The arms of the study on MNIST-Scale, by the second part of their runs' names.
+# The arms of both registered studies, by the second part of their runs' names.
 ARMS = {
     "cnn": "CNN",
     "wide_cnn": "CNN, wider: equal multiply-adds",
@@ -73,4 +73,5 @@ ARMS = {
     "conv_offset_cnn": "repaired ConvOffset2D",
     "mini_resnet": "mini-ResNet",
     "deform_conv_mini_resnet": "mini-ResNet with deformable convolutions",
+    "antialiased_cnn": "CNN, anti-aliased",
 }

@@ -1,4 +1,4 @@
-"""What the arms of the study on MNIST-Scale cost: parameters, time and memory of a training step."""
+"""What the arms of the registered studies cost: parameters, time and memory of a training step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def arms_named(text: str) -> tuple[str, ...]:
 
 
 def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, memory: bool, force: bool = False) -> Measurement:
-    """Times the training steps of the study's arms in turn, in one process; measures if there is no record.
+    """Times the training steps of the studies' arms in turn, in one process; measures if there is no record.
 
     Args:
         arms: names, separated by commas, or "all".
@@ -79,7 +79,7 @@ def step_memory_here(arm: str, batch: int, threads: int) -> int:
 
 
 def _built(arm: str) -> keras.Model:
-    return networks.build_model(catalogue.STUDY[f"scale_{arm}"])
+    return networks.build_model(catalogue.STUDY.get(f"scale_{arm}") or catalogue.UNSEEN[arm])
 
 
 def _step(model: keras.Model, batch: int) -> Callable[[], Any]:

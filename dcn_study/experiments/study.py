@@ -162,7 +162,9 @@ def lost_between_strides(runs: Mapping[int, Record]) -> list[float]:
 
 
 def arm_label(run: str) -> str:
-    """Returns what a run of the study is called."""
+    """Returns what a run of the study, or an arm, is called."""
+    if run in ARMS:
+        return ARMS[run]
     kind, _, arm = run.partition("_")
     return ARMS[arm] + (", with scale augmentation" if kind == "rescaled" else "")
 

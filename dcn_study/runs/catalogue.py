@@ -11,6 +11,8 @@ from typing import Any
 from dcn_study import names
 from dcn_study.errors import ConfigurationError
 from dcn_study.runs.configuration import TEST_IMAGES, TRAIN_IMAGES, RunConfig
+from dcn_study.runs.unseen import FRESH, UNSEEN, unseen_runs
+from dcn_study.runs.unseen import PILOTS as UNSEEN_PILOTS
 
 __all__ = [
     "CONTROL_SEEDS",
@@ -33,6 +35,7 @@ __all__ = [
     "STUDY",
     "TUNING",
     "TWO_BY_TWO",
+    "UNSEEN",
     "book_runs",
     "in_book",
     "is_named",
@@ -196,7 +199,9 @@ TUNING = [run for runs in PILOTS.values() for run in runs.values()]
 TUNING += dict.fromkeys(spread_run(source, number) for number in range(REALISATIONS) for source in SOURCES)
 # The deformable mini-ResNet without its offset layers: the weights that train are the same.
 _STAND_IN = {"frozen_mini_resnet": dataclasses.replace(_DEFORMABLE_RESIDUAL, model="mini_resnet")}
-NAMED = RUNS | STUDY | _RETUNED | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _STAND_IN
+_UNSEEN = {f"unseen_{arm}": run for arm, run in UNSEEN.items()} | {f"fresh_{arm}": run for arm, run in FRESH.items()}
+_UNSEEN |= {f"unseen_pilot_{arm}_{rate:g}": run for arm, runs in UNSEEN_PILOTS.items() for rate, run in runs.items()}
+NAMED = RUNS | STUDY | _RETUNED | _UNSEEN | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _STAND_IN
 
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
@@ -307,8 +312,8 @@ def retuned_runs() -> list[RunConfig]:
 
 
 def study_runs() -> list[RunConfig]:
-    """Returns the configurations of all runs of the study, pilots included. The book shows those that there are."""
-    return TUNING + registered_runs() + retuned_runs()
+    """Returns the configurations of all runs of both studies, pilots included. The book shows those that there are."""
+    return TUNING + registered_runs() + retuned_runs() + unseen_runs()
 
 
 @functools.cache

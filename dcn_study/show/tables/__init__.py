@@ -25,6 +25,7 @@ from dcn_study.show.tables.study import (
     reported_gains,
     spread,
     study_accuracies,
+    unseen_pilots,
 )
 from dcn_study.show.tables.times import bench, logged_ratio, memory, processors, runtime, scale, training_cost
 
@@ -65,4 +66,5 @@ __all__ = [
     "status",
     "study_accuracies",
     "training_cost",
+    "unseen_pilots",
 ]

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dcn_study.experiments import unseen
 from dcn_study.experiments.statistics import MOST_RUNS, Contrast, Interval, contrast, contrasts, detectable, interval
 from dcn_study.experiments.study import PRIMARY, REPORTED, SMALLEST, Comparison, accuracies, arm_label, best_rate
 from dcn_study.names import ARMS
 from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY, realisations_of
 from dcn_study.runs.records import Measurement, Record
+from dcn_study.runs.unseen import PILOT_RATES as PILOT_RATES_UNSEEN
 from dcn_study.show.tables.layout import with_corner
 
 __all__ = [
@@ -27,11 +29,12 @@ __all__ = [
     "reported_gains",
     "spread",
     "study_accuracies",
+    "unseen_pilots",
 ]
 
 
 def arms(costs: Measurement) -> pd.DataFrame:
-    """Returns one row per arm: parameters, time and memory of a training step, learning rate, number of realisations.
+    """Returns one row per arm of the first study: parameters, step's time and memory, learning rate, realisations.
 
     Args:
         costs: as `experiments.arms.arm_costs` returns it.
@@ -49,6 +52,7 @@ def arms(costs: Measurement) -> pd.DataFrame:
             "rescaled": realisations_of(f"rescaled_{arm}") if f"rescaled_{arm}" in STUDY else 0,
         }
         for arm, parameters in costs.results["parameters"].items()
+        if f"scale_{arm}" in STUDY
     }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "arm")
 
@@ -69,9 +73,27 @@ def pilots(found: Mapping[str, Mapping[float, Record | None]]) -> pd.DataFrame:
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "arm")
 
 
-def primary_contrasts() -> pd.DataFrame:
-    """Returns the registered primary contrasts, one row each."""
-    rows = {name: {"A": arm_label(a), "B": arm_label(b)} for name, (a, b) in PRIMARY.items()}
+def unseen_pilots(found: Mapping[str, Mapping[float, list[float]]]) -> pd.DataFrame:
+    """Returns one row per arm of the second study: mean validation accuracies in percent by rate, and the choice.
+
+    Args:
+        found: as `unseen.pilot_accuracies` returns it.
+    """
+    rows = {}
+    for arm, tried in found.items():
+        rates = sorted({*PILOT_RATES_UNSEEN[arm], *tried})
+        chosen = unseen.chosen_rate(arm, tried)
+        rows[ARMS[arm]] = {
+            "rates": ", ".join(f"{rate:g}" for rate in rates),
+            "validation accuracy": ", ".join(f"{np.mean(tried[rate]):.2f}" if rate in tried else "–" for rate in rates),
+            "chosen": "not run yet" if chosen is None else f"{chosen:g}",
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "arm")
+
+
+def primary_contrasts(asked: Mapping[str, tuple[str, str]] = PRIMARY) -> pd.DataFrame:
+    """Returns registered primary contrasts, one row each: by default those of the first study."""
+    rows = {name: {"A": arm_label(a), "B": arm_label(b)} for name, (a, b) in asked.items()}
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
 
 

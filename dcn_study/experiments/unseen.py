@@ -1,0 +1,109 @@
+"""The second registered study: its contrasts, how pilots choose learning rates, and what its runs have found."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from dcn_study.experiments.statistics import contrasts
+from dcn_study.experiments.study import Comparison, accuracies
+from dcn_study.runs import records
+from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.records import Record
+from dcn_study.runs.unseen import (
+    FRESH,
+    FRESH_REALISATIONS,
+    LADDER,
+    PILOT_RATES,
+    PILOT_REALISATIONS,
+    PILOTS,
+    REALISATIONS,
+    UNSEEN,
+)
+
+__all__ = ["PRIMARY", "SMALLEST", "TIE", "chosen_rate", "compared", "pilot_accuracies", "recorded_runs"]
+
+SMALLEST = 1.0  # the smallest effect of interest, in percentage points of accuracy on scaled and translated digits
+TIE = 0.1  # percentage points of validation accuracy: rates that are no further from the best are as good
+
+# The registered primary contrasts: what is asked → the two arms whose accuracies are subtracted.
+PRIMARY = {
+    "in place of the convolutions": ("deform_conv_cnn", "cnn"),
+    "offsets that depend on the image": ("deform_conv_cnn", "shared_offsets_cnn"),
+    "against a low-pass filter": ("deform_conv_cnn", "antialiased_cnn"),
+    "offsets that ignore the image": ("shared_offsets_cnn", "cnn"),
+}
+
+
+def pilot_accuracies() -> dict[str, dict[float, list[float]]]:
+    """Returns the validation accuracies of the pilots, in percent: arm → rate → one per realisation that there is."""
+    return {
+        arm: {rate: found for rate, run in tried.items() if (found := _validated(run))} for arm, tried in PILOTS.items()
+    }
+
+
+def _validated(run: RunConfig) -> list[float]:
+    found = (records.read(dataclasses.replace(run, seed=number)) for number in PILOT_REALISATIONS)
+    return [100 * record.history[-1].validation_accuracy for record in found if record]
+
+
+def chosen_rate(arm: str, tried: Mapping[float, list[float]]) -> float | None:
+    """Returns the learning rate that the pilots of an arm choose; None as long as one of them is missing.
+
+    It is the smallest rate whose mean validation accuracy is at most `TIE` below the highest. If this is the lowest or
+    the highest of the three that are tried first, the next rate beyond it is tried too, once.
+    """
+    complete = {
+        rate: sum(values) / len(values) for rate, values in tried.items() if len(values) == len(PILOT_REALISATIONS)
+    }
+    first = PILOT_RATES[arm]
+    if not set(first) <= set(complete):
+        return None
+    chosen = _smallest_of_the_best({rate: complete[rate] for rate in first})
+    place = LADDER.index(chosen)
+    beyond = {first[0]: place - 1, first[-1]: place + 1}.get(chosen)
+    if beyond is None or not 0 <= beyond < len(LADDER):
+        return chosen
+    if LADDER[beyond] not in complete:
+        return None
+    return _smallest_of_the_best({rate: complete[rate] for rate in (*first, LADDER[beyond])})
+
+
+def _smallest_of_the_best(found: Mapping[float, float]) -> float:
+    return min(rate for rate, accuracy in found.items() if accuracy >= max(found.values()) - TIE)
+
+
+def recorded_runs(runs: Mapping[str, RunConfig] = UNSEEN) -> dict[str, dict[int, Record]]:
+    """Returns the records of this study by arm and number of the realisation.
+
+    Args:
+        runs: `unseen.UNSEEN`, or `unseen.FRESH` for those that trained on MNIST-Scale.
+    """
+    numbers = FRESH_REALISATIONS if runs is FRESH else REALISATIONS
+    found = {
+        arm: {number: records.read(dataclasses.replace(run, seed=number)) for number in numbers}
+        for arm, run in runs.items()
+    }
+    return {arm: {number: record for number, record in each.items() if record} for arm, each in found.items()}
+
+
+def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "scaled") -> dict[str, Comparison]:
+    """Returns the contrasts on a test set. On scaled digits they are judged, together, once all realisations are there.
+
+    Args:
+        found: as `recorded_runs` returns it.
+        kind: the test set, see `splits.KINDS`.
+    """
+    asked = {name: pair for name, pair in PRIMARY.items() if set(pair) <= set(found)}
+    values = {arm: accuracies(runs, kind) for arm, runs in found.items()}
+    numbers = {name: tuple(sorted(set(values[a]) & set(values[b]))) for name, (a, b) in asked.items()}
+    pairs = {
+        name: ([values[a][number] for number in numbers[name]], [values[b][number] for number in numbers[name]])
+        for name, (a, b) in asked.items()
+    }
+    complete = list(asked) == list(PRIMARY) and all(each == REALISATIONS for each in numbers.values())
+    judged = contrasts(list(pairs.values()), SMALLEST) if complete and kind == "scaled" else [None] * len(asked)
+    return {
+        name: Comparison(asked[name], numbers[name], tuple(a - b for a, b in zip(*pairs[name], strict=True)), verdict)
+        for name, verdict in zip(asked, judged, strict=True)
+    }

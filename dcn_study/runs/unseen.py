@@ -1,0 +1,75 @@
+"""The runs of the second registered study: trained on plain digits, tested on unseen scaled and translated ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from dcn_study.runs.configuration import RunConfig
+
+__all__ = [
+    "FRESH",
+    "FRESH_REALISATIONS",
+    "LADDER",
+    "PILOTS",
+    "PILOT_RATES",
+    "PILOT_REALISATIONS",
+    "REALISATIONS",
+    "UNSEEN",
+    "unseen_runs",
+]
+
+PILOT_REALISATIONS = (7, 8)
+REALISATIONS = tuple(range(9, 19))
+FRESH_REALISATIONS = REALISATIONS[:6]
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+PILOT_RATES = {
+    "cnn": (1e-3, 3e-3, 1e-2),
+    "antialiased_cnn": (1e-3, 3e-3, 1e-2),
+    "shared_offsets_cnn": (1e-3, 3e-3, 1e-2),
+    "deform_conv_cnn": (3e-4, 1e-3, 3e-3),
+}
+
+_BUDGET: dict[str, Any] = {
+    "epochs": 30,
+    "optimizer": "adam",
+    "decay": "cosine",
+    "batch_size": 128,
+    "train_size": 10_000,
+    "test_size": 50_000,
+    "scaled_test_size": 50_000,
+}
+
+# Arm → its run, with the learning rate that its pilots chose; before they have, the middle one of the three.
+_RATES = {arm: rates[1] for arm, rates in PILOT_RATES.items()}
+UNSEEN = {
+    arm: RunConfig(model=arm, task="mnist_pooled", validation_size=10_000, learning_rate=rate, **_BUDGET)
+    for arm, rate in _RATES.items()
+}
+
+# Arm → rate of the ladder → the pilot. Three are run for each arm, and the next one if the best of them is at an end.
+PILOTS = {
+    arm: {rate: dataclasses.replace(run, learning_rate=rate, re_estimate=True) for rate in LADDER}
+    for arm, run in UNSEEN.items()
+}
+
+# The first study's networks, as trained there, on realisations that it has not used, tested on all scaled digits.
+FRESH = {
+    arm: RunConfig(model=arm, task="mnist_scale", validation_size=2_000, learning_rate=rate, **_BUDGET)
+    for arm, rate in (("cnn", 3e-3), ("shared_offsets_cnn", 3e-3), ("deform_conv_cnn", 1e-3))
+}
+
+
+def unseen_runs() -> list[RunConfig]:
+    """Returns the configurations of all runs of this study: pilots of any rate, then all arms of each realisation."""
+    found = [
+        dataclasses.replace(run, seed=number)
+        for tried in PILOTS.values()
+        for run in tried.values()
+        for number in PILOT_REALISATIONS
+    ]
+    for number in REALISATIONS:
+        found += [dataclasses.replace(run, seed=number) for run in UNSEEN.values()]
+    for number in FRESH_REALISATIONS:
+        found += [dataclasses.replace(run, seed=number) for run in FRESH.values()]
+    return found
