@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from helpers import ROOT, evaluations, history, inside, make
 
-from dcn_study.experiments import study
+from dcn_study.experiments import study, unseen
 from dcn_study.experiments.statistics import interval
 from dcn_study.runs import catalogue, mnist_scale, records
 from dcn_study.runs.catalogue import PILOTS, REALISATIONS, STUDY, TWO_BY_TWO, run_config, spread_run
 from dcn_study.runs.records import Evaluation
+from dcn_study.runs.unseen import unseen_runs
 from dcn_study.show import figures, tables
+
+RETUNED = "5838b8a4ae6e357fd432e747c3f8a4d704df979c"  # the commit of the amendment on learning rates
 
 
 def keep(config, accuracy):
@@ -150,16 +153,24 @@ def test_the_primary_contrasts_are_five_of_registered_runs():
     assert np.unique([STUDY[run].epochs for run in STUDY]) == [30]
 
 
-def test_the_study_was_registered_before_its_primary_runs():
-    command = ["git", "-C", ROOT, "show", "--no-patch", "--format=%cI", study.REGISTERED]
+# What was registered or amended, by commit → the runs that must have started later.
+REGISTERED = {
+    study.REGISTERED: catalogue.registered_runs(),
+    RETUNED: catalogue.retuned_runs(),
+    unseen.REGISTERED: unseen_runs(),
+}
+
+
+@pytest.mark.parametrize("commit", REGISTERED)
+def test_runs_started_after_their_registration(commit):
+    command = ["git", "-C", ROOT, "show", "--no-patch", "--format=%cI", commit]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     if shown.returncode != 0:
         pytest.skip("the history of this clone does not reach back so far")
     registered = datetime.fromisoformat(shown.stdout.strip())
     with inside(ROOT):
-        for runs in study.recorded_runs().values():
-            for record in runs.values():
-                assert datetime.fromisoformat(record.provenance.started) > registered, record.name
+        for record in records.recorded(REGISTERED[commit]):
+            assert datetime.fromisoformat(record.provenance.started) > registered, record.name
 
 
 def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):

@@ -21,8 +21,9 @@ from dcn_study.runs.unseen import (
     UNSEEN,
 )
 
-__all__ = ["PRIMARY", "SMALLEST", "TIE", "chosen_rate", "compared", "pilot_accuracies", "recorded_runs"]
+__all__ = ["PRIMARY", "REGISTERED", "SMALLEST", "TIE", "chosen_rate", "compared", "pilot_accuracies", "recorded_runs"]
 
+REGISTERED = "ae6a281b13a197c02f6d02b97f10c8d4835901af"  # the commit of the registration
 SMALLEST = 1.0  # the smallest effect of interest, in percentage points of accuracy on scaled and translated digits
 TIE = 0.1  # percentage points of validation accuracy: rates that are no further from the best are as good
 
