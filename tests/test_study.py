@@ -84,6 +84,36 @@ def test_the_best_rate_is_not_at_an_end_of_what_was_tried(project):
     assert study.best_rate(study.pilots()["cnn"]) == 1e-2
 
 
+def test_the_best_rate_of_all_runs_is_chosen_on_validation_images_of_common_realisations(project):
+    def at(rate, number, validated, tested):
+        config = dataclasses.replace(STUDY["scale_cnn"], learning_rate=rate, seed=number)
+        record = keep(config, validated)
+        record.evaluations |= evaluations(tested)
+        records.write(record)
+
+    assert study.best_of(study.rates_tried()["scale_cnn"]) == 3e-3  # as chosen, as long as there is nothing to compare
+    for number in range(2):
+        at(3e-3, number, 0.96, 0.99)  # no test image chooses a rate
+        at(1e-2, number, 0.97, 0.95)
+    at(3e-3, 2, 0.999, 0.99)  # has no counterpart
+    tried = study.rates_tried()["scale_cnn"]
+    assert study.best_of(tried) == 1e-2
+    for number in range(3):
+        keep(run_config("scale_deform_conv_cnn", seed=number), 0.98)
+    best, found = study.at_best_rates()
+    assert best["scale_cnn"] == 1e-2
+    assert found["in place of the convolutions"].numbers == (0, 1)
+    assert found["in place of the convolutions"].differences == pytest.approx((3.0, 3.0))
+    assert all(each.contrast is None for each in found.values())
+    at(1e-2, 0, 0.95, 0.95)
+    assert study.best_of(study.rates_tried()["scale_cnn"]) == 3e-3  # the lower one of equals
+    table = tables.rates_tried(study.rates_tried())
+    assert table["chosen by"].tolist() == ["pilots and all runs", ""]
+    assert tables.contrasts_by_rates(study.compared(study.recorded_runs()), found).loc[
+        "in place of the convolutions", "pairs, at the best rates"
+    ] == 2  # fmt: skip
+
+
 def test_the_spread_is_that_of_each_source_alone(project):
     for source in ("weights", "realisation"):
         for number in range(3):

@@ -9,7 +9,7 @@ import numpy as np
 
 from dcn_study.experiments.statistics import Contrast, contrasts
 from dcn_study.names import ARMS
-from dcn_study.runs import published, records
+from dcn_study.runs import catalogue, published, records
 from dcn_study.runs.catalogue import (
     LADDER,
     PILOT_RATES,
@@ -33,11 +33,14 @@ __all__ = [
     "Comparison",
     "accuracies",
     "arm_label",
+    "at_best_rates",
+    "best_of",
     "best_rate",
     "beyond",
     "compared",
     "lost_between_strides",
     "pilots",
+    "rates_tried",
     "recorded_runs",
     "spread",
 ]
@@ -185,6 +188,49 @@ def compared(
     if asked is PRIMARY and kind == "plain" and all(len(each) == REALISATIONS for each in numbers.values()):
         judged = dict(zip(PRIMARY, contrasts([(a, b) for a, b in pairs], SMALLEST), strict=True))
     return {name: Comparison(runs, numbers[name], differences[name], judged.get(name)) for name, runs in asked.items()}
+
+
+def rates_tried() -> dict[str, dict[float, dict[int, Record]]]:
+    """Returns the records of each run of the primary contrasts by learning rate and number of the realisation.
+
+    The first rate is the one that the pilots chose; the others were added by amendment, see `catalogue.RETUNED`.
+    """
+    found = {}
+    for run, at_chosen in recorded_runs().items():
+        kind, _, arm = run.partition("_")
+        others = catalogue.RETUNED.get(arm, {}) if kind == "scale" else {}
+        numbers = range(REALISATIONS)
+        by_rate = {
+            rate: {number: records.read(dataclasses.replace(config, seed=number)) for number in numbers}
+            for rate, config in others.items()
+        }
+        found[run] = {STUDY[run].learning_rate: at_chosen} | {
+            rate: {number: record for number, record in each.items() if record} for rate, each in by_rate.items()
+        }
+    return {run: found[run] for run in dict.fromkeys(run for pair in PRIMARY.values() for run in pair)}
+
+
+def best_of(tried: Mapping[float, Mapping[int, Record]]) -> float:
+    """Returns the learning rate with the highest mean validation accuracy over the realisations that all rates have.
+
+    The lower one of equals; the first one if they have no realisation in common.
+    """
+    shared = set.intersection(*(set(runs) for runs in tried.values()))
+    if not shared:
+        return next(iter(tried))
+    means = {
+        rate: float(np.mean([runs[number].history[-1].validation_accuracy for number in sorted(shared)]))
+        for rate, runs in tried.items()
+    }
+    return min(means, key=lambda rate: (-means[rate], rate))
+
+
+def at_best_rates() -> tuple[dict[str, float], dict[str, Comparison]]:
+    """Returns the best learning rate of each run of the primary contrasts, and the contrasts at these, not judged."""
+    tried = rates_tried()
+    best = {run: best_of(rates) for run, rates in tried.items()}
+    found = compared({run: rates[best[run]] for run, rates in tried.items()})
+    return best, {name: dataclasses.replace(each, contrast=None) for name, each in found.items()}
 
 
 def spread() -> dict[str, list[float]]:

@@ -10,7 +10,16 @@ import pandas as pd
 
 from dcn_study.experiments import unseen
 from dcn_study.experiments.statistics import MOST_RUNS, Contrast, Interval, contrast, contrasts, detectable, interval
-from dcn_study.experiments.study import PRIMARY, REPORTED, SMALLEST, Comparison, accuracies, arm_label, best_rate
+from dcn_study.experiments.study import (
+    PRIMARY,
+    REPORTED,
+    SMALLEST,
+    Comparison,
+    accuracies,
+    arm_label,
+    best_of,
+    best_rate,
+)
 from dcn_study.names import ARMS
 from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY, realisations_of
 from dcn_study.runs.records import Measurement, Record
@@ -22,8 +31,10 @@ __all__ = [
     "arms",
     "contrast_checks",
     "contrast_results",
+    "contrasts_by_rates",
     "pilots",
     "primary_contrasts",
+    "rates_tried",
     "regions",
     "replaced_offsets",
     "reported_gains",
@@ -135,6 +146,52 @@ def contrast_results(compared: Mapping[str, Comparison]) -> pd.DataFrame:
             "verdict": each.contrast.verdict if each.contrast else "not yet",
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+
+
+def rates_tried(tried: Mapping[str, Mapping[float, Mapping[int, Record]]]) -> pd.DataFrame:
+    """Returns one row per run and learning rate: mean validation and test accuracy in percent.
+
+    Args:
+        tried: as `study.rates_tried` returns it. The means are over the realisations that all rates of a run have.
+    """
+    rows = {}
+    for run, rates in tried.items():
+        shared = sorted(set.intersection(*(set(runs) for runs in rates.values())))
+        choices = {"pilots": next(iter(rates)), "all runs": best_of(rates)}
+        for rate, runs in rates.items() if len(rates) > 1 and shared else ():
+            rows[arm_label(run), f"{rate:g}"] = {
+                "realisations": len(shared),
+                "validation": 100 * np.mean([runs[number].history[-1].validation_accuracy for number in shared]),
+                "test": 100 * np.mean([runs[number].evaluations["plain"].accuracy for number in shared]),
+                "chosen by": " and ".join(chooser for chooser, chosen in choices.items() if chosen == rate),
+            }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["arm", "learning rate"])
+    return table
+
+
+def contrasts_by_rates(chosen: Mapping[str, Comparison], best: Mapping[str, Comparison]) -> pd.DataFrame:
+    """Returns one row per primary contrast: its mean difference with interval, at the chosen and at the best rates.
+
+    Args:
+        chosen: as `study.compared` returns it.
+        best: as `study.at_best_rates` returns it.
+    """
+    rows = {}
+    for name in chosen:
+        row: dict[str, Any] = {}
+        for rates, each in (("as chosen", chosen[name]), ("at the best rates", best[name])):
+            row[rates] = _with_interval(each.differences)
+            row[f"pairs, {rates}"] = len(each.differences)
+        rows[name] = row
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+
+
+def _with_interval(differences: Sequence[float]) -> str:
+    if not differences:
+        return "–"
+    found = interval(differences)
+    return f"{found.mean:+.2f}" + (f" ({found.low:+.2f} to {found.high:+.2f})" if len(differences) > 1 else "")
 
 
 def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
