@@ -325,10 +325,34 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _confirm(options: argparse.Namespace) -> int:
     from dcn_study.runs import records
+    from dcn_study.runs.catalogue import MEASUREMENTS
 
-    chosen = _chosen(options.run) if options.run else records.shown()
+    measured = [name for name in options.run if name in MEASUREMENTS] if options.run else list(MEASUREMENTS)
+    runs = [name for name in options.run if name not in MEASUREMENTS]
+    chosen = _chosen(runs) if runs else [] if options.run else records.shown()
     results = [_confirm_one(config, options.all) for config in chosen]
+    results += [_confirm_measurement(name, options.all) for name in measured]
     return 0 if all(results) else 1
+
+
+def _confirm_measurement(name: str, again: bool) -> bool:
+    from dcn_study.runs import records
+    from dcn_study.runs.libraries import load_tensorflow
+
+    measured, standing = records.inspect_measurement(name, {})
+    if measured is None or (standing.holds and not again):
+        print(f"{name:<34} {standing}", flush=True)
+        return standing.holds
+    load_tensorflow()
+    from dcn_study.experiments import repetition
+
+    try:
+        differences = repetition.confirm(measured)
+    except StudyError as error:
+        differences = [str(error)]
+    result = f"differs: {'; '.join(differences)}" if differences else "confirmed"
+    print(f"{name:<34} {result}", flush=True)
+    return not differences
 
 
 def _confirm_one(config: RunConfig, again: bool) -> bool:
@@ -347,7 +371,7 @@ def _confirm_one(config: RunConfig, again: bool) -> bool:
     from dcn_study.runs import confirmation
 
     try:
-        differences = confirmation.confirm(record)
+        differences = confirmation.confirm(record, every_seed=again)
     except StudyError as error:
         differences = [str(error)]
     result = f"differs: {'; '.join(differences)}" if differences else "confirmed"

@@ -196,6 +196,7 @@ class Measurement(_Part):
         machine: where it was taken.
         started: in UTC.
         seconds: how long it took; None in records from before this was kept.
+        confirmations: successful repetitions of a part of it, oldest first.
         path: where the record is; not part of its content.
     """
 
@@ -207,6 +208,7 @@ class Measurement(_Part):
     machine: Machine
     started: str
     seconds: Number | None = None
+    confirmations: list[Confirmation] = []
     path: Path = pydantic.Field(default=Path(), exclude=True)
 
 

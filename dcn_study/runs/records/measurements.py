@@ -112,7 +112,9 @@ def measurement(
 
 
 def measurement_standing(name: str, parameters: Mapping[str, Any]) -> Standing:
-    """Returns whether the record of a measurement holds; a measurement is fresh or stale, it is never confirmed.
+    """Returns whether the record of a measurement holds, as `standing` does for a run.
+
+    It is confirmed by a repetition of a part of it, see `experiments.repetition`; one of times is taken again.
 
     Raises:
         RecordError: if a record is damaged.
@@ -135,8 +137,12 @@ def measurement_standing(name: str, parameters: Mapping[str, Any]) -> Standing:
         data=data_sha256("") if found.inputs.data else "",
         weights=weights,
     )
-    changes += found.inputs.changes(current)
-    return Standing("stale", tuple(changes)) if changes else Standing("fresh")
+    made = [found.inputs, *(confirmation.inputs for confirmation in found.confirmations)]
+    if current not in made:
+        changes += made[-1].changes(current)
+    if changes:
+        return Standing("stale", tuple(changes))
+    return Standing("fresh" if current == made[0] else "confirmed")
 
 
 def inspect_measurement(name: str, parameters: Mapping[str, Any]) -> tuple[Measurement | None, Standing]:
