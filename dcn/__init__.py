@@ -1,7 +1,16 @@
 """Deformable convolution for TensorFlow and Keras 3, in pure TensorFlow."""
 
+import keras
+
 from dcn._version import __version__
-from dcn.diagnostics import dead_weights
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "dcn needs Keras with TensorFlow: set KERAS_BACKEND=tensorflow in the environment, before Keras is imported. "
+        f"Received: backend {keras.backend.backend()}"
+    )
+
+from dcn.diagnostics import dead_weights, sampling_points
 from dcn.interchange import to_onnx
 from dcn.layers import ConvOffset2D, DeformableConv1D, DeformableConv2D, DeformableRoIPooling2D
 from dcn.models import (
@@ -30,5 +39,6 @@ __all__ = [
     "deformable_mini_resnet",
     "mini_resnet",
     "resample_by_offsets",
+    "sampling_points",
     "to_onnx",
 ]

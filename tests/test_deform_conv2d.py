@@ -303,21 +303,28 @@ def test_the_number_of_parts_does_not_matter(random, monkeypatch, bytes_, parts,
         np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-12)
 
 
-def test_on_a_gpu_the_samples_are_scattered_in_one_step(random, monkeypatch):
-    tensors = [tf.constant(tensor) for tensor in draw(random, AWKWARD)]
+def test_only_a_call_that_runs_on_a_gpu_scatters_the_samples_in_one_step(random, monkeypatch):
+    tensors = [tf.constant(tensor) for tensor in draw(random, AWKWARD, channels=12)]  # as in no other test
     upstream = np.ones(deform_conv2d(*tensors, **AWKWARD).shape)
-    expected = gradients(tensors, upstream, **AWKWARD)
-    steps, while_loop = [], tf.while_loop
+    expected = gradients(tensors, upstream, jit_compile=False, **AWKWARD)
+    in_one_step, while_loop = [], tf.while_loop
 
     def noted(*arguments, maximum_iterations):
-        steps.append(maximum_iterations)
+        in_one_step.append(isinstance(maximum_iterations, int))  # otherwise it is a tensor
         return while_loop(*arguments, maximum_iterations=maximum_iterations)
 
     monkeypatch.setattr(tf, "while_loop", noted)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
-    for one, other in zip(gradients(tensors, upstream, **AWKWARD), expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
-    assert steps == [1]
+    for device in (None, "/CPU:0"):
+
+        @tf.function
+        def step(*tensors, device=device):
+            with tf.device(device):
+                return gradients(tensors, upstream, **AWKWARD)
+
+        for one, other in zip(step(*tensors), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+    assert in_one_step == [True, False]
 
 
 X, K, O = (2, 5, 4, 6), (3, 2, 6, 4), (2, 3, 3, 12)  # noqa: E741

@@ -1,13 +1,10 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from dcn import ops
-from dcn.layers import DeformableConv2D, DeformableRoIPooling2D
+from dcn.layers import DeformableConv1D, DeformableConv2D, DeformableRoIPooling2D
 
 ARGUMENTS = [
     {"filters": 4, "kernel_size": 3},
@@ -58,26 +55,6 @@ def test_its_offsets_are_used_and_learn(random):
             assert np.abs(gradient).max() > 0, weight.path
 
 
-@pytest.mark.parametrize(
-    "optimizer", [keras.optimizers.SGD(0.1, momentum=0.9), keras.optimizers.Adam(0.1)], ids=["sgd", "adam"]
-)
-def test_the_learning_rate_multiplier_scales_the_step_of_any_optimiser(random, optimizer):
-    inputs = draw_inputs(random)
-    steps = {}
-    for factor in (1.0, 0.25):
-        keras.utils.set_random_seed(1)
-        layer = DeformableConv2D(4, 3, offset_learning_rate_multiplier=factor, offset_initializer="he_normal")
-        layer.build(inputs.shape)
-        before = layer.offset_kernel.numpy() * factor
-        same = type(optimizer).from_config(optimizer.get_config())
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(layer(inputs) ** 2)
-        same.apply(tape.gradient(loss, layer.trainable_variables), layer.trainable_variables)
-        steps[factor] = layer.offset_kernel.numpy() * factor - before
-    assert np.abs(steps[1.0]).max() > 0
-    np.testing.assert_allclose(steps[0.25], 0.25 * steps[1.0], rtol=1e-3, atol=1e-4 * np.abs(steps[1.0]).max())
-
-
 def test_from_a_trained_conv2d(random):
     inputs = draw_inputs(random)
     conv = keras.layers.Conv2D(4, 3, strides=2, padding="same", groups=2, bias_initializer="ones", name="trained")
@@ -88,6 +65,187 @@ def test_from_a_trained_conv2d(random):
     for wrong in (keras.layers.Conv2D(4, 3), keras.layers.Dense(2), layer):
         with pytest.raises(ValueError, match="layer must be a built keras.layers.Conv2D"):
             DeformableConv2D.from_conv2d(wrong)
+    rule = (
+        r"changes must keep the shape of the kernel, \(3, 3, 3, 4\). Received: {'kernel_size': 5}, which give \(5, 5,"
+    )
+    with pytest.raises(ValueError, match=rule):
+        DeformableConv2D.from_conv2d(conv, kernel_size=5)
+
+
+OPTIMIZERS = [keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW]
+OPTIMIZERS += [keras.optimizers.Lamb, keras.optimizers.Adafactor]
+
+
+@pytest.mark.parametrize("start", ["zeros", "he_normal"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_multiplier_scales_every_step_of_every_optimiser(random, optimizer, start):
+    """Three steps from the same weights with the same gradients, so that only the factor is different."""
+    inputs = draw_inputs(random)
+    gradients = [tf.constant(random.normal(size=(3, 3, 6, 18)), tf.float32) for _ in range(3)]
+    steps = {}
+    for factor in (1.0, 0.1):
+        layer = DeformableConv2D(
+            4, 3, offset_learning_rate_multiplier=factor, offset_initializer=start, kernel_initializer="ones"
+        )
+        layer.build(inputs.shape)
+        weight, used = layer.offset_kernel, optimizer(0.01)
+        if factor == 1:
+            weights = [weight.numpy() if start == "zeros" else random.normal(size=weight.shape)]
+        steps[factor] = []
+        for number, gradient in enumerate(gradients):
+            weight.assign(weights[number])
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(layer(inputs, training=False) ** 2)
+            assert np.abs(tape.gradient(loss, weight.value)).max() > 0
+            used.apply([gradient], [weight])
+            steps[factor].append(weight.numpy() - np.float32(weights[number]))
+            if factor == 1:
+                weights.append(weight.numpy())
+    for slow, step in zip(steps[0.1], steps[1.0], strict=True):
+        assert np.abs(step).max() > 0
+        np.testing.assert_allclose(slow, 0.1 * step, rtol=1e-3, atol=1e-3 * np.abs(step).max())
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_multiplier_in_training(random, tmp_path, jit_compile, policy):
+    inputs, targets = draw_inputs(random).numpy(), random.normal(size=(2, 4))
+    changes = {}
+    for factor in (1.0, 0.25):
+        keras.utils.set_random_seed(1)
+        layer = DeformableConv2D(4, 3, offset_learning_rate_multiplier=factor, dtype=policy)
+        model = keras.Sequential([layer, keras.layers.GlobalAveragePooling2D()])
+        model.compile(keras.optimizers.SGD(0.01), "mse", jit_compile=jit_compile)
+        model.fit(inputs, targets, verbose=0)
+        changes[factor] = layer.offset_kernel.numpy()
+        assert [weight.name for weight in layer.weights] == ["kernel", "bias", "offset_kernel", "offset_bias"]
+    np.testing.assert_allclose(changes[0.25], 0.25 * changes[1.0], rtol=1e-3, atol=1e-3 * np.abs(changes[1.0]).max())
+    # Weights that were set meanwhile are not pulled back to those before, and are those in use.
+    layer.offset_kernel.assign(np.ones(layer.offset_kernel.shape))
+    model.fit(inputs, targets, verbose=0)
+    assert np.abs(layer.offset_kernel.numpy() - 1).max() < 0.1
+    model.save_weights(tmp_path / "slow.weights.h5")
+    plain = keras.Sequential([DeformableConv2D(4, 3, dtype=policy), keras.layers.GlobalAveragePooling2D()])
+    plain.build(inputs.shape)
+    plain.load_weights(tmp_path / "slow.weights.h5")
+    np.testing.assert_array_equal(plain(inputs), model(inputs))
+
+
+def test_the_multiplier_keeps_the_constraint(random):
+    inputs = draw_inputs(random)
+    layer = DeformableConv2D(4, 3, offset_learning_rate_multiplier=0.5, offset_constraint="non_neg")
+    layer.build(inputs.shape)
+    keras.optimizers.SGD(1.0).apply(
+        [tf.constant(random.normal(size=layer.offset_kernel.shape), tf.float32)], [layer.offset_kernel]
+    )
+    assert layer.offset_kernel.numpy().min() == 0
+    assert layer.offset_kernel.numpy().max() > 0
+
+
+def test_lora(random, tmp_path):
+    inputs = draw_inputs(random)
+    layer = DeformableConv2D(4, 3, offset_initializer="he_normal")
+    model = keras.Sequential([layer, keras.layers.GlobalAveragePooling2D()])
+    before = model(inputs)
+    layer.enable_lora(2)
+    trained = ["bias", "offset_kernel", "offset_bias", "lora_kernel_a", "lora_kernel_b"]
+    assert [weight.name for weight in layer.trainable_weights] == trained
+    np.testing.assert_array_equal(model(inputs), before)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", jit_compile=False)
+    model.fit(inputs, random.normal(size=(2, 4)), epochs=2, verbose=0)
+    expected = model(inputs)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(inputs), expected, rtol=1e-5, atol=1e-6)
+    assert (again.layers[0].lora_rank, again.layers[0].get_config()["lora_rank"]) == (2, 2)
+    assert [weight.name for weight in again.layers[0].trainable_weights] == trained
+    for one, other in zip(model.optimizer.variables, again.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with tf.GradientTape() as tape:  # also the loaded model learns
+        loss = tf.reduce_sum(again(inputs) ** 2)
+    assert np.abs(tape.gradient(loss, again.layers[0].lora_kernel_b.value)).max() > 0
+    model.save_weights(tmp_path / "model.weights.h5")
+    for rank in (None, 3):
+        plain = keras.Sequential([DeformableConv2D(4, 3, lora_rank=rank), keras.layers.GlobalAveragePooling2D()])
+        plain.build(inputs.shape)
+        plain.load_weights(tmp_path / "model.weights.h5")
+        np.testing.assert_allclose(plain(inputs), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_lora_and_a_frozen_kernel_exclude_each_other():
+    rule = "freeze_kernel must be False for LoRA, .* Received: freeze_kernel=True, rank=2"
+    with pytest.raises(ValueError, match=rule):
+        DeformableConv2D(4, 3, freeze_kernel=True, lora_rank=2)
+    layer = DeformableConv2D(4, 3, freeze_kernel=True)
+    layer.build((None, 5, 5, 2))
+    with pytest.raises(ValueError, match=rule):
+        layer.enable_lora(2)
+
+
+def test_from_a_conv2d_with_lora(random):
+    inputs = draw_inputs(random)
+    conv = keras.layers.Conv2D(4, 3)
+    conv.build(inputs.shape)
+    conv.enable_lora(2)
+    conv.lora_kernel_b.assign(random.normal(size=conv.lora_kernel_b.shape))
+    layer = DeformableConv2D.from_conv2d(conv)
+    np.testing.assert_allclose(layer(inputs), conv(inputs), rtol=1e-5, atol=1e-5)
+    assert [weight.name for weight in layer.weights] == ["kernel", "bias", "offset_kernel", "offset_bias"]
+    adapted = DeformableConv2D.from_conv2d(conv, lora_rank=3)
+    np.testing.assert_allclose(adapted(inputs), conv(inputs), rtol=1e-5, atol=1e-5)
+    assert adapted.lora_kernel_a.shape[-1] == 3
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_the_offsets_may_come_from_a_guide(random, modulated):
+    """Features of one frame, sampled where another says, as the operator does with these offsets."""
+    inputs = draw_inputs(random)
+    guide = tf.constant(random.normal(size=(2, 7, 6, 5)), tf.float32)
+    layer = DeformableConv2D(4, 3, strides=2, padding="same", modulated=modulated, offset_initializer="he_normal")
+    outputs = layer(inputs, guide=guide)
+    assert layer.offset_kernel.shape[2] == 5
+    predicted = tf.nn.conv2d(guide, layer.offset_kernel, 2, "SAME")
+    mask = 2 * tf.sigmoid(predicted[..., 18:]) if modulated else None
+    kernel = layer.kernel.value
+    expected = ops.deform_conv2d(inputs, kernel, predicted[..., :18], mask, strides=2, padding="same")
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    np.testing.assert_allclose(layer.offsets_and_mask(guide)[0], predicted[..., :18], atol=1e-6)
+    with tf.GradientTape() as tape:
+        tape.watch(guide)
+        loss = tf.reduce_sum(layer(inputs, guide=guide) ** 2)
+    assert np.abs(tape.gradient(loss, guide)).max() > 0
+    sequences, other = inputs[:, 0], guide[:, 0]
+    images = DeformableConv2D(4, (1, 3))
+    along = DeformableConv1D(4, 3, offset_initializer="he_normal")
+    expected = along(sequences, guide=other)
+    images.build(inputs.shape, guide.shape)
+    dx = tf.nn.conv1d(other, along.offset_kernel.value, 1, "VALID")
+    pairs = tf.reshape(tf.stack([tf.zeros_like(dx), dx], axis=-1), (2, 1, 4, 6))
+    np.testing.assert_allclose(
+        ops.deform_conv2d(inputs[:, :1], along.kernel.value[None], pairs)[:, 0], expected, atol=1e-5
+    )
+
+
+def test_a_guide_that_does_not_fit(random):
+    inputs, guide = draw_inputs(random), draw_inputs(random, 5)
+    rule = r"guide, or without one inputs, must have the batch and the size of inputs, \(2, 7, 6\), and the channels"
+    for wrong in (guide[:, :6], guide[:1], guide[:, 0]):
+        with pytest.raises(ValueError, match=rule):
+            DeformableConv2D(4, 3)(inputs, guide=wrong)
+    layer = DeformableConv2D(4, 3)
+    layer(inputs, guide=guide)
+    for wrong in (inputs, None):
+        with pytest.raises(ValueError, match=rule + r" .* from, 5. Received: shape \(2, 7, 6, 6\)"):
+            layer(inputs, guide=wrong)
+    with pytest.raises(ValueError, match=r"must have the batch and the size of inputs, \(None, 7, 6\)"):
+        layer(keras.Input((7, 6, 6)), guide=keras.Input((7, 5, 5)))
+    unknown = [tf.TensorSpec((None, None, None, channels)) for channels in (6, 5)]
+    same = DeformableConv2D(4, 3, strides=2, padding="same")
+    same(inputs, guide=guide)
+    call = tf.function(lambda inputs, guide: same(inputs, guide=guide), input_signature=unknown)
+    np.testing.assert_allclose(call(inputs, guide), same(inputs, guide=guide), atol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="guide must have the batch and the size of inputs"):
+        call(inputs, tf.pad(guide, ((0, 0), (0, 1), (0, 0), (0, 0))))
 
 
 def test_with_a_group_for_each_channel_it_is_a_depthwise_convolution(random):
@@ -146,61 +304,10 @@ def test_offsets_go_no_further_than_their_limit(random):
     np.testing.assert_array_equal(offsets, tf.clip_by_value(free.offsets_and_mask(inputs)[0], -0.5, 0.5))
 
 
-def test_pooling_takes_part_in_a_functional_model(random):
-    inputs, boxes, indices = keras.Input((6, 5, 2)), keras.Input((4,)), keras.Input((), dtype="int32")
-    layer = DeformableRoIPooling2D((3, 2), sampling_ratio=1)
-    model = keras.Model([inputs, boxes, indices], keras.layers.Flatten()(layer(inputs, boxes, indices)))
-    assert model.output_shape == (None, 12)
-    arguments = (
-        random.normal(size=(2, 6, 5, 2)),
-        np.array([[0.0, 0.0, 3.0, 4.0], [1.0, 1.0, 5.0, 4.0]]),
-        np.array([0, 1]),
-    )
-    np.testing.assert_allclose(model(arguments), tf.reshape(layer(*arguments), (2, 12)), rtol=1e-6)
-
-
-def test_configurations_round_trip():
-    layer = DeformableConv2D(
-        4,
-        (3, 2),
-        strides=(2, 1),
-        groups=2,
-        offset_groups=3,
-        modulated=True,
-        offset_initializer="he_normal",
-        offset_regularizer="l2",
-        offset_constraint="max_norm",
-        offset_learning_rate_multiplier=0.1,
-        max_offset=3.0,
-        freeze_kernel=True,
-    )
-    assert DeformableConv2D.from_config(layer.get_config()).get_config() == layer.get_config()
-    layer = DeformableRoIPooling2D((3, 2), spatial_scale=0.5, sampling_ratio=2, gamma=0.2)
-    assert DeformableRoIPooling2D.from_config(layer.get_config()).get_config() == layer.get_config()
-
-
 def small_model():
     inputs = keras.Input((6, 5, 2))
     outputs = DeformableConv2D(3, 3, padding="same", modulated=True, offset_initializer="he_normal")(inputs)
     return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(outputs)))
-
-
-def test_a_saved_model_and_its_weights_reload_in_another_process(tmp_path, random):
-    model = small_model()
-    images = random.normal(size=(2, 6, 5, 2)).astype("float32")
-    model.save(tmp_path / "model.keras")
-    model.save_weights(tmp_path / "model.weights.h5")
-    np.savez(tmp_path / "expected.npz", images=images, outputs=model(images))
-    code = (
-        "import dcn, keras, numpy\n"
-        "model = keras.models.load_model('model.keras')\n"
-        "expected = numpy.load('expected.npz')\n"
-        "numpy.testing.assert_allclose(model(expected['images']), expected['outputs'], rtol=1e-5, atol=1e-5)\n"
-        "again = keras.models.clone_model(model)\n"
-        "again.load_weights('model.weights.h5')\n"
-        "numpy.testing.assert_allclose(again(expected['images']), expected['outputs'], rtol=1e-5, atol=1e-5)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -214,27 +321,6 @@ def test_it_trains_from_tf_data_compiled_or_not(random, jit_compile):
     losses = model.fit(data, epochs=3, shuffle=False, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     assert not np.array_equal(before, model.layers[1].offset_kernel)
-
-
-def test_mixed_precision(random):
-    images = random.normal(size=(2, 6, 5, 2)).astype("float32")
-    for policy in ("mixed_float16", "mixed_bfloat16"):
-        layer = DeformableConv2D(3, 3, modulated=True, offset_initializer="he_normal", dtype=policy)
-        outputs = layer(images)
-        assert outputs.dtype == policy.removeprefix("mixed_")
-        assert layer.kernel.dtype == "float32"
-        exact = DeformableConv2D(3, 3, modulated=True)
-        exact.build(images.shape)
-        exact.set_weights(layer.get_weights())
-        np.testing.assert_allclose(tf.cast(outputs, "float32"), exact(images), atol=0.1)
-
-
-def test_saved_model(tmp_path, random):
-    model = small_model()
-    images = random.normal(size=(3, 6, 5, 2)).astype("float32")
-    model.export(tmp_path / "exported", verbose=False)
-    served = tf.saved_model.load(tmp_path / "exported")
-    np.testing.assert_allclose(served.serve(images), model(images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -258,8 +344,16 @@ def test_tflite(random):
         ({"offset_groups": 1.5}, "offset_groups must be a positive integer"),
         ({"padding": "causal"}, "padding"),
         ({"data_format": "channels_first"}, "data_format must be 'channels_last'"),
-        ({"max_offset": 0}, "max_offset must be above 0, or None. Received: max_offset=0"),
-        ({"offset_learning_rate_multiplier": 0}, "offset_learning_rate_multiplier must be finite and above 0"),
+        ({"max_offset": 0}, "max_offset must be a finite number above 0. Received: max_offset=0"),
+        ({"max_offset": "3"}, "max_offset must be a finite number above 0. Received: max_offset='3'"),
+        ({"max_offset": float("inf")}, "max_offset must be a finite number"),
+        ({"offset_learning_rate_multiplier": 0}, "offset_learning_rate_multiplier must be a finite number above 0"),
+        ({"offset_learning_rate_multiplier": None}, "offset_learning_rate_multiplier must be a finite number above 0"),
+        ({"freeze_kernel": "no"}, "freeze_kernel must be True or False. Received: freeze_kernel='no'"),
+        ({"modulated": 2}, "modulated must be True or False. Received: modulated=2"),
+        ({"jit_compile": 1}, "jit_compile must be True, False or None. Received: jit_compile=1"),
+        ({"padding": 1}, "padding must be 'valid' or 'same'; .* put a ZeroPadding layer .* Received: padding=1"),
+        ({"groups": 0}, "groups must be a positive integer. Received: groups=0"),
         ({"kernel_size": (3, 0)}, "kernel_size"),
         ({"filters": 0}, "filters"),
         ({"strides": 0}, "strides"),
@@ -275,8 +369,17 @@ def test_wrong_inputs():
         DeformableConv2D(4, 3, offset_groups=4).build((None, 5, 5, 6))
     with pytest.raises(ValueError, match="inputs must have shape"):
         DeformableConv2D(4, 3).build((None, 5, 6))
-    with pytest.raises(ValueError, match="output_size must be"):
-        DeformableRoIPooling2D(0)
+    with pytest.raises(ValueError, match="layer must be built: call it once. Received: <DeformableConv2D name="):
+        DeformableConv2D(4, 3).offsets_and_mask(np.zeros((1, 5, 5, 6), "float32"))
+    for wrong, words in (
+        ({"output_size": 0}, "output_size must be"),
+        ({"sampling_ratio": -2}, "sampling_ratio must be an integer of at least 0. Received: sampling_ratio=-2"),
+        ({"sampling_ratio": 1.5}, "sampling_ratio must be an integer"),
+        ({"spatial_scale": -1}, "spatial_scale must be a finite number above 0. Received: spatial_scale=-1"),
+        ({"gamma": "x"}, "gamma must be a finite number. Received: gamma='x'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            DeformableRoIPooling2D(**{"output_size": 2, **wrong})
     with pytest.raises(ValueError, match="with known channels"):
         DeformableRoIPooling2D(2).build((None, 5, 5, None))
 
@@ -293,3 +396,23 @@ def test_roi_pooling_layer(random):
         loss = tf.reduce_sum(layer(inputs, boxes, indices) ** 2)
     for gradient in tape.gradient(loss, layer.trainable_variables):
         assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_boxes_keep_their_precision_under_a_mixed_policy(random, policy):
+    """In half precision, corners at 800 are rounded to 4 pixels, and images beyond the 2048th are mixed up."""
+    half = policy.removeprefix("mixed_")
+    inputs = tf.cast(random.uniform(size=(1, 64, 64, 2)), half)
+    boxes = tf.constant([[100.3, 200.7, 801.2, 1001.6], [10.0, 33.3, 999.9, 1015.5]])
+    options = {"output_size": 3, "sampling_ratio": 2, "spatial_scale": 1 / 16}
+    expected = ops.deform_roi_pool(inputs, boxes, [0, 0], **options)
+    layer = DeformableRoIPooling2D(**options, dtype=policy)
+    np.testing.assert_array_equal(layer(inputs, boxes, np.array([0, 0])), expected)
+    assert layer.offset_kernel.dtype == "float32"
+    symbols = keras.Input((64, 64, 2)), keras.Input((4,)), keras.Input((), dtype="int32")
+    model = keras.Model(symbols, layer(*symbols))
+    assert model.output.dtype == half
+    np.testing.assert_array_equal(model((inputs, boxes, tf.constant([0, 0]))), expected)
+    many = tf.cast(np.arange(2050).reshape(-1, 1, 1, 1) % 7, half)
+    pooled = DeformableRoIPooling2D(1, dtype=policy)(many, np.array([[0.0, 0, 1, 1]]), np.array([2049], "int64"))
+    assert float(pooled[0, 0, 0, 0]) == 2049 % 7

@@ -1,7 +1,8 @@
 import keras
+import numpy as np
 import pytest
 
-from dcn import ConvOffset2D, DeformableConv2D, dead_weights, models
+from dcn import ConvOffset2D, DeformableConv1D, DeformableConv2D, dead_weights, models, sampling_points
 
 
 @pytest.fixture
@@ -38,3 +39,89 @@ def test_frozen_weights_are_not_asked_for(images):
     layer = ConvOffset2D(3)
     layer.trainable = False
     assert dead_weights(layer, images) == []
+
+
+def test_inputs_of_zeros_cannot_tell_and_are_refused(images):
+    with pytest.raises(ValueError, match=r"inputs must not be all zero: .* Received: shapes \[\(2, 6, 5, 3\)\]"):
+        dead_weights(DeformableConv2D(4, 3), np.zeros_like(images))
+    assert dead_weights(keras.layers.Embedding(1, 2), np.zeros((1, 1), "int32")) == []
+
+
+ARGUMENTS = [
+    {"kernel_size": 3},
+    {"kernel_size": (3, 2), "strides": (2, 1), "padding": "same", "offset_groups": 2},
+    {"kernel_size": (2, 3), "dilation_rate": (2, 1), "padding": "same", "modulated": True, "max_offset": 0.75},
+]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_a_layer_reads_at_its_sampling_points(random, arguments):
+    """With a kernel of ones, the layer is the sum of what an interpolation of its own finds at these points."""
+    images = random.normal(size=(2, 7, 5, 4)).astype("float32")
+    layer = DeformableConv2D(1, use_bias=False, kernel_initializer="ones", **arguments)
+    layer.build(images.shape)
+    layer.offset_kernel.assign(random.normal(size=layer.offset_kernel.shape) / 2)
+    mask = layer.offsets_and_mask(images)[1]
+    points = sampling_points(layer, images)
+    outputs = layer(images).numpy()
+    groups, count = points.shape[3:5]
+    assert points.shape == (*outputs.shape[:3], layer.offset_groups, np.prod(layer.kernel_size), 2)
+    assert np.abs(points - np.rint(points)).max() > 0.3
+    expected = np.zeros_like(outputs)
+    for image, row, column, group, point in np.ndindex(*points.shape[:5]):
+        weight = 1 if mask is None else mask[image, row, column, group * count + point]
+        for channel in np.split(np.arange(4), groups)[group]:
+            value = interpolate(images[image, ..., channel], *points[image, row, column, group, point])
+            expected[image, row, column] += weight * value
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
+
+
+def interpolate(image, y, x):
+    """Bilinear interpolation between zeros all around."""
+    rows, columns = np.arange(image.shape[0]), np.arange(image.shape[1])
+    return np.maximum(0, 1 - abs(y - rows)) @ image @ np.maximum(0, 1 - abs(x - columns))
+
+
+def test_without_offsets_the_points_are_a_grid(images):
+    layer = DeformableConv2D(4, (1, 3), strides=2, padding="same")
+    layer(images)
+    points = sampling_points(layer, images)
+    assert points.dtype == "float32"
+    assert points[0, :, 0, 0, 0, 0].tolist() == [0, 2, 4]
+    assert points[1, 1, :, 0, :, 1].tolist() == [[-1, 0, 1], [1, 2, 3], [3, 4, 5]]
+    for pairing in ("published", "per_pixel"):
+        layer = ConvOffset2D(3, pairing=pairing)
+        layer(images)
+        assert sampling_points(layer, images)[1, 4, 3, 2].tolist() == [4, 3]
+
+
+def test_the_points_of_a_sequence(random):
+    sequences, guide = (random.normal(size=(2, 9, channels)).astype("float32") for channels in (4, 3))
+    layer = DeformableConv1D(1, 3, strides=2, padding="same", offset_groups=2, offset_initializer="he_normal")
+    layer(sequences, guide=guide)
+    points = sampling_points(layer, guide)
+    assert points.shape == (2, 5, 2, 3)
+    offsets = layer.offsets_and_mask(guide)[0].numpy()
+    np.testing.assert_allclose(points[1, 3, 1], 2 * 3 - 1 + np.arange(3) + offsets[1, 3, 3:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("pairing", ["published", "per_pixel"])
+def test_the_published_layer_reads_at_its_sampling_points(random, pairing):
+    images = random.normal(size=(2, 6, 5, 3)).astype("float32")
+    layer = ConvOffset2D(3, pairing=pairing, kernel_initializer="he_normal")
+    outputs = layer(images).numpy()
+    points = sampling_points(layer, images)
+    assert points.shape == (*images.shape, 2)
+    expected = [
+        interpolate(images[image, ..., channel], *points[image, row, column, channel])
+        for image, row, column, channel in np.ndindex(*images.shape)
+    ]
+    np.testing.assert_allclose(outputs.ravel(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_deformable_layers_have_sampling_points(images):
+    with pytest.raises(ValueError, match="layer must be a DeformableConv2D, .* Received: layer=<Conv2D name="):
+        sampling_points(keras.layers.Conv2D(4, 3), images)
+    for layer in (ConvOffset2D(3), DeformableConv2D(4, 3)):
+        with pytest.raises(ValueError, match="layer must be built: call it once"):
+            sampling_points(layer, images)

@@ -70,6 +70,29 @@ def test_a_state_that_does_not_fit(change, words):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "arguments", "words"),
+    [
+        ({"bias": np.zeros(5)}, {}, "bias must have shape (4,). Received: (5,)"),
+        (
+            {"conv_offset.weight": np.zeros((18, 5, 3, 3))},
+            {},
+            "conv_offset.weight must have shape (18, 6, 3, 3). Received: (18, 5, 3, 3)",
+        ),
+        ({"conv_offset.bias": np.zeros(3)}, {}, "conv_offset.bias must have shape"),
+        ({}, {"offset_groups": 4}, "offset_groups must be that of state, 3. Received: offset_groups=4"),
+        ({}, {"use_bias": False}, "use_bias must be that of state, True. Received: use_bias=False"),
+        ({}, {"kernel_size": 5}, "kernel_size must be that of state, (3, 3). Received: kernel_size=5"),
+        ({}, {"modulated": "yes"}, "modulated must be True or False. Received: modulated='yes'"),
+    ],
+)
+def test_arguments_and_shapes_that_contradict_the_state(change, arguments, words):
+    state = {key: value for key, value in state_of("pack").items() if key not in "xy"} | change
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        DeformableConv2D.from_torch(state, **arguments)
+    assert words in str(error.value)
+
+
 def test_frozen_it_keeps_its_kernel():
     state = {key: value for key, value in state_of("pack").items() if key not in "xy"}
     layer = DeformableConv2D.from_torch(state, freeze_kernel=True)

@@ -24,6 +24,7 @@ PUBLIC = {
     "deformable_mini_resnet",
     "mini_resnet",
     "resample_by_offsets",
+    "sampling_points",
     "to_onnx",
 }
 
@@ -37,6 +38,17 @@ def test_public_names():
 def test_importing_everything_exports_everything_whatever_the_program_is_called():
     code = "import sys; sys.argv = ['dcn']\nfrom dcn import *\nassert ConvOffset2D and deform_conv2d"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_another_backend_of_keras_is_refused_at_once(tmp_path):
+    (tmp_path / "keras.py").write_text("class backend:\n    backend = staticmethod(lambda: 'jax')\n")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import dcn"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith(
+        "ImportError: dcn needs Keras with TensorFlow: set KERAS_BACKEND=tensorflow in the environ"
+    )
+    assert message.endswith("Received: backend jax")
 
 
 def test_the_wheel_is_the_library_and_nothing_else(tmp_path):

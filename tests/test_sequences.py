@@ -46,7 +46,7 @@ def test_its_points_move_along_the_sequence(random):
     np.testing.assert_allclose(layer(inputs), expected, atol=1e-4)
 
 
-def test_offsets_learn_within_their_limit_and_are_saved(random, tmp_path):
+def test_offsets_learn_within_their_limit(random):
     inputs = random.normal(size=(8, 9, 4)).astype("float32")
     layer = DeformableConv1D(5, 3, max_offset=0.5)
     model = keras.Sequential([keras.Input((None, 4)), layer, keras.layers.GlobalAveragePooling1D()])
@@ -54,34 +54,15 @@ def test_offsets_learn_within_their_limit_and_are_saved(random, tmp_path):
     model.fit(inputs, random.normal(size=(8, 5)), epochs=2, verbose=0)
     assert np.abs(layer.offset_kernel).max() > 0
     assert np.abs(layer.offsets_and_mask(inputs)[0]).max() == 0.5
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded(inputs), model(inputs))
-
-
-def test_it_has_the_options_of_the_layer_for_images(random):
-    inputs = random.normal(size=(8, 9, 4)).astype("float32")
-    options = {"offset_learning_rate_multiplier": 0.5, "freeze_kernel": True, "offset_initializer": "ones"}
-    layer = DeformableConv1D.from_config(DeformableConv1D(5, 3, **options).get_config())
-    before = layer(inputs)
-    np.testing.assert_array_equal(layer.offset_kernel, np.full((3, 4, 3), 2.0))
-    assert [weight.name for weight in layer.trainable_weights] == ["offset_kernel", "offset_bias"]
-    loaded = DeformableConv1D(5, 3, name="loaded")
-    loaded.build(inputs.shape)
-    store = {}
-    layer.save_own_variables(store)
-    loaded.load_own_variables({key: weight.numpy() for key, weight in store.items()})
-    assert [weight.name for weight in loaded.trainable_weights] == ["kernel", "bias", "offset_kernel", "offset_bias"]
-    assert not np.array_equal(loaded(inputs), before)  # without the multiplier, the stored offsets are twice as large
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"padding": "causal"}, "padding must be 'valid' or 'same'. Received: padding='causal'"),
+        ({"padding": "causal"}, "padding must be 'valid' or 'same'; .* Received: padding='causal'"),
         ({"data_format": "channels_first"}, "data_format must be 'channels_last'"),
         ({"offset_groups": 0}, "offset_groups must be a positive integer. Received: offset_groups=0"),
-        ({"max_offset": 0.0}, "max_offset must be above 0"),
+        ({"max_offset": 0.0}, "max_offset must be a finite number above 0"),
         ({"offset_groups": 3}, r"channels divisible by groups and offset_groups.*input_shape=\(2, 9, 4\)"),
     ],
 )

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from dcn import ops
+from dcn.ops.compilation import require_choice
 from dcn.ops.geometry import require_positive
 
 __all__ = ["ConvOffset2D"]
@@ -31,12 +32,14 @@ class ConvOffset2D(keras.layers.Layer):
         kernel_constraint: constraint on the offset kernel.
         corners: "published", or "bilinear" for the true derivative, see `dcn.ops.resample_by_offsets`.
         pairing: "published", or "per_pixel" for two offset channels of one pixel, see there.
+        jit_compile: as for `dcn.ops.resample_by_offsets`.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Input shape: (B, H, W, C). Output shape: the same.
 
     Raises:
-        ValueError: if `filters` is not a positive integer, or the input has not `filters` channels.
+        ValueError: if an argument breaks its rule, the input has not `filters` channels, or Keras is configured for
+            channels first.
 
     Example:
         >>> layer = ConvOffset2D(1)
@@ -55,18 +58,21 @@ class ConvOffset2D(keras.layers.Layer):
         kernel_constraint: Any = None,
         corners: str = "published",
         pairing: str = "published",
+        jit_compile: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         require_positive("filters", filters)
-        self.filters = filters
+        require_choice(jit_compile)
+        require_channels_last()
+        self.filters = int(filters)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         for name, choice, repaired in (("corners", corners, "bilinear"), ("pairing", pairing, "per_pixel")):
             if choice not in ("published", repaired):
                 raise ValueError(f"{name} must be 'published' or {repaired!r}. Received: {name}={choice!r}")
-        self.corners, self.pairing = corners, pairing
+        self.corners, self.pairing, self.jit_compile = corners, pairing, jit_compile
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if len(input_shape) != 4 or input_shape[3] != self.filters:
@@ -84,8 +90,22 @@ class ConvOffset2D(keras.layers.Layer):
         )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        offsets = keras.ops.conv(inputs, self.kernel, padding="same", data_format="channels_last")
-        return ops.resample_by_offsets(inputs, offsets, corners=self.corners, pairing=self.pairing)
+        return ops.resample_by_offsets(
+            inputs, self.offsets(inputs), corners=self.corners, pairing=self.pairing, jit_compile=self.jit_compile
+        )
+
+    def offsets(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the offsets (B, H, W, 2C) in pixels that the layer predicts.
+
+        Args:
+            inputs: of the layer.
+
+        Raises:
+            ValueError: if the layer has not been built.
+        """
+        if not self.built:
+            raise ValueError(f"layer must be built: call it once. Received: {self}")
+        return keras.ops.conv(inputs, self.kernel, padding="same", data_format="channels_last")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return tuple(input_shape)
@@ -99,4 +119,17 @@ class ConvOffset2D(keras.layers.Layer):
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
             "corners": self.corners,
             "pairing": self.pairing,
+            "jit_compile": self.jit_compile,
         }
+
+
+def require_channels_last() -> None:
+    """Checks the global setting of Keras.
+
+    Raises:
+        ValueError: if it is "channels_first".
+    """
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "data_format must be 'channels_last'. Received: keras.config.image_data_format()='channels_first'"
+        )

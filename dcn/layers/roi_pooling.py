@@ -9,7 +9,9 @@ import keras
 import tensorflow as tf
 
 from dcn import ops
-from dcn.ops.geometry import pair
+from dcn.layers.conv_offset import require_channels_last
+from dcn.ops.compilation import require_choice
+from dcn.ops.geometry import is_integer, pair, require_number
 
 __all__ = ["DeformableRoIPooling2D"]
 
@@ -23,11 +25,19 @@ class DeformableRoIPooling2D(keras.layers.Layer):
 
     Args:
         output_size: (ph, pw) bins, or one integer for both.
-        spatial_scale, sampling_ratio, gamma: as for `dcn.ops.deform_roi_pool`.
+        spatial_scale: as for `dcn.ops.deform_roi_pool`: pixels of the feature map per pixel of the image.
+        sampling_ratio: as there: samples per bin along each axis; 0 for as many as the bin has pixels.
+        gamma: as there: factor of the offsets.
         offset_initializer: initial value of the dense kernel, (ph·pw·C, 2·ph·pw).
+        jit_compile: as there.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
-    Call arguments: inputs (B, H, W, C); boxes (R, 4) as (y1, x1, y2, x2) in image pixels; box_indices (R,) integers.
+    Call arguments:
+        inputs: (B, H, W, C).
+        boxes: (R, 4) as (y1, x1, y2, x2) in image pixels. They keep their type under a mixed policy: half precision
+            would round their corners.
+        box_indices: (R,) integers, the image of each box.
+
     Output shape: (R, ph, pw, C).
 
     Raises:
@@ -49,11 +59,21 @@ class DeformableRoIPooling2D(keras.layers.Layer):
         sampling_ratio: int = 0,
         gamma: float = 0.1,
         offset_initializer: Any = "zeros",
+        jit_compile: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
+        require_number("spatial_scale", spatial_scale, above=0)
+        require_number("gamma", gamma)
+        if not is_integer(sampling_ratio) or sampling_ratio < 0:
+            raise ValueError(
+                f"sampling_ratio must be an integer of at least 0. Received: sampling_ratio={sampling_ratio!r}"
+            )
+        require_choice(jit_compile)
+        require_channels_last()
         self.output_size = pair("output_size", output_size, 1)
-        self.spatial_scale, self.sampling_ratio, self.gamma = spatial_scale, sampling_ratio, gamma
+        self.spatial_scale, self.sampling_ratio, self.gamma = float(spatial_scale), int(sampling_ratio), float(gamma)
+        self.jit_compile = jit_compile
         self.offset_initializer = keras.initializers.get(offset_initializer)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -69,6 +89,8 @@ class DeformableRoIPooling2D(keras.layers.Layer):
         self.offset_bias = self.add_weight(name="offset_bias", shape=(2 * bins,), initializer="zeros")
 
     def call(self, inputs: tf.Tensor, boxes: tf.Tensor, box_indices: tf.Tensor) -> tf.Tensor:
+        inputs, kernel, bias = (tf.cast(x, self.compute_dtype) for x in (inputs, self.offset_kernel, self.offset_bias))
+
         def pool(offsets: tf.Tensor | None) -> tf.Tensor:
             return ops.deform_roi_pool(
                 inputs,
@@ -79,10 +101,11 @@ class DeformableRoIPooling2D(keras.layers.Layer):
                 spatial_scale=self.spatial_scale,
                 sampling_ratio=self.sampling_ratio,
                 gamma=self.gamma,
+                jit_compile=self.jit_compile,
             )
 
-        content = tf.reshape(pool(None), (-1, self.offset_kernel.shape[0]))
-        offsets = tf.matmul(content, tf.convert_to_tensor(self.offset_kernel)) + self.offset_bias
+        content = tf.reshape(pool(None), (-1, kernel.shape[0]))
+        offsets = tf.matmul(content, kernel) + bias
         return pool(tf.reshape(offsets, (-1, *self.output_size, 2)))
 
     def compute_output_shape(
@@ -101,4 +124,5 @@ class DeformableRoIPooling2D(keras.layers.Layer):
             "sampling_ratio": self.sampling_ratio,
             "gamma": self.gamma,
             "offset_initializer": keras.initializers.serialize(self.offset_initializer),
+            "jit_compile": self.jit_compile,
         }

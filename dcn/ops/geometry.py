@@ -10,6 +10,8 @@ from typing import NamedTuple, TypeGuard
 
 import tensorflow as tf
 
+from dcn.ops.compilation import on_gpu
+
 __all__ = [
     "Geometry",
     "checked_geometry",
@@ -37,7 +39,7 @@ class Geometry(NamedTuple):
     dilation_rate: tuple[int, int]
     groups: int
     offset_groups: int
-    accelerated: bool  # whether there is a GPU: it needs few large steps, a CPU many that fit its cache
+    accelerated: bool  # whether it runs on a GPU: that needs few large steps, a CPU many that fit its cache
 
     def kernel_points(self) -> tuple[list[int], list[int]]:
         """Returns the row and the column of each kernel point, in row-major order."""
@@ -214,7 +216,7 @@ def checked_geometry(
         pair("dilation_rate", dilation_rate, 1),
         operator.index(groups),
         operator.index(offset_groups),
-        accelerated=bool(tf.config.list_physical_devices("GPU")),
+        accelerated=on_gpu(),
     )
     sizes = tuple(
         None if size is None else geometry.output_size(axis, size) for axis, size in enumerate(inputs.shape[1:3])

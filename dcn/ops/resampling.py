@@ -12,9 +12,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from dcn.ops.compilation import cluster
+from dcn.ops.compilation import cluster, require_choice, uses_xla
 from dcn.ops.differentiation import differentiable_once
-from dcn.ops.interpolation import between
+from dcn.ops.interpolation import lerp
 
 __all__ = ["resample_by_offsets"]
 
@@ -27,7 +27,7 @@ def resample_by_offsets(
     *,
     corners: str = "published",
     pairing: str = "published",
-    jit_compile: bool = True,
+    jit_compile: bool | None = None,
 ) -> tf.Tensor:
     """Resamples every value of every channel at its own offset: the operation of `ConvOffset2D`.
 
@@ -49,30 +49,42 @@ def resample_by_offsets(
         offsets: (B, H, W, 2C), in pixels, same type as `inputs`.
         corners: "published" or "bilinear".
         pairing: "published" or "per_pixel".
-        jit_compile: whether XLA compiles the resampling and its gradients. Without XLA the same TensorFlow operations
-            run one by one, which is slower. For platforms that have no XLA.
+        jit_compile: whether XLA compiles the resampling and its gradients, as for `deform_conv2d`. Without XLA the same
+            TensorFlow operations run one by one, which is slower.
 
     Returns:
         (B, H, W, C), the resampled values. A NaN offset gives NaN where it is used. Only first derivatives in reverse
         mode are defined.
 
     Raises:
-        ValueError: if a rank is not 4, `offsets` has not twice the channels of `inputs`, a choice is unknown, or
-            `inputs` has 2^31 numbers or more.
+        ValueError: if a rank is not 4, a shape or a type does not fit, a choice is unknown, or `inputs` has 2^31
+            numbers or more.
+        tf.errors.InvalidArgumentError: when run, if sizes that were unknown do not fit. XLA omits this check.
         NotImplementedError: for a second derivative, and for forward mode.
 
     Source: D. Oza (2019), after F. Lau, "deform-conv" (2017).
     """
+    require_choice(jit_compile)
     inputs, offsets = tf.convert_to_tensor(inputs), tf.convert_to_tensor(offsets)
+    _check(inputs, offsets, corners, pairing)
+    offsets = _checked_when_run(inputs, offsets)
+    choices = corners == "bilinear", pairing == "per_pixel"
+    compiled = uses_xla(jit_compile, ("resample", inputs.dtype, inputs.shape[3], choices), inputs)
+    return _resample(inputs, offsets, *choices, compiled)
+
+
+def _check(inputs: tf.Tensor, offsets: tf.Tensor, corners: str, pairing: str) -> None:
+    received = f"Received: inputs.shape={inputs.shape}, offsets.shape={offsets.shape}"
     if inputs.shape.rank != 4 or offsets.shape.rank != 4:
-        raise ValueError(
-            "inputs and offsets must have rank 4 (batch, height, width, channels). "
-            f"Received: inputs.shape={inputs.shape}, offsets.shape={offsets.shape}"
-        )
+        raise ValueError(f"inputs and offsets must have rank 4 (batch, height, width, channels). {received}")
     if inputs.shape[3] is None or offsets.shape[3] != 2 * inputs.shape[3]:
+        raise ValueError(f"offsets must have twice as many channels as inputs. {received}")
+    if not inputs.shape[:3].is_compatible_with(offsets.shape[:3]):
+        raise ValueError(f"offsets must have the batch, the height and the width of inputs. {received}")
+    if not inputs.dtype.is_floating or offsets.dtype != inputs.dtype:
         raise ValueError(
-            "offsets must have twice as many channels as inputs. "
-            f"Received: inputs.shape={inputs.shape}, offsets.shape={offsets.shape}"
+            "inputs and offsets must be of one floating-point type. "
+            f"Received: inputs.dtype={inputs.dtype.name}, offsets.dtype={offsets.dtype.name}"
         )
     if corners not in ("published", "bilinear"):
         raise ValueError(f"corners must be 'published' or 'bilinear'. Received: corners={corners!r}")
@@ -80,12 +92,28 @@ def resample_by_offsets(
         raise ValueError(f"pairing must be 'published' or 'per_pixel'. Received: pairing={pairing!r}")
     if None not in inputs.shape and math.prod(inputs.shape) >= _NUMBERS:
         raise ValueError(f"inputs must have fewer than 2^31 numbers. Received: inputs.shape={inputs.shape}")
-    return _resample(inputs, offsets, corners == "bilinear", pairing == "per_pixel", jit_compile)
 
 
-def _resample(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool, jit_compile: bool) -> tf.Tensor:
+def _checked_when_run(inputs: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
+    """Returns the offsets unchanged, with a runtime check of the sizes that are unknown at tracing time."""
+    if None not in inputs.shape and None not in offsets.shape:
+        return offsets
+    numbers = tf.size(inputs, tf.int64)
+    checks = [
+        tf.debugging.assert_less(numbers, tf.constant(_NUMBERS, tf.int64), "inputs must have fewer than 2^31 numbers"),
+        tf.debugging.assert_equal(
+            tf.shape(inputs)[:3],
+            tf.shape(offsets)[:3],
+            "offsets must have the batch, the height and the width of inputs",
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.ensure_shape(offsets, (*inputs.shape[:3], None))
+
+
+def _resample(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool, compiled: bool) -> tf.Tensor:
     def run(function: Any, *arguments: Any) -> Any:
-        return (function if jit_compile else function.__wrapped__)(*arguments)
+        return (function if compiled else function.__wrapped__)(*arguments)
 
     def values(inputs: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
         return run(_resample_values, inputs, offsets, bilinear, per_pixel)
@@ -93,13 +121,15 @@ def _resample(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: 
     def gradients(upstream: tf.Tensor, inputs: tf.Tensor, offsets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         along_y = run(_resample_gradient_y, inputs, offsets, upstream, bilinear, per_pixel)
         along_x = run(_resample_gradient_x, inputs, offsets, upstream, bilinear, per_pixel)
-        places = run(_places, inputs, offsets, bilinear, per_pixel)
-        return (
-            run(_resample_gradient_inputs, inputs, upstream, *places),
-            run(_join_pairs, along_y, along_x, offsets, per_pixel),
-        )
+        points = run(_sampling_points, inputs, offsets, bilinear, per_pixel)
+        scatter = _resample_gradient_inputs if compiled else _gradient_inputs_at_once
+        to_inputs = scatter(inputs, upstream, *points)
+        to_offsets = run(_join_pairs, along_y, along_x, offsets, per_pixel)
+        return tf.ensure_shape(to_inputs, inputs.shape), tf.ensure_shape(to_offsets, offsets.shape)
 
-    return differentiable_once("resample_by_offsets", values, gradients, inputs, offsets)
+    outputs = differentiable_once("resample_by_offsets", values, gradients, inputs, offsets)
+    outputs.set_shape(inputs.shape)
+    return outputs
 
 
 class _Corners:
@@ -164,9 +194,9 @@ def _join_pairs(dy: tf.Tensor, dx: tf.Tensor, like: tf.Tensor, per_pixel: bool) 
 @cluster
 def _resample_values(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool) -> tf.Tensor:
     at, read = _Corners(inputs, offsets, bilinear, per_pixel), _reader(inputs)
-    upper = between(at.right, read(at.top_left), read(at.top_right))
-    lower = between(at.right, read(at.bottom_left), read(at.bottom_right))
-    values = between(at.down, upper, lower)
+    upper = lerp(at.right, read(at.top_left), read(at.top_right))
+    lower = lerp(at.right, read(at.bottom_left), read(at.bottom_right))
+    values = lerp(at.down, upper, lower)
     return tf.reshape(values, tf.shape(inputs))
 
 
@@ -175,7 +205,7 @@ def _resample_gradient_y(
     inputs: tf.Tensor, offsets: tf.Tensor, upstream: tf.Tensor, bilinear: bool, per_pixel: bool
 ) -> tf.Tensor:
     at, read = _Corners(inputs, offsets, bilinear, per_pixel), _reader(inputs)
-    slope = between(at.right, read(at.bottom_left) - read(at.top_left), read(at.bottom_right) - read(at.top_right))
+    slope = lerp(at.right, read(at.bottom_left) - read(at.top_left), read(at.bottom_right) - read(at.top_right))
     return tf.where(at.inside_y, slope * tf.reshape(upstream, tf.shape(slope)), 0)
 
 
@@ -184,12 +214,12 @@ def _resample_gradient_x(
     inputs: tf.Tensor, offsets: tf.Tensor, upstream: tf.Tensor, bilinear: bool, per_pixel: bool
 ) -> tf.Tensor:
     at, read = _Corners(inputs, offsets, bilinear, per_pixel), _reader(inputs)
-    slope = between(at.down, read(at.top_right) - read(at.top_left), read(at.bottom_right) - read(at.bottom_left))
+    slope = lerp(at.down, read(at.top_right) - read(at.top_left), read(at.bottom_right) - read(at.bottom_left))
     return tf.where(at.inside_x, slope * tf.reshape(upstream, tf.shape(slope)), 0)
 
 
 @cluster
-def _places(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool) -> tuple[tf.Tensor, ...]:
+def _sampling_points(inputs: tf.Tensor, offsets: tf.Tensor, bilinear: bool, per_pixel: bool) -> tuple[tf.Tensor, ...]:
     """Returns each value's first neighbour, as an index within its image, and the distances to it; all (B, H·W, C)."""
     at = _Corners(inputs, offsets, bilinear, per_pixel)
     image = tf.range(tf.shape(inputs)[0])[:, None, None] * tf.reduce_prod(tf.shape(inputs)[1:])
@@ -202,7 +232,7 @@ def _resample_gradient_inputs(
 ) -> tf.Tensor:
     """Accumulates the gradient of the inputs image by image, so that it stays in the cache.
 
-    The places come from another cluster: in this one XLA would recompute them for each of the four neighbours.
+    The points come from another cluster: in this one XLA would recompute them for each of the four neighbours.
     """
     batch, height, width, channels = tf.unstack(tf.shape(inputs))
     size = height * width * channels
@@ -211,24 +241,54 @@ def _resample_gradient_inputs(
     def by_image(tensor: tf.Tensor) -> tf.Tensor:
         return tf.pad(tf.reshape(tensor, (batch, size)), ((0, images - batch), (0, 0)))
 
-    upstream, first, right, down = (by_image(tensor) for tensor in (upstream, first, right, down))
+    tensors = [by_image(tensor) for tensor in (upstream, first, right, down)]
+    real = tf.float64 if inputs.dtype == tf.float64 else tf.float32
 
     def add_up(image: tf.Tensor) -> tf.Tensor:
-        at, x, y = first[image], right[image], down[image]
-        # A neighbour of weight zero may be outside the image: the first neighbour replaces it.
-        to_right, to_below = tf.where(x > 0, channels, 0), tf.where(y > 0, width * channels, 0)
-        gradient = tf.zeros((size,), inputs.dtype)
-        for index, share in (
-            (at, (1 - y) * (1 - x)),
-            (at + to_right, (1 - y) * x),
-            (at + to_below, y * (1 - x)),
-            (at + to_below + to_right, y * x),
-        ):
-            gradient = tf.tensor_scatter_nd_add(gradient, index[:, None], share * upstream[image])
-        return gradient
+        return _scatter(size, width * channels, channels, *(tensor[image] for tensor in tensors))
 
-    gradients = tf.map_fn(add_up, tf.range(images), fn_output_signature=tf.TensorSpec((None,), inputs.dtype))
-    return tf.reshape(gradients[:batch], tf.shape(inputs))
+    gradients = tf.map_fn(add_up, tf.range(images), fn_output_signature=tf.TensorSpec((None,), real))
+    return tf.cast(tf.reshape(gradients[:batch], tf.shape(inputs)), inputs.dtype)
+
+
+def _gradient_inputs_at_once(
+    inputs: tf.Tensor, upstream: tf.Tensor, first: tf.Tensor, right: tf.Tensor, down: tf.Tensor
+) -> tf.Tensor:
+    """Does without XLA what `_resample_gradient_inputs` does, and without its loop over the images."""
+    batch, height, width, channels = tf.unstack(tf.shape(inputs))
+    first += tf.range(batch)[:, None, None] * (height * width * channels)
+    flat = (tf.reshape(tensor, (-1,)) for tensor in (upstream, first, right, down))
+    gradient = _scatter(tf.size(inputs), width * channels, channels, *flat)
+    return tf.cast(tf.reshape(gradient, tf.shape(inputs)), inputs.dtype)
+
+
+def _scatter(
+    size: tf.Tensor,
+    to_below: tf.Tensor,
+    to_right: tf.Tensor,
+    upstream: tf.Tensor,
+    first: tf.Tensor,
+    x: tf.Tensor,
+    y: tf.Tensor,
+) -> tf.Tensor:
+    """Returns the gradients that reach numbers (size,) from values, summed in float32 or better.
+
+    Each value has the gradient `upstream`, `first` as the index of its first neighbour, and (y, x) as its distance from
+    it; all (N,).
+    """
+    real = tf.float64 if upstream.dtype == tf.float64 else tf.float32
+    upstream, x, y = (tf.cast(tensor, real) for tensor in (upstream, x, y))
+    # A neighbour of weight zero may be outside the image: the first neighbour replaces it.
+    to_right, to_below = tf.where(x > 0, to_right, 0), tf.where(y > 0, to_below, 0)
+    gradient = tf.zeros((size,), real)
+    for index, share in (
+        (first, (1 - y) * (1 - x)),
+        (first + to_right, (1 - y) * x),
+        (first + to_below, y * (1 - x)),
+        (first + to_below + to_right, y * x),
+    ):
+        gradient = tf.tensor_scatter_nd_add(gradient, index[:, None], share * upstream)
+    return gradient
 
 
 def _reader(inputs: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from dcn.ops.geometry import pair
-from dcn.ops.interpolation import between
+from dcn.ops.interpolation import lerp
 
 __all__ = ["deform_roi_pool"]
 
@@ -115,9 +115,9 @@ def _read(rows: tf.Tensor, shape: tf.Tensor, box_indices: tf.Tensor, points: tf.
         return tf.gather(rows, (image + y[..., 0]) * shape[2] + x[..., 1])
 
     down, right = beyond[..., :1], beyond[..., 1:]
-    upper = between(right, corner(first, first), corner(first, second))
-    lower = between(right, corner(second, first), corner(second, second))
-    values = between(down, upper, lower)
+    upper = lerp(right, corner(first, first), corner(first, second))
+    lower = lerp(right, corner(second, first), corner(second, second))
+    values = lerp(down, upper, lower)
     return tf.where(outside, tf.zeros_like(values), values)
 
 

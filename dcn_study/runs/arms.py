@@ -124,8 +124,8 @@ def deform_conv_mini_resnet(input_shape: tuple[int, int, int] = (28, 28, 1), *, 
 class SharedOffsetsConv2D(DeformableConv2D):
     """A deformable convolution whose offset kernel stays zero: its offsets are a bias that learns."""
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        super().build(input_shape)
+    def build(self, inputs_shape: tuple[int | None, ...], guide_shape: tuple[int | None, ...] | None = None) -> None:
+        super().build(inputs_shape, guide_shape)
         self.offset_kernel.trainable = False
 
 
