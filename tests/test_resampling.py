@@ -4,7 +4,7 @@ import reference
 import tensorflow as tf
 from scipy import ndimage
 
-from dcn.ops import resample_by_offsets
+from dcn.ops import resample_by_offsets, resampling
 
 SHAPES = [(2, 5, 4, 3), (1, 1, 1, 2), (1, 4, 7, 1), (0, 5, 4, 3)]
 
@@ -155,6 +155,8 @@ def test_huge_offsets_read_the_border(random):
     [
         ((2, 5, 4), (2, 5, 4, 6), {}, "must have rank 4"),
         ((2, 5, 4, 3), (2, 5, 4, 3), {}, "twice as many channels"),
+        ((2, 5, 4, 3), (1, 5, 4, 6), {}, "offsets must have the batch, the height and the width of inputs. Received"),
+        ((2, 5, 4, 3), (2, 4, 5, 6), {}, "offsets must have the batch, the height and the width of inputs. Received"),
         ((2, 5, 4, 3), (2, 5, 4, 6), {"corners": "ceil"}, "corners must be .* Received: corners='ceil'"),
         ((2, 5, 4, 3), (2, 5, 4, 6), {"pairing": "no"}, "pairing must be .* Received: pairing='no'"),
     ],
@@ -162,3 +164,34 @@ def test_huge_offsets_read_the_border(random):
 def test_errors(inputs, offsets, choices, words):
     with pytest.raises(ValueError, match=words):
         resample_by_offsets(tf.zeros(inputs), tf.zeros(offsets), **choices)
+
+
+def test_types_must_agree():
+    with pytest.raises(ValueError, match="must be of one floating-point type. Received: inputs.dtype=float32, offsets"):
+        resample_by_offsets(tf.zeros((2, 5, 4, 3)), tf.zeros((2, 5, 4, 6), tf.float16))
+
+
+def test_sizes_that_are_known_late(monkeypatch):
+    signature = [tf.TensorSpec((None, None, None, channels)) for channels in (1, 2)]
+    operator = tf.function(lambda *tensors: resample_by_offsets(*tensors), signature)
+    assert operator(tf.zeros((2, 5, 4, 1)), tf.zeros((2, 5, 4, 2))).shape == (2, 5, 4, 1)
+    for size in ((1, 5, 4), (2, 4, 5)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="the batch, the height and the width of inputs"):
+            operator(tf.zeros((2, 5, 4, 1)), tf.zeros((*size, 2)))
+    monkeypatch.setattr(resampling, "_NUMBERS", 40)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"fewer than 2\^31 numbers"):
+        tf.function(lambda *tensors: resample_by_offsets(*tensors), signature)(
+            tf.zeros((2, 5, 4, 1)), tf.zeros((2, 5, 4, 2))
+        )
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_gradient_of_the_inputs_is_summed_in_single(dtype, jit_compile):
+    inputs, offsets = tf.ones((1, 64, 64, 1), dtype), tf.fill((1, 64, 64, 2), tf.constant(-200, dtype))
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = resample_by_offsets(inputs, offsets, corners="bilinear", jit_compile=jit_compile)
+    gradient = tape.gradient(outputs, inputs)
+    assert gradient.dtype == dtype
+    assert float(gradient[0, 0, 0, 0]) == 4096  # all points read pixel (0, 0)

@@ -3,7 +3,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from dcn.ops import deform_roi_pool
+from dcn.ops import deform_roi_pool, roi_pooling
 
 SETTINGS = {"output_size": (3, 2), "spatial_scale": 0.5, "gamma": 0.3}
 
@@ -108,6 +108,118 @@ def test_not_a_number_and_huge_offsets(random):
     np.testing.assert_array_equal(dirty, clean)
 
 
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+@pytest.mark.parametrize("unknown", [False, True])
+def test_gradients_in_a_function_that_xla_compiles(random, sampling_ratio, unknown):
+    tensors = [tf.constant(array, tf.float64) for array in draw(random)]
+    indices = tf.cast(tensors.pop(2), tf.int32)
+
+    def gradients(inputs, boxes, offsets):
+        with tf.GradientTape() as tape:
+            tape.watch([inputs, boxes, offsets])
+            pooled = deform_roi_pool(inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, **SETTINGS)
+        return tape.gradient(pooled**2, [inputs, boxes, offsets])
+
+    shapes = [(None, None, None, 3), (None, 4), (None, 3, 2, 2)] if unknown else [tensor.shape for tensor in tensors]
+    signature = [tf.TensorSpec(shape, tf.float64) for shape in shapes]
+    compiled = tf.function(gradients, input_signature=signature, jit_compile=True)
+    for found, expected in zip(compiled(*tensors), gradients(*tensors), strict=True):
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_second_derivatives(random, sampling_ratio):
+    inputs, boxes, indices, offsets = draw(random, 2)
+
+    def slopes(inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            pooled = deform_roi_pool(
+                inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, jit_compile=False, **SETTINGS
+            )
+            loss = tf.reduce_sum(pooled**3)
+        return tape.gradient(loss, inputs)
+
+    inputs, direction = tf.constant(inputs), tf.constant(random.normal(size=inputs.shape))
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        along = tf.reduce_sum(slopes(inputs) * direction)
+    step = 1e-6 * direction
+    expected = (slopes(inputs + step) - slopes(inputs - step)) / 2e-6
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(tape.gradient(along, inputs), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("boxes", [np.zeros((0, 4)), [[3.0, 3.0, 3.0, 3.0]]], ids=["no boxes", "no area"])
+def test_what_reads_nothing_has_gradients_of_zero(random, boxes):
+    inputs, offsets = tf.constant(random.normal(size=(1, 5, 4, 2))), tf.zeros((len(boxes), 2, 2, 2), tf.float64)
+    boxes = tf.constant(boxes, tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch([inputs, boxes, offsets])
+        pooled = deform_roi_pool(inputs, boxes, np.zeros(len(boxes), int), offsets, output_size=2)
+    for tensor, gradient in zip([inputs, boxes, offsets], tape.gradient(pooled, [inputs, boxes, offsets]), strict=True):
+        np.testing.assert_array_equal(gradient, np.zeros(tensor.shape))
+
+
+def test_no_boxes_have_indices_of_any_type():
+    assert deform_roi_pool(tf.zeros((1, 5, 4, 2)), tf.zeros((0, 4)), [], output_size=2).shape == (0, 2, 2, 2)
+
+
+@pytest.mark.parametrize("jit_compile", [None, True])
+@pytest.mark.parametrize("within", [lambda function: function, tf.function], ids=["eager", "graph"])
+@pytest.mark.parametrize("index", [-1, 2, 2**32])
+def test_an_index_out_of_range(random, within, index, jit_compile):
+    inputs, boxes, _, _ = draw(random, 2)
+    pool = within(lambda index: deform_roi_pool(inputs, boxes, index, output_size=2, jit_compile=jit_compile))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at least 0 and below the batch size"):
+        pool(tf.constant([0, index], tf.int64))
+
+
+@pytest.mark.parametrize("index", [-1, 2, 2**32])
+def test_an_index_out_of_range_gives_nan_where_xla_compiles_all(random, index):
+    inputs, boxes, _, _ = draw(random, 2)
+    pool = tf.function(lambda index: deform_roi_pool(inputs, boxes, index, output_size=2), jit_compile=True)
+    pooled = pool(tf.constant([0, index], tf.int64))
+    assert np.isfinite(pooled[0]).all()
+    assert np.isnan(pooled[1]).all()
+
+
+def test_samples_that_a_smaller_box_does_not_have_read_nothing(random):
+    inputs = random.normal(size=(1, 9, 9, 1))
+    boxes = [[0.0, 0, 9, 9], [1.0, 1, 2, 2]]
+    clean = deform_roi_pool(inputs, boxes, [0, 0], output_size=1)
+    inputs[0, 2:] = np.nan
+    dirty = deform_roi_pool(inputs, boxes, [0, 0], output_size=1)
+    assert np.isnan(dirty[0]).all()
+    np.testing.assert_array_equal(dirty[1], clean[1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_box_that_is_not_finite_does_not_stop_the_others(random, bad):
+    inputs, boxes, indices, offsets = draw(random)
+    clean = deform_roi_pool(inputs, boxes, indices, offsets, **SETTINGS).numpy()
+    boxes[1, 3] = bad
+    dirty = deform_roi_pool(inputs, boxes, indices, offsets, **SETTINGS).numpy()
+    assert not np.isfinite(dirty[1]).all() or np.isinf(bad)
+    np.testing.assert_array_equal(dirty[[0, 2, 3]], clean[[0, 2, 3]])
+
+
+def test_sizes_that_are_known_late(random, monkeypatch):
+    inputs, boxes, indices, offsets = draw(random)
+    shapes = (None, None, None, 3), (None, 4), (None,), (None, 3, 2, 2)
+    types = tf.float64, tf.float64, tf.int64, tf.float64
+    signature = [tf.TensorSpec(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
+    pool = tf.function(lambda *tensors: deform_roi_pool(*tensors, **SETTINGS), signature)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="box_indices must have one entry per box"):
+        pool(inputs, boxes, indices[:1], offsets)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="offsets must have one entry per box"):
+        pool(inputs, boxes, indices, offsets[:1])
+    monkeypatch.setattr(roi_pooling, "_PIXELS", inputs[..., 0].size)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"fewer than 2\^31 pixels"):
+        tf.function(lambda *tensors: deform_roi_pool(*tensors, **SETTINGS), signature)(inputs, boxes, indices, offsets)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -116,8 +228,16 @@ def test_not_a_number_and_huge_offsets(random):
         ({"box_indices": [0, 1]}, "box_indices"),
         ({"offsets": tf.zeros((4, 2, 3, 2))}, "offsets must have shape \\(boxes, 3, 2, 2\\)"),
         ({"output_size": 0}, "output_size must be an integer of at least 1, or two. Received: output_size=0"),
-        ({"spatial_scale": 0}, "spatial_scale must be above 0"),
+        ({"output_size": True}, "output_size must be an integer of at least 1, or two. Received: output_size=True"),
+        ({"spatial_scale": 0}, "spatial_scale must be a finite number above 0. Received: spatial_scale=0"),
+        ({"spatial_scale": "2"}, "spatial_scale must be a finite number above 0. Received: spatial_scale='2'"),
+        ({"gamma": np.nan}, "gamma must be a finite number. Received: gamma=nan"),
+        ({"gamma": -np.inf}, "gamma must be a finite number. Received: gamma=-inf"),
+        ({"gamma": "a"}, "gamma must be a finite number. Received: gamma='a'"),
         ({"sampling_ratio": -1}, "sampling_ratio must be an integer of at least 0"),
+        ({"sampling_ratio": 1.0}, "sampling_ratio must be an integer of at least 0"),
+        ({"sampling_ratio": 10**9}, "at most 46340. Received: sampling_ratio=1000000000"),
+        ({"box_indices": [0.0, 1.0, 0.0, 1.0]}, "box_indices must be of an integer type"),
     ],
 )
 def test_errors(random, changes, words):

@@ -257,4 +257,10 @@ def checked_when_run(
             rule = f"{name} must have the batch, the output height and the output width"
             checks.append(tf.debugging.assert_equal(tf.shape(tensor)[:3], tf.stack(expected), rule))
     with tf.control_dependencies([check for check in checks if check is not None]):
-        return tf.identity(offsets), None if mask is None else tf.identity(mask)
+        offsets, mask = tf.identity(offsets), None if mask is None else tf.identity(mask)
+    # What inputs say of the sizes may be more than offsets do, and XLA serves known sizes.
+    sizes = [None if size is None else geometry.output_size(axis, size) for axis, size in enumerate(inputs.shape[1:3])]
+    for tensor in (offsets, mask):
+        if tensor is not None:
+            tensor.set_shape((inputs.shape[0], *sizes, None))
+    return offsets, mask

@@ -107,7 +107,7 @@ def _checked_when_run(inputs: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
             "offsets must have the batch, the height and the width of inputs",
         ),
     ]
-    with tf.control_dependencies(checks):
+    with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.ensure_shape(offsets, (*inputs.shape[:3], None))
 
 
