@@ -25,12 +25,13 @@ def check_layer(cls, arguments, inputs, folder, *, tolerance=1e-5):
     random = np.random.default_rng(1)
     layer.set_weights([random.normal(size=weight.shape) / 3 for weight in layer.weights])
     expected = layer(**inputs)
+    given = _one_or_list(tf.constant(array) for array in inputs.values())
     assert expected.dtype == "float32"
 
     def check(model, weights=None):
         if weights is not None:
             model.load_weights(weights)
-        np.testing.assert_allclose(model(inputs), expected, atol=tolerance)
+        np.testing.assert_allclose(model(given), expected, atol=tolerance)
         assert [weight.name for weight in model.trainable_weights] == [w.name for w in layer.trainable_weights]
 
     assert layer.compute_output_shape(*(array.shape for array in inputs.values())) == expected.shape
@@ -46,7 +47,7 @@ def check_layer(cls, arguments, inputs, folder, *, tolerance=1e-5):
             )
             for name, array in inputs.items()
         }
-        model = keras.Model(symbols, layer(**symbols))
+        model = keras.Model(_one_or_list(symbols.values()), layer(**symbols))
         check(model)
     assert model.output_shape[-1] == expected.shape[-1]
     model.save(folder / "model.keras")
@@ -57,7 +58,7 @@ def check_layer(cls, arguments, inputs, folder, *, tolerance=1e-5):
     check(keras.models.clone_model(model), folder / "model.weights.h5")
     model.export(folder / "exported", verbose=False)
     served = tf.saved_model.load(folder / "exported")
-    np.testing.assert_allclose(served.serve(inputs), expected, atol=tolerance)
+    np.testing.assert_allclose(served.serve(given), expected, atol=tolerance)
 
     half = cls(**arguments, dtype="mixed_float16")
     half(**inputs)
@@ -72,3 +73,8 @@ def check_layer(cls, arguments, inputs, folder, *, tolerance=1e-5):
     gradients = tape.gradient(loss, [weight.value for weight in layer.trainable_weights])
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
     return layer
+
+
+def _one_or_list(tensors):
+    tensors = list(tensors)
+    return tensors if len(tensors) > 1 else tensors[0]

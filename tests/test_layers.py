@@ -35,7 +35,7 @@ LAYERS = [
     (DeformableConv2D, {"filters": 6, "kernel_size": 3, "lora_rank": 2}, IMAGES),
     (DeformableConv1D, {"filters": 6, "kernel_size": 3, "groups": 2, **EVERY_OPTION}, SEQUENCES),
     (DeformableConv1D, {"filters": 6, "kernel_size": 3, "padding": "same"}, GUIDED[1]),
-    (DeformableConv1D, {"filters": 6, "kernel_size": 3, "lora_rank": 2, "lora_alpha": 3}, SEQUENCES),
+    (DeformableConv1D, {"filters": 6, "kernel_size": 3, "lora_rank": 2}, SEQUENCES),
     (DeformableRoIPooling2D, {"output_size": (3, 2), "sampling_ratio": 2}, IMAGES),
     (DeformableRoIPooling2D, {"output_size": 2, "spatial_scale": 0.5, "gamma": 0.2, "jit_compile": False}, IMAGES),
 ]

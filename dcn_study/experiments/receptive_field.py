@@ -10,8 +10,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from dcn import diagnostics
 from dcn.layers import ConvOffset2D, DeformableConv2D
-from dcn.ops import resample_by_offsets
 from dcn_study.runs.effective_field import middle_of
 
 __all__ = ["centre_of", "largest_offset", "occlusion_field", "points_at", "sampling_points"]
@@ -115,7 +115,7 @@ _READING = (keras.layers.Conv2D, ConvOffset2D)
 
 def _offsets(layer: keras.layers.Layer, features: np.ndarray) -> np.ndarray:
     if isinstance(layer, ConvOffset2D):
-        return np.asarray(keras.ops.conv(features, layer.kernel, padding="same"))
+        return np.asarray(layer.offsets(features))
     return np.asarray(layer.offsets_and_mask(features)[0])
 
 
@@ -131,21 +131,15 @@ def _read_points(layer: keras.layers.Layer, features: np.ndarray, positions: np.
     """Returns where a layer reads its input (1, H, W, C) for each output position (N, 2): (N, K, 2)."""
     y, x = positions.T
     if isinstance(layer, ConvOffset2D):
-        # Resampled like the features, a map of coordinates tells which coordinate each channel was read at.
-        grid = np.indices(features.shape[1:3]).astype("float32")
-        ramps = [np.broadcast_to(axis[None, :, :, None], features.shape).copy() for axis in grid]
-        offsets = _offsets(layer, features)
-        read = [resample_by_offsets(ramp, offsets, corners=layer.corners, pairing=layer.pairing) for ramp in ramps]
-        return np.stack([np.asarray(each)[0, y, x] for each in read], axis=2)
+        return diagnostics.sampling_points(layer, features)[0, y, x]
+    if isinstance(layer, DeformableConv2D):
+        return diagnostics.sampling_points(layer, features)[0, y, x].reshape(len(positions), -1, 2)
     taps = np.indices(layer.kernel_size).reshape(2, -1).T
     first = [
         stride * positions[:, axis] - _padding_before(features.shape[1 + axis], size, stride)
         for axis, (size, stride) in enumerate(zip(layer.kernel_size, layer.strides, strict=True))
     ]
-    points = np.stack(first, axis=1)[:, None] + taps
-    if isinstance(layer, DeformableConv2D):
-        points = points + _offsets(layer, features)[0, y, x].reshape(len(positions), -1, 2)
-    return points
+    return np.stack(first, axis=1)[:, None] + taps
 
 
 def _padding_before(size: int, kernel_size: int, stride: int) -> int:

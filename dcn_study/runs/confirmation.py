@@ -21,9 +21,10 @@ EARLY = 3
 # another order differ by some 1e-7. Adam, whose first steps are nearly the signs of the gradients, lets that grow fast,
 # most of all where offsets learn. Measured between an AMD EPYC and an Intel Xeon, with instruction sets of other
 # processors, and without oneDNN: 1e-5 in the first three losses, 1.5e-1 in all twenty, 1.5e-2 in the norms, 2.6e-1 in
-# Adam's variables; 2e-6, 3e-6, 4e-4 and 1e-4 for the residual networks.
+# Adam's variables; 2e-6, 3e-6, 4e-4 and 1e-4 for the residual networks. Between two AMD EPYC, with and without AVX-512,
+# the third loss of one CNN differs by 2.7e-4 with unchanged code, those of the nine others by less than 3e-5.
 TOLERANCES = {
-    "first losses": 1e-4,
+    "first losses": 1e-3,
     "losses": 3e-1,
     "norms": 5e-2,
     "slots": 5e-1,
@@ -35,9 +36,9 @@ TOLERANCES = {
 # Larger steps and wider networks let differences grow faster. Measured between an AMD EPYC and an Intel Xeon for arms
 # of the study, at rates from 1e-3 to 3e-2: 2.2e-3 in the first three losses, 1.9e-1 in the norms. And between each of
 # these and an AMD EPYC without AVX-512: 8.3e-1 and 6.8e-1 in one of Adam's variables of two runs, where 4.3e-1 is the
-# most in all others. A variable that has vanished differs by 1.
+# most in all others; and 4.1e-1 in a norm of a run at 3e-2, with unchanged code. A vanished variable differs by 1.
 FAST = 1e-3  # the highest rate with the tolerances above, except in the study
-FAST_TOLERANCES = {"first losses": 1e-2, "norms": 4e-1, "slots": 9e-1}
+FAST_TOLERANCES = {"first losses": 1e-2, "norms": 6e-1, "slots": 9e-1}
 SMALL_NORM = 0.01  # differences of smaller norms are taken relative to this: they may be sums of rounding errors
 
 

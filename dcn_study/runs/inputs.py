@@ -45,6 +45,7 @@ MEASUREMENT_CODE = {
     "sensitivity": (*RUN_CODE, "dcn_study.experiments.sensitivity"),
     "robustness": (*RUN_CODE, "dcn_study.experiments.robustness"),
     "regions": (
+        "dcn.ops.compilation",
         "dcn.ops.geometry",
         "dcn.ops.interpolation",
         "dcn.ops.roi_pooling",
@@ -52,7 +53,11 @@ MEASUREMENT_CODE = {
         "dcn_study.runs.mnist_scale",
         "dcn_study.experiments.regions",
     ),
-    "mechanism": (*RUN_CODE, *(f"dcn_study.experiments.{name}" for name in ("mechanism", "receptive_field"))),
+    "mechanism": (
+        *RUN_CODE,
+        "dcn.diagnostics",
+        *(f"dcn_study.experiments.{name}" for name in ("mechanism", "receptive_field")),
+    ),
 }
 
 
