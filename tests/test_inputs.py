@@ -86,7 +86,8 @@ def test_all_versions_of_python_give_one_digest():
 
 # Modules that hand values on, show progress or keep files, and compute no number of a result.
 KEEPERS = {
-    "dcn", "dcn.layers.conv_offset", "dcn.ops", "dcn.ops.roi_pooling", "dcn_study", "dcn_study.errors", "dcn_study.names", "dcn_study.runs",
+    "dcn", "dcn.layers.conv_offset", "dcn.ops", "dcn.ops.roi_pooling",
+    "dcn_study", "dcn_study.errors", "dcn_study.names", "dcn_study.runs",
     *(f"dcn_study.runs.{name}" for name in (
         "catalogue", "configuration", "data", "files", "inputs", "progress", "published", "records", "records.form",
         "records.measurements", "records.runs", "training", "weights",
