@@ -141,9 +141,7 @@ PAGES: dict[str, Page] = {
     "again": Page("again"),
     "status": Page("status"),
     "operators": Page("operators", measurement="bench"),
-    "cluster": Page(
-        "cluster", measurement="scale", smoke={"workers": 1, "empty_jobs": 20, "sleeping_jobs": 4, "sleep": 0.01}
-    ),
+    "cluster": Page("cluster", recorded_runs=tuple(map(record_name, book_runs()))),
     "runtime": Page("runtime", measurement="runtime"),
 }
 

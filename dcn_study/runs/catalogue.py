@@ -231,14 +231,12 @@ MEASUREMENTS: dict[str, dict[str, Any]] = {
     "regions": {"realisations": 6, "canvases": 4000, "test_canvases": 1000, "epochs": 8},
     "bench": {"repeats": 15},
     "arms": {"arms": "all", "batch": 128, "repeats": 9, "threads": 1, "memory": True},
-    "scale": {"workers": 16, "empty_jobs": 10_000, "sleeping_jobs": 1000, "sleep": 0.1},
 }
 
 # The command that takes a measurement again.
 REMEASURE = {name: f"dcn run {name} --force" for name in MEASUREMENTS} | {
     "bench": "dcn bench --record",
     "arms": "dcn run registration --force",
-    "scale": "dcn run cluster --force",
 }
 
 # What the profile "smoke" changes in every run: enough to see that all of it works, in seconds. Six whole batches.

@@ -40,7 +40,6 @@ MEASUREMENT_CODE = {
     "runtime": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "runtime", "timing"))),
     "bench": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "bench", "timing"))),
     "arms": (*RUN_CODE, *(f"dcn_study.experiments.{name}" for name in ("arms", "timing"))),
-    "scale": ("dcn_study.cluster.dispatch", "dcn_study.experiments.scale"),
     "offsets": (*RUN_CODE, "dcn_study.experiments.offsets"),
     "sensitivity": (*RUN_CODE, "dcn_study.experiments.sensitivity"),
     "robustness": (*RUN_CODE, "dcn_study.experiments.robustness"),

@@ -29,7 +29,7 @@ from dcn_study.show.tables.study import (
     study_accuracies,
     unseen_pilots,
 )
-from dcn_study.show.tables.times import bench, logged_ratio, memory, processors, runtime, scale, training_cost
+from dcn_study.show.tables.times import bench, logged_ratio, memory, processors, runtime, training_cost
 
 __all__ = [
     "accuracy",
@@ -61,7 +61,6 @@ __all__ = [
     "replaced_offsets",
     "reported_gains",
     "runtime",
-    "scale",
     "seen",
     "selection",
     "side_by_side",

@@ -10,7 +10,7 @@ from dcn_study.runs import published
 from dcn_study.runs.records import Measurement
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["bench", "logged_ratio", "memory", "runtime", "scale", "training_cost"]
+__all__ = ["bench", "logged_ratio", "memory", "runtime", "training_cost"]
 
 
 def runtime(times: pd.DataFrame) -> pd.DataFrame:
@@ -109,21 +109,3 @@ def processors(measured: Measurement) -> pd.DataFrame:
     frame = pd.DataFrame({name: pd.Series(means) for name, means in columns.items()}).loc[list(here)]
     frame.index = frame.index.str.strip()
     return with_corner(frame, "geometric mean over the shapes")
-
-
-def scale(measured: Measurement) -> pd.DataFrame:
-    """Returns what handing out jobs costs, one row per number of workers.
-
-    Args:
-        measured: as `scale.scale` returns it.
-    """
-    rows = {
-        row["workers"]: {
-            "overhead per job (ms)": row["milliseconds"],
-            "time asleep (%)": 100 * row["utilisation"],
-            "memory, scheduler (MB)": row["scheduler_bytes"] / 1e6,
-            "memory, client (MB)": row["client_bytes"] / 1e6,
-        }
-        for row in measured.results["rows"]
-    }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "workers")
