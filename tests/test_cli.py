@@ -56,7 +56,7 @@ def no_kernel(monkeypatch):
         (["run", "runtime", "-p", "sizes=28,x"], ["sizes must be of type int. Received: sizes='x'"]),
         (["run", "runtime", "-p", "device=/GPU:9"], ["device must be one of", "CPU:0", "device='/GPU:9'"]),
         (["run", "registration", "-p", "arms=cnn,dnn"], ["arms must be 'all' or some of cnn,", "arms='cnn,dnn'"]),
-        (["run", "cluster", "-p", "workers=0"], ["workers must be from 1"]),
+        (["run", "cluster", "-p", "workers=0"], ["workers must be at least 1. Received: workers=0"]),
         (["run", "study", "-p", "test_images=blurred"], ["test_images must be one of plain, scaled"]),
         (["run", "deformable_cnn", "-p", "seed=77"], ["initial_run must have been trained", "cnn-seed77.json"]),
         (["run", "cnn", "-p", "run=dnn"], ["run must be one of"]),
