@@ -11,6 +11,7 @@ from dcn_study.show.tables.accuracies import (
     split,
 )
 from dcn_study.show.tables.claims import claims
+from dcn_study.show.tables.lineage import fields, probes, sources
 from dcn_study.show.tables.networks import layers, models, multiply_adds
 from dcn_study.show.tables.origin import cards, durations, measurements, parameters, provenance, status
 from dcn_study.show.tables.study import (
@@ -42,6 +43,7 @@ __all__ = [
     "controls",
     "draws",
     "durations",
+    "fields",
     "layers",
     "logged_ratio",
     "measurements",
@@ -51,6 +53,7 @@ __all__ = [
     "parameters",
     "pilots",
     "primary_contrasts",
+    "probes",
     "processors",
     "provenance",
     "regions",
@@ -61,6 +64,7 @@ __all__ = [
     "seen",
     "selection",
     "side_by_side",
+    "sources",
     "split",
     "spread",
     "status",
