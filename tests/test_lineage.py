@@ -162,6 +162,7 @@ def test_tables_and_tree(found):
     assert probed.loc["oeway", "gradient at zero offsets"] == "0"
     assert list(probed.loc[["oeway", "DHZS", "KerasHub"], "first number moves"]) == ["neither", "y", "x"]
     assert tables.sources(FOUND).loc["mvoelk", "repository and commit"].endswith("(commit not known)")
+    assert tables.descriptions(FOUND).loc["oeway", "issues"].startswith("14: ")
     assert len(tables.fields(FIELDS)) == len(FIELDS)
     outcomes = {name: each["gradient at zero"]["outcome"] for name, each in found.items()}
     dates = {**ROOTS, **{name: each.by for name, each in FOUND.items()}}

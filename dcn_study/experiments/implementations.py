@@ -62,7 +62,7 @@ FOUND: dict[str, Implementation] = {
         dated="issue 68 of number9473/nn-algorithm links the original, felixlaumon/deform-conv",
         says="A Keras and TensorFlow implementation, not efficient, for square maps. A comment in the code notes "
         "gradients near zero if the start is zeros.",
-        right="Its tests compare the sampling with SciPy, and its author noted the symptom in the code.",
+        right="It has a reference in SciPy to test against, and its author noted the symptom in the code.",
     ),
     "Oza": Implementation(
         _LAU,
@@ -202,7 +202,7 @@ FOUND: dict[str, Implementation] = {
         },
         after="DHZS",
         says="Modified from DHZS, for TensorFlow 1.13.",
-        right="As DHZS; it runs in a graph too.",
+        right="As DHZS.",
     ),
     "mvoelk": Implementation(
         _JIAOYANG,

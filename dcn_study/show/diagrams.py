@@ -202,7 +202,7 @@ def family_tree(
         if shown:
             ax.scatter(*zip(*shown, strict=True), label=meaning, zorder=3, **look)
     ax.axvspan(undated - 0.5, undated + 0.5, color="0.5", alpha=0.12, linewidth=0)
-    years = range(int(first), int(undated - 0.7) + 1)
+    years = range(int(first), int(undated - 0.7), 3)
     ax.set(yticks=range(len(places)), yticklabels=list(places), xlabel="year by which it existed")
     ax.set_xticks([*years, undated], [*map(str, years), "no date"])
     ax.invert_yaxis()

@@ -11,7 +11,7 @@ from dcn_study.show.tables.accuracies import (
     split,
 )
 from dcn_study.show.tables.claims import claims
-from dcn_study.show.tables.lineage import fields, probes, sources
+from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
 from dcn_study.show.tables.networks import layers, models, multiply_adds
 from dcn_study.show.tables.origin import cards, durations, measurements, parameters, provenance, status
 from dcn_study.show.tables.study import (
@@ -41,6 +41,7 @@ __all__ = [
     "contrast_checks",
     "contrast_results",
     "controls",
+    "descriptions",
     "draws",
     "durations",
     "fields",

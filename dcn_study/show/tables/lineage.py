@@ -10,7 +10,7 @@ import pandas as pd
 from dcn_study.experiments.implementations import Field, Implementation
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["fields", "probes", "sources"]
+__all__ = ["descriptions", "fields", "probes", "sources"]
 
 _AXES = {"(dy, dx)": "y", "(dx, dy)": "x", "neither": "neither"}
 
@@ -38,12 +38,22 @@ def probes(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pd.DataFrame
 
 
 def sources(found: Mapping[str, Implementation]) -> pd.DataFrame:
-    """Returns one row per implementation: where it was read, by when it existed, what it says and gets right."""
+    """Returns one row per implementation: where it was read, which lines decided, and by when it existed."""
     rows = {
         name: {
             "repository and commit": f"{each.repository} {each.commit[:7] or '(commit not known)'}",
             "lines": "; ".join(f"{choice}: {place}" for choice, place in each.lines.items()),
             "existed by": f"{each.by} ({each.dated})" if each.by else "no date found",
+        }
+        for name, each in found.items()
+    }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "implementation")
+
+
+def descriptions(found: Mapping[str, Implementation]) -> pd.DataFrame:
+    """Returns one row per implementation: what it says of itself, what it gets right, and which issues ask about it."""
+    rows = {
+        name: {
             "says of itself": each.says,
             "gets right": each.right,
             "issues": "; ".join(f"{number}: {asked}" for number, asked in each.asked.items()) or "none found",
