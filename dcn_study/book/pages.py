@@ -91,6 +91,7 @@ PAGES: dict[str, Page] = {
     "mini_resnet": _training("mini_resnet"),
     "deformable_mini_resnet": _training("deformable_mini_resnet"),
     "offsets": Page("offsets", runs=("deformable_cnn",), measurement="offsets", smoke=SMOKE),
+    "lineage": Page("lineage"),
     "gain": Page("gain", runs=tuple(names.CONTROLS), parameters={"seeds": None}, smoke={**SMOKE, "seeds": 1}),
     "validation": Page(
         "validation",

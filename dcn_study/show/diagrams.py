@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import seaborn as sns
@@ -12,7 +13,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from dcn_study.show.figures.style import ACCENT, REGULAR
 
-__all__ = ["deformable_convolution", "offset_pairing", "residual_blocks", "sampling_grids"]
+__all__ = ["deformable_convolution", "family_tree", "offset_pairing", "residual_blocks", "sampling_grids"]
 
 GRID = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], indexing="ij"), axis=2).reshape(9, 2)  # (dy, dx)
 
@@ -165,6 +166,54 @@ def offset_pairing(sources: np.ndarray, channel: int = 0, axes: Sequence[Axes] |
         ticks = np.unique(values) if len(np.unique(values)) <= 3 else None
         ax.figure.colorbar(image, ax=ax, shrink=0.7, ticks=ticks)
     return axes
+
+
+def family_tree(
+    dates: Mapping[str, str], after: Mapping[str, str], marked: Mapping[str, str], ax: Axes | None = None
+) -> Axes:
+    """Draws implementations by the date by which each existed, with a line to the one that it names as its origin.
+
+    Args:
+        dates: name → ISO date, or empty where none was found; from top to bottom.
+        after: name → name of the origin, or empty.
+        marked: name → which of three kinds its marker shows: "dead", "zero" or "alive"; none for others.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.4, 0.33 * len(dates) + 1.2), layout="constrained")
+    known = {name: _year(date) for name, date in dates.items() if date}
+    first, undated = min(known.values()), max(known.values()) + 1.2
+    places = {name: (known.get(name, undated), row) for row, name in enumerate(dates)}
+    looks = {
+        "dead": ("offsets cannot learn as it starts", {"marker": "X", "s": 110, "color": ACCENT}),
+        "zero": ("no gradient at zero, starts elsewhere", {"marker": "D", "s": 60, "color": ACCENT}),
+        "alive": ("gradient at zero", {"marker": "o", "s": 60, "color": REGULAR}),
+        "": ("not probed", {"marker": "o", "s": 45, "color": "0.6"}),
+    }
+    for name, origin in after.items():
+        if origin:
+            (x, y), (from_x, from_y) = places[name], places[origin]
+            ax.plot([from_x, from_x, x], [from_y, y, y], color="0.6", linewidth=1.2, zorder=1)
+    for kind, (meaning, look) in looks.items():
+        shown = [place for name, place in places.items() if marked.get(name, "") == kind]
+        if shown:
+            ax.scatter(*zip(*shown, strict=True), label=meaning, zorder=3, **look)
+    ax.axvspan(undated - 0.5, undated + 0.5, color="0.5", alpha=0.12, linewidth=0)
+    years = range(int(first), int(undated - 0.7), 3)
+    ax.set(yticks=range(len(places)), yticklabels=list(places), xlabel="year by which it existed")
+    ax.set_xticks([*years, undated], [*map(str, years), "no date"])
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    ax.figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return ax
+
+
+def _year(date: str) -> float:
+    day = datetime.date.fromisoformat(date)
+    return day.year + (day.timetuple().tm_yday - 1) / 366
 
 
 def _pixel_grid(ax: Axes, reach: int) -> None:

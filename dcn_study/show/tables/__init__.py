@@ -11,6 +11,7 @@ from dcn_study.show.tables.accuracies import (
     split,
 )
 from dcn_study.show.tables.claims import claims
+from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
 from dcn_study.show.tables.networks import layers, models, multiply_adds
 from dcn_study.show.tables.origin import cards, durations, measurements, parameters, provenance, status
 from dcn_study.show.tables.study import (
@@ -43,8 +44,10 @@ __all__ = [
     "contrast_results",
     "contrasts_by_rates",
     "controls",
+    "descriptions",
     "draws",
     "durations",
+    "fields",
     "layers",
     "logged_ratio",
     "measurements",
@@ -54,6 +57,7 @@ __all__ = [
     "parameters",
     "pilots",
     "primary_contrasts",
+    "probes",
     "processors",
     "provenance",
     "rates_tried",
@@ -64,6 +68,7 @@ __all__ = [
     "seen",
     "selection",
     "side_by_side",
+    "sources",
     "split",
     "spread",
     "status",
