@@ -22,6 +22,7 @@ from docutils.nodes import make_id
 
 from dcn_study.book.crate import CRATE, crate
 from dcn_study.book.pages import PAGES, Source, page_parameters, runs_of, sources
+from dcn_study.book.values import values_file, write_values
 from dcn_study.errors import BookError
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import MEASUREMENTS, REMEASURE, book_runs
@@ -304,11 +305,18 @@ def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
 
 
 def _describe(root: Path, profile: str, staging: Path) -> None:
-    """Puts the records into the rendered book, and the description of all of them for programs."""
-    shutil.copytree(staging / "book" / "records", staging / "_build" / "html" / "records")
-    shown = {source.path: source for page in PAGES for source in sources(page, page_parameters(page, profile))}
-    text = json.dumps(crate(root, shown.values()), indent=1)
-    (staging / "_build" / "html" / CRATE).write_text(text, encoding="utf-8")
+    """Puts records, weights and the numbers of the pages into the rendered book, and their description for programs."""
+    html = staging / "_build" / "html"
+    shutil.copytree(staging / "book" / "records", html / "records")
+    shown = {page: sources(page, page_parameters(page, profile)) for page in PAGES}
+    for page, found in shown.items():
+        executed = staging / "book" / "executed" / f"{page}.ipynb"
+        write_values(page, page_parameters(page, profile), found, executed, html / values_file(page))
+        for record in (source.record for source in found):
+            if isinstance(record, Record):
+                for path in filter(Path.is_file, (record.weights_path, record.predictions_path)):
+                    shutil.copy(path, html / "records")
+    (html / CRATE).write_text(json.dumps(crate(root, html, shown), indent=1), encoding="utf-8")
 
 
 def _copy_book(root: Path, staging: Path) -> Path:
