@@ -103,9 +103,13 @@ def test_a_page_is_rendered_by_itself(small):
     executed, parameters = small / "runs" / "again.ipynb", {"template": "data"}
     build.execute("again", parameters, executed, progress=False)
     before = executed.read_bytes()
-    text = build.render_page("again", parameters, executed).read_text(encoding="utf-8")
+    rendered = build.render_page("again", parameters, executed)
+    text = rendered.read_text(encoding="utf-8")
     assert "<h1>Run it again" in text
     assert "Parameters of this page" in text
+    assert '<a href="again.values.json">' in text
+    values = json.loads((rendered.parent / "again.values.json").read_text(encoding="utf-8"))
+    assert values["parameters"] == parameters
     assert executed.read_bytes() == before  # the notebook can be run again as it is
 
 

@@ -40,6 +40,7 @@ PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other val
 LIBRARY = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
 HAS_NARROW = re.compile(r'<img [^>]*class="has-narrow ([\w-]+)"[^>]*>')
 PDF_LINK = '\n<p class="only-on-screen">The whole report for print: <a href="report.pdf">report.pdf</a>.</p>\n'
+VALUES_LINK = '\n\n<p class="only-on-screen">The numbers of this page for programs: <a href="{0}">{0}</a>.</p>\n'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -162,7 +163,7 @@ def _sources(page: str, parameters: Mapping[str, Any], template: Path) -> str:
         lines = (f"| {' | '.join(row)} |" for row in (header, (":--",) * len(header), *rows))
         versions = sorted({_inputs(source.record).versions["TensorFlow"] for source in shown if source.record})
         text += f" The records, and how they were made, with TensorFlow {', '.join(versions)}:\n\n" + "\n".join(lines)
-    return text
+    return text + VALUES_LINK.format(Path(values_file(page)).name)
 
 
 def _row(source: Source) -> tuple[str, ...]:
@@ -212,6 +213,8 @@ def render_page(page: str, parameters: Mapping[str, Any], executed: Path) -> Pat
             shutil.copy(source.path, book / "records")
         _render(root, staging, "html", strict=False)
         _offer_narrow(staging / "_build" / "html")
+        target = staging / "_build" / "html" / values_file(page)
+        write_values(page, parameters, sources(page, parameters), executed, target)
         shutil.rmtree(folder, ignore_errors=True)
         (staging / "_build" / "html").rename(folder)
     return folder / "executed" / f"{page}.html"
