@@ -101,7 +101,7 @@ def built(tmp_path_factory, browser_path):
             shutil.rmtree(root, ignore_errors=True)
             for name in ("notebooks", "book"):
                 shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-            for name in ("_config.yml", ".zenodo.json"):
+            for name in ("_config.yml", ".zenodo.json", "CITATION.cff"):
                 shutil.copy(ROOT / name, root)
             with inside(root):
                 assert cli.main(["build", "--profile", "smoke", *(["--pdf"] if browser_path else [])]) == 0

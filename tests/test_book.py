@@ -1,6 +1,5 @@
 """The book, made small: all pages with tiny runs, in a copy of the project."""
 
-import hashlib
 import io
 import json
 import re
@@ -10,6 +9,7 @@ import sys
 
 import nbformat
 import pytest
+from crates import check_crate, references
 from helpers import ROOT, inside, keep
 
 from dcn_study.book import build, pages
@@ -52,27 +52,38 @@ def test_every_figure_has_an_alternative_text(small):
             assert re.search(r'alt="[^"]{20,}"', image), f"{page.name}: {image}"
 
 
-def test_the_book_describes_its_records_for_programs(small):
+def test_the_book_describes_its_files_for_programs(small):
     html = small / "_build" / "smoke"
-    crate = json.loads((html / "ro-crate-metadata.json").read_text(encoding="utf-8"))
-    entities = {entity["@id"]: entity for entity in crate["@graph"]}
-    assert len(entities) == len(crate["@graph"])
-    assert entities["ro-crate-metadata.json"]["about"] == {"@id": "./"}
-    dataset = entities["./"]
-    assert {"name", "description", "license", "datePublished"} <= set(dataset)
-    for name in ("hasPart", "mentions", "author"):
-        assert dataset[name]
-        assert all(each["@id"] in entities for each in dataset[name])
-    files = [entity for entity in entities.values() if entity["@type"] == "File" and entity["@id"] != "index.html"]
+    entities = check_crate(json.loads((html / "ro-crate-metadata.json").read_text(encoding="utf-8")), html)
     shown = {source.path.name for page in pages.PAGES for source in sources_of(page)}
-    assert {entity["@id"] for entity in files} == {f"records/{name}" for name in shown}
-    for entity in files:
-        content = (html / entity["@id"]).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == entity["sha256"]
-        assert len(content) == int(entity["contentSize"])
-    for action in (entity for entity in entities.values() if entity["@type"] == "CreateAction"):
-        assert action["result"]["@id"] in entities
-        assert all(entities[each["@id"]]["version"] for each in action["instrument"])
+    files = {name for name, entity in entities.items() if entity["@type"] == "File"}
+    assert {name for name in files if name.startswith("records/")} == {
+        f"records/{path.name}" for path in (html / "records").iterdir()
+    }
+    assert {f"records/{name}" for name in shown} <= files
+    assert "records/cnn.weights.h5" in files
+    for page in pages.PAGES:
+        paths = (f"executed/{page}.html", f"executed/{page}.values.json", f"_sources/executed/{page}.ipynb")
+        assert files.issuperset(paths)
+    assert references(entities["#deformable_cnn"]["object"])[-1] == "records/cnn.weights.h5"
+
+
+def test_every_page_has_its_numbers_for_programs(small):
+    found = {}
+    for page in pages.PAGES:
+        path = small / "_build" / "smoke" / "executed" / f"{page}.values.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found[page] = content["values"]
+        named = [each["path"] for each in content["records"]]
+        assert named == [f"records/{source.path.name}" for source in sources_of(page)]
+    prose = "".join(path.read_text(encoding="utf-8") for path in (small / "book").glob("*.md"))
+    cited = re.findall(r"\{glue:text\}`executed/(\w+)\.ipynb::(\w+)", prose)
+    assert cited
+    for page, name in cited:
+        assert name in found[page], f"{page}: {name}"
+    record = records.read(run_config("cnn", **SMOKE))
+    assert found["cnn"]["record"] == record.name
+    assert found["cnn"]["accuracy_plain"] == pytest.approx(100 * record.evaluations["plain"].accuracy, abs=0.01)
 
 
 def sources_of(page):
@@ -92,9 +103,13 @@ def test_a_page_is_rendered_by_itself(small):
     executed, parameters = small / "runs" / "again.ipynb", {"template": "data"}
     build.execute("again", parameters, executed, progress=False)
     before = executed.read_bytes()
-    text = build.render_page("again", parameters, executed).read_text(encoding="utf-8")
+    rendered = build.render_page("again", parameters, executed)
+    text = rendered.read_text(encoding="utf-8")
     assert "<h1>Run it again" in text
     assert "Parameters of this page" in text
+    assert '<a href="again.values.json">' in text
+    values = json.loads((rendered.parent / "again.values.json").read_text(encoding="utf-8"))
+    assert values["parameters"] == parameters
     assert executed.read_bytes() == before  # the notebook can be run again as it is
 
 

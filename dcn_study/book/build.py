@@ -22,6 +22,7 @@ from docutils.nodes import make_id
 
 from dcn_study.book.crate import CRATE, crate
 from dcn_study.book.pages import PAGES, Source, page_parameters, runs_of, sources
+from dcn_study.book.values import values_file, write_values
 from dcn_study.errors import BookError
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import MEASUREMENTS, REMEASURE, book_runs
@@ -39,6 +40,7 @@ PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other val
 LIBRARY = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
 HAS_NARROW = re.compile(r'<img [^>]*class="has-narrow ([\w-]+)"[^>]*>')
 PDF_LINK = '\n<p class="only-on-screen">The whole report for print: <a href="report.pdf">report.pdf</a>.</p>\n'
+VALUES_LINK = '\n\n<p class="only-on-screen">The numbers of this page for programs: <a href="{0}">{0}</a>.</p>\n'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -161,7 +163,7 @@ def _sources(page: str, parameters: Mapping[str, Any], template: Path) -> str:
         lines = (f"| {' | '.join(row)} |" for row in (header, (":--",) * len(header), *rows))
         versions = sorted({_inputs(source.record).versions["TensorFlow"] for source in shown if source.record})
         text += f" The records, and how they were made, with TensorFlow {', '.join(versions)}:\n\n" + "\n".join(lines)
-    return text
+    return text + VALUES_LINK.format(Path(values_file(page)).name)
 
 
 def _row(source: Source) -> tuple[str, ...]:
@@ -211,6 +213,8 @@ def render_page(page: str, parameters: Mapping[str, Any], executed: Path) -> Pat
             shutil.copy(source.path, book / "records")
         _render(root, staging, "html", strict=False)
         _offer_narrow(staging / "_build" / "html")
+        target = staging / "_build" / "html" / values_file(page)
+        write_values(page, parameters, sources(page, parameters), executed, target)
         shutil.rmtree(folder, ignore_errors=True)
         (staging / "_build" / "html").rename(folder)
     return folder / "executed" / f"{page}.html"
@@ -304,11 +308,18 @@ def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
 
 
 def _describe(root: Path, profile: str, staging: Path) -> None:
-    """Puts the records into the rendered book, and the description of all of them for programs."""
-    shutil.copytree(staging / "book" / "records", staging / "_build" / "html" / "records")
-    shown = {source.path: source for page in PAGES for source in sources(page, page_parameters(page, profile))}
-    text = json.dumps(crate(root, shown.values()), indent=1)
-    (staging / "_build" / "html" / CRATE).write_text(text, encoding="utf-8")
+    """Puts records, weights and the numbers of the pages into the rendered book, and their description for programs."""
+    html = staging / "_build" / "html"
+    shutil.copytree(staging / "book" / "records", html / "records")
+    shown = {page: sources(page, page_parameters(page, profile)) for page in PAGES}
+    for page, found in shown.items():
+        executed = staging / "book" / "executed" / f"{page}.ipynb"
+        write_values(page, page_parameters(page, profile), found, executed, html / values_file(page))
+        for record in (source.record for source in found):
+            if isinstance(record, Record):
+                for path in filter(Path.is_file, (record.weights_path, record.predictions_path)):
+                    shutil.copy(path, html / "records")
+    (html / CRATE).write_text(json.dumps(crate(root, html, shown), indent=1), encoding="utf-8")
 
 
 def _copy_book(root: Path, staging: Path) -> Path:

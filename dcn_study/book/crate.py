@@ -1,85 +1,87 @@
-"""The description of the book for programs: an RO-Crate, which names every record and how it was made.
+"""The description of the book for programs: an RO-Crate that names every file, and how each record was made.
 
-Source: RO-Crate Metadata Specification 1.1, https://w3id.org/ro/crate/1.1.
+Sources: RO-Crate Metadata Specification 1.1, https://w3id.org/ro/crate/1.1, and its profile for the runs of programs,
+Process Run Crate 0.5, https://w3id.org/ro/wfrun/process/0.5.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import mimetypes
+import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dcn_study.book.pages import Source
+from dcn_study.book.values import values_file
 from dcn_study.runs.files import file_sha256
-from dcn_study.runs.records import Record
+from dcn_study.runs.inputs import Inputs, Machine
+from dcn_study.runs.records import Measurement, Record
 
-__all__ = ["CRATE", "crate"]
+__all__ = ["CRATE", "PROFILE", "crate", "repository"]
 
 CRATE = "ro-crate-metadata.json"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+PROJECT = "#deformable-conv-digits"
+HOMES = {"TensorFlow": "https://www.tensorflow.org", "Keras": "https://keras.io", "NumPy": "https://numpy.org"}
+
+Entity = dict[str, Any]
 
 
-def crate(root: Path, made: Iterable[Source]) -> dict[str, Any]:
+def repository(root: Path) -> str:
+    """Returns the address of the repository, which `CITATION.cff` states in one place; empty if it states none."""
+    citation = (root / "CITATION.cff").read_text(encoding="utf-8")
+    found = re.search(r'^repository-code: *"?([^"\s]+)"?$', citation, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def crate(root: Path, html: Path, shown: Mapping[str, Iterable[Source]]) -> Entity:
     """Returns the content of the crate's metadata file. The date of the book is that of its last record.
 
     Args:
-        root: of the project; its `.zenodo.json` holds title, description, licence and authors.
-        made: the records that are in the crate, in the folder `records`.
+        root: of the project; `.zenodo.json` has title, description, licence and authors.
+        html: the rendered book, complete except for this file, with the records and their weights in `records`.
+        shown: for each page, the records that it shows.
     """
     about: Mapping[str, Any] = json.loads((root / ".zenodo.json").read_text(encoding="utf-8"))
-    libraries: dict[tuple[str, str], dict[str, Any]] = {}
-    files: list[dict[str, Any]] = []
-    actions: list[dict[str, Any]] = []
-    for source in made:
-        record = source.record
-        if record is None:
-            continue
-        if isinstance(record, Record):
-            origin = record.provenance
-            inputs, machine, start, end = origin.inputs, origin.machine, origin.started, origin.finished
-            what = f"Training and evaluation of the run {record.name}"
-        else:
-            inputs, machine, start, end = record.inputs, record.machine, record.started, ""
-            what = f"The measurement {record.name}"
-        for name, version in inputs.versions.items():
-            library = {"@id": f"#{name}-{version}", "@type": "SoftwareApplication", "name": name, "version": version}
-            libraries[name, version] = library
-        path = f"records/{source.path.name}"
-        files.append(
-            {
-                "@id": path,
-                "@type": "File",
-                "name": f"Record {record.name}",
-                "encodingFormat": "application/json",
-                "contentSize": str(source.path.stat().st_size),
-                "sha256": file_sha256(source.path),
-            }
-        )
-        actions.append(
-            {
-                "@id": f"#{source.path.stem}",
-                "@type": "CreateAction",
-                "name": what,
-                "description": f"{machine.processor}, {machine.threads} threads, Python {machine.python}",
-                "startTime": start,
-                **({"endTime": end} if end else {}),
-                "instrument": [{"@id": libraries[each]["@id"]} for each in inputs.versions.items()],
-                "result": {"@id": path},
-            }
-        )
-    authors = [{"@id": f"#{each['name']}", "@type": "Organization", "name": each["name"]} for each in about["creators"]]
+    address = repository(root)
+    names = [each["name"] for each in about["creators"]]
+    authors = [{"@id": f"#{quote(name)}", "@type": "Organization", "name": name} for name in names]
+    project = {
+        "@id": PROJECT,
+        "@type": "SoftwareSourceCode",
+        "name": "deformable-conv-digits",
+        "version": about["version"],
+        "programmingLanguage": "Python",
+        "license": {"@id": _license(about)},
+        "author": _references(authors),
+        **({"codeRepository": address, "url": address} if address else {}),
+    }
+    made = {source.path.name: source for sources in shown.values() for source in sources if source.record is not None}
+    files = {each["@id"]: each for each in _files(html, made, shown)}
+    entities: dict[str, Entity] = {}  # what the actions refer to besides files
+    actions: list[Entity] = []
+    for source in made.values():
+        action, used = _action(source, files, authors)
+        actions.append(action)
+        entities |= {each["@id"]: each for each in used}
     dataset = {
         "@id": "./",
         "@type": "Dataset",
+        "conformsTo": {"@id": PROFILE},
         "name": about["title"],
         "description": about["description"],
         "version": about["version"],
-        "license": {"@id": f"https://spdx.org/licenses/{about['license']}"},
-        "datePublished": max(each.get("endTime", each["startTime"]) for each in actions)[:10],
-        "author": [{"@id": each["@id"]} for each in authors],
+        "license": {"@id": _license(about)},
+        "datePublished": max(each.get("endTime") or each["startTime"] for each in actions)[:10],
+        "author": _references(authors),
         "mainEntity": {"@id": "index.html"},
-        "hasPart": [{"@id": "index.html"}, *({"@id": each["@id"]} for each in files)],
-        "mentions": [{"@id": each["@id"]} for each in actions],
+        "hasPart": _references(files.values()),
+        "mentions": _references(actions),
     }
     descriptor = {
         "@id": CRATE,
@@ -87,6 +89,132 @@ def crate(root: Path, made: Iterable[Source]) -> dict[str, Any]:
         "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
         "about": {"@id": "./"},
     }
-    page = {"@id": "index.html", "@type": "File", "name": about["title"], "encodingFormat": "text/html"}
-    graph = [descriptor, dataset, page, *authors, *libraries.values(), *files, *actions]
+    profile = {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": PROFILE.split("/")[-1]}
+    spdx = {"@id": _license(about), "@type": "CreativeWork", "name": about["license"]}
+    graph = [descriptor, dataset, profile, spdx, project, *authors, *entities.values(), *files.values(), *actions]
     return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}
+
+
+def _files(html: Path, made: Mapping[str, Source], shown: Mapping[str, Iterable[Source]]) -> Iterable[Entity]:
+    """Yields the book's first page, the pages with their notebooks and values, the records and their weights."""
+    yield _file(html, "index.html", "The first page")
+    for page, sources in shown.items():
+        records = [{"@id": f"records/{source.path.name}"} for source in sources if source.path.name in made]
+        based = {"isBasedOn": _references(records)} if records else {}
+        yield _file(html, f"executed/{page}.html", f"The page {page}", **based)
+        yield _file(html, f"_sources/executed/{page}.ipynb", f"The executed notebook of the page {page}", **based)
+        yield _file(html, values_file(page), f"The numbers of the page {page}", **based)
+    for source in made.values():
+        assert source.record is not None
+        name = source.record.name
+        yield _file(html, f"records/{source.path.name}", f"Record {name}")
+        if isinstance(source.record, Record):
+            for path, what in (
+                (source.record.weights_path, "weights"),
+                (source.record.predictions_path, "predictions"),
+            ):
+                if (html / "records" / path.name).is_file():
+                    yield _file(html, f"records/{path.name}", f"The {what} of the run {name}")
+
+
+def _file(html: Path, path: str, name: str, **more: Any) -> Entity:
+    kinds = {".ipynb": "application/x-ipynb+json", ".h5": "application/x-hdf5", ".npz": "application/zip"}
+    kind = kinds.get(Path(path).suffix) or mimetypes.guess_type(path)[0]
+    size, digest = (html / path).stat().st_size, file_sha256(html / path)
+    described = {"name": name, "encodingFormat": kind, "contentSize": str(size), "sha256": digest}
+    return {"@id": path, "@type": "File", **described, **more}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """What the records of runs and of measurements have in common; `ended` is empty where it was not recorded."""
+
+    what: str
+    settings: Mapping[str, Any]
+    inputs: Inputs
+    machine: Machine
+    started: str
+    ended: str
+
+
+def _made(record: Record | Measurement) -> _Made:
+    if isinstance(record, Record):
+        origin = record.provenance
+        what = f"Training and evaluation of the run {record.name}"
+        return _Made(what, record.configuration, origin.inputs, origin.machine, origin.started, origin.finished)
+    ended = ""
+    if record.seconds is not None:
+        ended = (datetime.fromisoformat(record.started) + timedelta(seconds=record.seconds)).isoformat()
+    what = f"The measurement {record.name}"
+    return _Made(what, record.parameters, record.inputs, record.machine, record.started, ended)
+
+
+def _action(source: Source, files: Mapping[str, Entity], authors: Iterable[Entity]) -> tuple[Entity, list[Entity]]:
+    """Returns how a record was made, and what this refers to that is no file: code, libraries, settings and inputs."""
+    record = source.record
+    assert record is not None
+    made, stem = _made(record), source.path.stem
+    code: Entity = {
+        "@id": f"#code-{made.inputs.code[:12]}",
+        "@type": "SoftwareSourceCode",
+        "name": "The modules of deformable-conv-digits that compute this",
+        "description": "The digest covers their syntax trees, without comments, docstrings and messages of errors.",
+        "version": made.inputs.code,
+        "sha256": made.inputs.code,
+        "isPartOf": {"@id": PROJECT},
+    }
+    libraries: list[Entity] = [
+        {"@id": f"#{quote(name)}-{version}", "@type": "SoftwareApplication", "name": name, "version": version}
+        | ({"url": HOMES[name]} if name in HOMES else {})
+        for name, version in made.inputs.versions.items()
+    ]
+    settings: Entity = {
+        "@id": f"#{stem}-configuration",
+        "@type": "PropertyValue",
+        "name": "configuration",
+        "value": json.dumps(made.settings, sort_keys=True),
+    }
+    described, objects = [code, *libraries, settings], [settings]
+    if made.inputs.data:
+        data: Entity = {
+            "@id": f"#data-{made.inputs.data[:12]}",
+            "@type": "CreativeWork",
+            "name": made.settings.get("data") or "MNIST, by Y. LeCun, C. Cortes and C. J. C. Burges",
+            "description": "The digest covers the arrays of images and labels.",
+            "sha256": made.inputs.data,
+        }
+        described.append(data)
+        objects.append(data)
+    for run, digest in made.inputs.weights.items():
+        stored = files.get(f"records/{run}.weights.h5", {})
+        if stored.get("sha256") == digest:
+            objects.append(stored)
+            continue
+        name = f"The weights of the run {run}"
+        weights: Entity = {"@id": f"#{run}-{digest[:12]}", "@type": "CreativeWork", "name": name, "sha256": digest}
+        described.append(weights)
+        objects.append(weights)
+    results = [f"records/{stem}.json", f"records/{stem}.weights.h5", f"records/{stem}.predictions.npz"]
+    action: Entity = {
+        "@id": f"#{stem}",
+        "@type": "CreateAction",
+        "name": made.what,
+        "description": f"{made.machine.processor}, {made.machine.threads} threads, Python {made.machine.python}",
+        "startTime": made.started,
+        **({"endTime": made.ended} if made.ended else {}),
+        "agent": _references(authors),
+        "instrument": _references([code, *libraries]),
+        "object": _references(objects),
+        "result": _references(files[path] for path in results if path in files),
+    }
+    return action, described
+
+
+def _references(entities: Iterable[Entity]) -> Entity | list[Entity]:
+    """Returns references to entities: a list, or one reference to one entity, as JSON-LD is written in crates."""
+    found = [{"@id": each["@id"]} for each in entities]
+    return found[0] if len(found) == 1 else found
+
+
+def _license(about: Mapping[str, Any]) -> str:
+    return f"https://spdx.org/licenses/{about['license']}"
