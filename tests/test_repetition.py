@@ -56,6 +56,21 @@ def test_differences_are_relative_for_large_numbers():
     assert repetition.differences({"a": "x"}, {"a": "y"}) == {"results.a": math.inf}
 
 
+def test_times_are_compared_as_ratios_to_the_regular_network():
+    def results(*rows):
+        return {
+            "rows": [{"model": m, "batch": b, "size": 28, "what": "forward", "milliseconds": t} for m, b, t in rows]
+        }
+
+    recorded = results(("CNN", 1, 2.0), ("deformable CNN", 1, 6.0), ("CNN", 32, 10.0), ("deformable CNN", 32, 40.0))
+    found = results(("CNN", 32, 20.0), ("deformable CNN", 32, 100.0))  # a slower machine, and slower by a quarter
+    assert repetition.ratio_differences(found, recorded) == {
+        "CNN 32 28 forward": 0.0,
+        "deformable CNN 32 28 forward": pytest.approx(0.25),
+    }
+    assert repetition.ratio_differences(results(("CNN", 2, 1.0)), recorded) == {"CNN 2 28 forward": math.inf}
+
+
 def test_times_are_taken_again(project):
     record = records.measurement("bench", MEASUREMENTS["bench"], dict)
     assert repetition.confirm(record) == ["it is taken again, not confirmed, with: dcn bench --record"]
@@ -64,4 +79,8 @@ def test_times_are_taken_again(project):
 def test_what_is_repeated_is_a_part_of_what_is_measured():
     for name, (_, _, changes) in repetition.REPEATED.items():
         assert set(changes) <= set(MEASUREMENTS[name])
-        assert all(value < MEASUREMENTS[name][key] for key, value in changes.items())
+        assert all(
+            value in str(whole) if isinstance(value, str) else value < whole
+            for key, value in changes.items()
+            for whole in [MEASUREMENTS[name][key]]
+        )

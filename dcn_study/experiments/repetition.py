@@ -11,17 +11,19 @@ from dcn_study.runs.files import now
 from dcn_study.runs.inputs import machine
 from dcn_study.runs.records import Confirmation, Measurement
 
-__all__ = ["REPEATED", "confirm", "differences"]
+__all__ = ["REPEATED", "confirm", "differences", "ratio_differences"]
 
 # Measurement → module and function that take it, and what a repetition changes in its parameters: so that its results
-# are the beginning of those on record. Measurements of time, and short ones, are not among them: they are taken again.
+# are the beginning of those on record, or some of its rows of times. Short measurements are taken again instead.
 REPEATED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "offsets": ("offsets", "trace_offsets", {"steps": 20}),
     "sensitivity": ("sensitivity", "sensitivity", {"draws": 1}),
     "mechanism": ("mechanism", "mechanism", {"realisations": 1}),
     "regions": ("regions", "regions", {"realisations": 1}),
+    "runtime": ("runtime", "compare", {"batches": "32", "sizes": "28", "repeats": 5, "memory": False}),
 }
 TOLERANCE = 1e-3  # absolute for numbers up to one, relative for greater ones
+TIMES_TOLERANCE = 0.3  # relative, of the ratio of a time to that of the same regular network: machines differ
 
 
 def confirm(measured: Measurement) -> list[str]:
@@ -38,14 +40,39 @@ def confirm(measured: Measurement) -> list[str]:
     current = measured.inputs.model_copy(update={"code": again.inputs.code, "versions": again.inputs.versions})
     found = ["data"] if again.inputs.data != current.data else []
     found += [f"weights of {run}" for run, digest in again.inputs.weights.items() if current.weights.get(run) != digest]
-    apart = differences(again.results, measured.results)
-    found += [f"{place} differs by {apart[place]:.1e}" for place in apart if not apart[place] <= TOLERANCE][:5]
+    times = "rows" in measured.results
+    apart = (ratio_differences if times else differences)(again.results, measured.results)
+    tolerance = TIMES_TOLERANCE if times else TOLERANCE
+    found += [f"{place} differs by {apart[place]:.1e}" for place in apart if not apart[place] <= tolerance][:5]
     if not found:
         largest = {"results": max(apart.values(), default=0.0)}
         confirmation = Confirmation(inputs=current, machine=machine(), date=now(), differences=largest)
         measured.confirmations = [*measured.confirmations, confirmation]
         records.write(measured)
     return found
+
+
+def ratio_differences(found: dict[str, Any], recorded: dict[str, Any]) -> dict[str, float]:
+    """Returns by how much ratios of times differ, relatively, for the rows that both results have.
+
+    Args:
+        found: with "rows" of milliseconds, as `runtime.compare` measures them.
+        recorded: the same, with more rows.
+    """
+    ratios = [_ratios(results["rows"]) for results in (found, recorded)]
+    return {
+        " ".join(map(str, row)): abs(ratio / ratios[1][row] - 1) if row in ratios[1] else float("inf")
+        for row, ratio in ratios[0].items()
+    }
+
+
+def _ratios(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], float]:
+    """Returns the time of each row, relative to that of the CNN or mini-ResNet without deformation."""
+    times = {(row["model"], row["batch"], row["size"], row["what"]): row["milliseconds"] for row in rows}
+    return {
+        (model, *where): time / times[("mini-ResNet" if "mini-ResNet" in model else "CNN", *where)]
+        for (model, *where), time in times.items()
+    }
 
 
 def differences(found: Any, recorded: Any, place: str = "results") -> dict[str, float]:
