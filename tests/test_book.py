@@ -171,6 +171,7 @@ def test_every_figure_links_to_its_record_and_its_notebook(small):
             "operators",
             "cluster",
             "networks",
+            "unseen",
         )
         assert captions or page in without
         found = pages.sources(page, pages.page_parameters(page, "smoke"))

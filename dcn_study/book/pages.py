@@ -20,6 +20,7 @@ from dcn_study.runs.catalogue import (
     keeps_weights,
     record_name,
     registered_runs,
+    retuned_runs,
     run_config,
     run_named,
     seeds_of,
@@ -29,6 +30,7 @@ from dcn_study.runs.data import load_digits
 from dcn_study.runs.libraries import check_device, load_tensorflow
 from dcn_study.runs.records import Measurement, Record, Standing
 from dcn_study.runs.splits import splits
+from dcn_study.runs.unseen import unseen_runs
 
 __all__ = ["PAGES", "Page", "Source", "check", "page_parameters", "runs_of", "sources"]
 
@@ -117,12 +119,12 @@ PAGES: dict[str, Page] = {
     ),
     "registration": Page(
         "registration",
-        recorded_runs=tuple(map(record_name, TUNING)),
+        recorded_runs=tuple(map(record_name, [*TUNING, *registered_runs(), *retuned_runs()])),
         measurement="arms",
         smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0, "memory": False},
     ),
     "study": Page("study", recorded_runs=tuple(map(record_name, registered_runs())), recorded_measurements=("arms",)),
-    "unseen": Page("unseen"),
+    "unseen": Page("unseen", recorded_runs=tuple(map(record_name, [*unseen_runs(), *registered_runs()]))),
     "mechanism": Page(
         "mechanism",
         recorded_runs=tuple(record_name(run) for run in registered_runs() if keeps_weights(run)),
