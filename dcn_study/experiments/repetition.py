@@ -16,7 +16,7 @@ __all__ = ["REPEATED", "confirm", "differences", "ratio_differences"]
 # Measurement → module and function that take it, and what a repetition changes in its parameters: so that its results
 # are the beginning of those on record, or some of its rows of times. Short measurements are taken again instead.
 REPEATED: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "offsets": ("offsets", "trace_offsets", {"steps": 20}),
+    "offsets": ("offsets", "trace_offsets", {"steps": 5}),
     "sensitivity": ("sensitivity", "sensitivity", {"draws": 1}),
     "mechanism": ("mechanism", "mechanism", {"realisations": 1}),
     "regions": ("regions", "regions", {"realisations": 1}),
