@@ -30,9 +30,9 @@ def test_an_interrupted_run_is_left_although_it_has_a_record(project):
 
 
 def test_lower_seeds_come_first_and_then_the_longest_with_those_that_wait_for_it(project):
-    keep(run_config("cnn", seed=9), seconds=300.0)  # one epoch of 300 s
+    keep(run_config("cnn", seed=9), seconds=3000.0)  # ten epochs
     keep(run_config("cnn_batch_norm", seed=9, epochs=1), seconds=100.0)
-    keep(run_config("mini_resnet", seed=9), seconds=310.0)
+    keep(run_config("mini_resnet", seed=9), seconds=3100.0)
     tasks = plan([config for run in ("mini_resnet", "cnn_batch_norm", "cnn") for config in seeds_of(run, 2)])
     assert names(tasks) == [
         *("cnn", "mini_resnet", "cnn_batch_norm"),
@@ -46,7 +46,7 @@ def test_lower_seeds_come_first_and_then_the_longest_with_those_that_wait_for_it
 
 
 def test_durations_of_another_run_of_the_model_serve_if_there_are_no_others(project):
-    keep(run_config("cnn"), seconds=60.0)
+    keep(run_config("cnn"), seconds=600.0)
     (task,) = plan([run_config("cnn_validation")])
     assert task.seconds == 600
     (task,) = plan([run_config("mini_resnet")])
@@ -86,7 +86,7 @@ def test_the_schedule_keeps_workers_busy_and_waits_where_it_must(project):
 
 
 def test_unknown_durations_are_taken_as_the_usual_one(project):
-    keep(run_config("cnn", seed=9), seconds=6.0)
+    keep(run_config("cnn", seed=9), seconds=60.0)
     tasks = plan([run_config(run) for run in PAPER])
     ends = {slot.task.name: slot.end - slot.start for slot in schedule(tasks, 4)}
     assert set(ends.values()) == {60.0}

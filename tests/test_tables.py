@@ -174,7 +174,7 @@ def test_status_has_a_row_for_every_run():
     ]
     stale = Standing("stale", ("Keras 1, now 2", "data"))
     table = tables.status({"cnn": (record, stale), "mini_resnet": (None, Standing("missing"))})
-    shown = ["stale: Keras 1, now 2; data", "1", "2", "2026-01-02", "2026-02-03", "one (2)", "2"]
+    shown = ["stale: Keras 1, now 2; data", "10", "2", "2026-01-02", "2026-02-03", "one (2)", "2"]
     assert table.loc["cnn"].tolist() == shown
     assert table.loc["mini_resnet"].tolist() == ["missing", "", "", "", "", "", ""]
 
@@ -233,8 +233,8 @@ def test_selection_shows_last_and_best_epoch():
 def test_seen_counts_the_run_that_another_starts_from():
     found = {"cnn": [make(run_config("cnn"))], "deformable_cnn": [make(run_config("deformable_cnn", train_size=50))]}
     table = tables.seen(found)
-    assert table.loc["CNN"].tolist() == ["60,000", "0", "plain test images"]
-    assert table.loc["deformable CNN"].tolist() == ["60,000", "50", "scaled and translated test images"]
+    assert table.loc["CNN"].tolist() == ["600,000", "0", "plain test images"]
+    assert table.loc["deformable CNN"].tolist() == ["600,000", "1,000", "scaled and translated test images"]
 
 
 def test_every_stored_network_has_a_card(project):
