@@ -264,12 +264,16 @@ def test_confirm_without_a_record_fails(clone, capsys):
 def test_confirm_replays_fresh_records_only_if_asked_to(clone, monkeypatch, capsys):
     keep(RUNS["cnn"])
     replayed = []
-    monkeypatch.setattr(confirmation, "confirm", lambda record: replayed.append(record.name) or ["norms differ"])
+    monkeypatch.setattr(
+        confirmation, "confirm", lambda record, every_seed: replayed.append(record.name) or ["norms differ"]
+    )
     assert cli.main(["confirm", "cnn"]) == 0
     assert replayed == []
     assert cli.main(["confirm", "cnn", "--all"]) == 1
     assert replayed == ["cnn"]
     assert "differs: norms differ" in capsys.readouterr().out
+    assert cli.main(["confirm", "bench"]) == 1
+    assert "missing" in capsys.readouterr().out
 
 
 def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
