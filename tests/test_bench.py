@@ -34,7 +34,7 @@ def tiny(monkeypatch):
     """One small shape, and no process of its own for the memory."""
     monkeypatch.setattr(bench, "SHAPES", (TINY,))
     monkeypatch.setattr(bench, "MEMORY_SHAPE", TINY)
-    monkeypatch.setattr(bench, "peak_memory", lambda measure: 7200)
+    monkeypatch.setattr(bench, "peak_memory", lambda measure, jit_compile: 7200)
 
 
 def test_bench_measures_every_contestant_and_names_its_peers(project, tiny, capsys):

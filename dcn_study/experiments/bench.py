@@ -111,7 +111,8 @@ def measure(repeats: int, peer_python: str = PEER_PYTHON) -> dict[str, Any]:
 
     Returns:
         "shapes": one entry per shape, with quartiles in milliseconds by contestant; "peers": the version of each peer
-        that was measured; "peak_memory_bytes" of forward and backward, and "im2col_bytes" to compare it with.
+        that was measured; "peak_memory_bytes" of forward and backward, the same without XLA, and "im2col_bytes" to
+        compare them with.
 
     Raises:
         ConfigurationError: if `repeats` is not positive.
@@ -133,7 +134,8 @@ def measure(repeats: int, peer_python: str = PEER_PYTHON) -> dict[str, Any]:
     return {
         "shapes": results,
         "peers": peers,
-        "peak_memory_bytes": peak_memory(forward_and_backward_here),
+        "peak_memory_bytes": peak_memory(forward_and_backward_here, True),
+        "peak_memory_without_xla_bytes": peak_memory(forward_and_backward_here, False),
         "im2col_bytes": _im2col_bytes(MEMORY_SHAPE),
     }
 
@@ -161,6 +163,11 @@ def _contestants(tensors: dict[str, tf.Tensor]) -> dict[str, Callable[[], Any]]:
     operators: dict[str, tuple[Callable, list[tf.Tensor], tf.Tensor | None]] = {
         "conv2d": (lambda x, k: tf.nn.conv2d(x, k, 1, "SAME"), [x, k], tensors["g"]),
         "deform_conv2d": (lambda x, k, o: deform_conv2d(x, k, o, padding="same"), [x, k, o], tensors["g"]),
+        "deform_conv2d without XLA": (
+            lambda x, k, o: deform_conv2d(x, k, o, padding="same", jit_compile=False),
+            [x, k, o],
+            tensors["g"],
+        ),
         "matmul alone": (tf.matmul, [*_matrices(x, k)], tf.reshape(tensors["g"], (-1, k.shape[3]))),
         "row reads alone": (*_row_reads(x), None),
         "value reads alone": (*_value_reads(x), None),
@@ -293,12 +300,14 @@ def _im2col_bytes(shape: tuple[int, int, int, int]) -> int:
     return 4 * batch * side * side * 9 * channels
 
 
-def forward_and_backward_here() -> int:
-    """Returns the bytes that forward + backward take at their peak, in this process."""
+def forward_and_backward_here(jit_compile: bool) -> int:
+    """Returns the bytes that forward + backward take at their peak, in this process, with or without XLA."""
     tensors = _tensors(MEMORY_SHAPE)
     operands = [tensors[name] for name in "xko"]
     return peak_memory_here(
-        lambda: _both(lambda x, k, o: deform_conv2d(x, k, o, padding="same"), operands, tensors["g"])
+        lambda: _both(
+            lambda x, k, o: deform_conv2d(x, k, o, padding="same", jit_compile=jit_compile), operands, tensors["g"]
+        )
     )
 
 
@@ -311,6 +320,12 @@ RATIOS = (
     (("matmul alone", "row reads alone"), "conv2d", "  product and row reads alone / conv2d"),
     (("deform_conv2d, forward + backward",), "conv2d, forward + backward", "forward + backward / conv2d"),
     (("deform_conv2d, forward + backward",), "torchvision, forward + backward", "forward + backward / torchvision"),
+    (("deform_conv2d without XLA",), "deform_conv2d", "deform_conv2d forward without XLA / with it"),
+    (
+        ("deform_conv2d without XLA, forward + backward",),
+        "deform_conv2d, forward + backward",
+        "forward + backward without XLA / with it",
+    ),
     (("resampling",), "resampling as published", "ConvOffset2D resampling forward / as published"),
     (("value reads alone",), "resampling as published", "  its value reads alone / as published"),
     (
