@@ -217,7 +217,7 @@ SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS) | dict.fromkeys((*PAPER, "c
 MEASUREMENTS: dict[str, dict[str, Any]] = {
     "runtime": {
         "batches": "1,32,128",
-        "sizes": "28,56,112",
+        "sizes": "28,56",
         "batch": 32,
         "repeats": 7,
         "threads": 0,
