@@ -102,7 +102,7 @@ def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
         with pytest.raises(RecordError, match=told):
             work.finish(Task(config, made.name, "key"), worker.Files(made.path.name, record, given))
     other = run_config("mini_resnet", epochs=1, train_size=64, test_size=40)
-    with pytest.raises(RecordError, match="does not hold here: configuration"):
+    with pytest.raises(RecordError, match="must hold the record of run mini_resnet-.* Received: that of "):
         work.finish(Task(other, "other", "key"), worker.Files(made.path.name, content, weights))
     monkeypatch.setattr("dcn_study.runs.records.runs.versions", lambda: {"Keras": "99.0"})
     with pytest.raises(RecordError, match=r"does not hold here: .*Keras .*, now 99\.0"):
