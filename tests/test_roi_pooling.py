@@ -118,7 +118,8 @@ def test_gradients_in_a_function_that_xla_compiles(random, sampling_ratio, unkno
         with tf.GradientTape() as tape:
             tape.watch([inputs, boxes, offsets])
             pooled = deform_roi_pool(inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, **SETTINGS)
-        return tape.gradient(pooled**2, [inputs, boxes, offsets])
+            loss = tf.reduce_sum(pooled**2)
+        return tape.gradient(loss, [inputs, boxes, offsets])
 
     shapes = [(None, None, None, 3), (None, 4), (None, 3, 2, 2)] if unknown else [tensor.shape for tensor in tensors]
     signature = [tf.TensorSpec(shape, tf.float64) for shape in shapes]
@@ -151,6 +152,19 @@ def test_second_derivatives(random, sampling_ratio):
     np.testing.assert_allclose(tape.gradient(along, inputs), expected, atol=1e-6)
 
 
+def test_xla_refuses_second_derivatives(random):
+    inputs, boxes, indices, _ = draw(random, 2)
+    inputs = tf.constant(inputs)
+    with tf.GradientTape() as outer:
+        outer.watch(inputs)
+        with tf.GradientTape() as inner:
+            inner.watch(inputs)
+            pooled = deform_roi_pool(inputs, boxes, indices, output_size=2, jit_compile=True)
+        slopes = inner.gradient(pooled, inputs)
+    with pytest.raises(NotImplementedError, match="deform_roi_pool with jit_compile=True has first derivatives"):
+        outer.gradient(slopes, inputs)
+
+
 @pytest.mark.parametrize("boxes", [np.zeros((0, 4)), [[3.0, 3.0, 3.0, 3.0]]], ids=["no boxes", "no area"])
 def test_what_reads_nothing_has_gradients_of_zero(random, boxes):
     inputs, offsets = tf.constant(random.normal(size=(1, 5, 4, 2))), tf.zeros((len(boxes), 2, 2, 2), tf.float64)
@@ -172,7 +186,9 @@ def test_no_boxes_have_indices_of_any_type():
 def test_an_index_out_of_range(random, within, index, jit_compile):
     inputs, boxes, _, _ = draw(random, 2)
     pool = within(lambda index: deform_roi_pool(inputs, boxes, index, output_size=2, jit_compile=jit_compile))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="at least 0 and below the batch size"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"at least 0 and below the batch size of inputs\. Received:\] \[0 "
+    ):
         pool(tf.constant([0, index], tf.int64))
 
 

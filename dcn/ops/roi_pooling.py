@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from dcn.ops.compilation import cluster, graph, require_choice
+from dcn.ops.differentiation import differentiable_once
 from dcn.ops.geometry import is_integer, pair, require_number
 from dcn.ops.interpolation import lerp
 
@@ -50,7 +51,7 @@ def deform_roi_pool(
             up, for each box.
         gamma: factor of the offsets.
         jit_compile: True compiles the pooling with XLA, anew for every shape. False and None run without XLA, with one
-            graph for all sizes. Second derivatives are defined without XLA.
+            graph for all sizes. Only without XLA are second derivatives defined.
 
     Returns:
         (R, ph, pw, C), the type of `inputs`. Derivatives are defined for inputs, offsets and boxes. A box without area
@@ -61,6 +62,7 @@ def deform_roi_pool(
         tf.errors.InvalidArgumentError: when run, if an index of `box_indices` is out of range, or sizes that were
             unknown do not fit. A function that XLA compiles as a whole omits these checks: there, a box whose index is
             out of range gives NaN.
+        NotImplementedError: for a second derivative with `jit_compile=True`.
 
     Example:
         >>> x = tf.reshape(tf.range(16.0), (1, 4, 4, 1))
@@ -112,13 +114,18 @@ def _mean_of_samples(
     """
     values, gradients = _COMPILED if compiled else _PLAIN
 
+    def forward(inputs: tf.Tensor, origins: tf.Tensor, bins: tf.Tensor) -> tf.Tensor:
+        return values(inputs, box_indices, origins, bins, counts)
+
+    def backward(upstream: tf.Tensor, inputs: tf.Tensor, origins: tf.Tensor, bins: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return gradients(upstream, inputs, box_indices, origins, bins, counts)
+
     @tf.custom_gradient
-    def pool(inputs: tf.Tensor, origins: tf.Tensor, bins: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return gradients(upstream, inputs, box_indices, origins, bins, counts)
+    def pool(*tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        return forward(*map(tf.stop_gradient, tensors)), lambda upstream: backward(upstream, *tensors)
 
-        return values(inputs, box_indices, origins, bins, counts), backward
-
+    if compiled:
+        return differentiable_once("deform_roi_pool with jit_compile=True", forward, backward, inputs, origins, bins)
     return pool(inputs, origins, bins)
 
 
@@ -260,18 +267,33 @@ def _checked_when_run(
     Raises:
         tf.errors.InvalidArgumentError: when run, if an index is out of range, or sizes do not fit. XLA omits the check.
     """
-    batch = tf.shape(inputs, tf.int64)[0]
+    known = (box_indices >= 0) & (box_indices < tf.shape(inputs, tf.int64)[0])
     rule = "box_indices must be at least 0 and below the batch size of inputs"
-    checks = [tf.debugging.assert_non_negative(box_indices, rule), tf.debugging.assert_less(box_indices, batch, rule)]
+    checks = [_required_when_run(rule, tf.reduce_all(known), box_indices)]
     for name, tensor in (("box_indices", box_indices), ("offsets", offsets)):
         if tensor is not None and None in (boxes.shape[0], tensor.shape[0]):
-            count = tf.shape(tensor)[0]
-            checks.append(tf.debugging.assert_equal(count, tf.shape(boxes)[0], f"{name} must have one entry per box"))
+            shapes = tf.shape(boxes), tf.shape(tensor)
+            alike = shapes[0][0] == shapes[1][0]
+            checks.append(_required_when_run(f"{name} must have one entry per box", alike, *shapes))
     if None in inputs.shape[:3]:
         pixels = tf.reduce_prod(tf.shape(inputs, tf.int64)[:3])
-        limit = tf.constant(_PIXELS, tf.int64)
-        checks.append(tf.debugging.assert_less(pixels, limit, "inputs must have fewer than 2^31 pixels"))
-    with tf.control_dependencies([check for check in checks if check is not None]):
+        checks.append(_required_when_run("inputs must have fewer than 2^31 pixels", pixels < _PIXELS, tf.shape(inputs)))
+    with _after(checks):
         boxes = tf.identity(boxes)
-    known = (box_indices >= 0) & (box_indices < batch)
     return boxes, tf.cast(tf.where(known, box_indices, 0), tf.int32), known
+
+
+def _required_when_run(rule: str, condition: tf.Tensor, *received: tf.Tensor | str) -> tf.Operation | None:
+    """Returns an operation, for `_after`, that raises an error with the values received if a condition does not hold.
+
+    A single operation, unlike `tf.debugging.Assert`, whose branches not every exporter knows. XLA omits it.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run, in eager mode at once.
+    """
+    return tf.raw_ops.Assert(condition=condition, data=[f"{rule}. Received:", *received], summarize=9)
+
+
+def _after(checks: Sequence[tf.Operation | None]) -> Any:
+    """Returns a context in which operations run after checks, of which eager mode keeps none."""
+    return tf.control_dependencies([check for check in checks if check is not None])

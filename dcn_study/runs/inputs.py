@@ -45,6 +45,7 @@ MEASUREMENT_CODE = {
     "robustness": (*RUN_CODE, "dcn_study.experiments.robustness"),
     "regions": (
         "dcn.ops.compilation",
+        "dcn.ops.differentiation",
         "dcn.ops.geometry",
         "dcn.ops.interpolation",
         "dcn.ops.roi_pooling",
