@@ -285,7 +285,7 @@ def test_the_paper_profile_does_not_train_what_has_another_configuration(project
         build.build("paper")
     other = run_config("cnn_batch_norm", seed=1)
     record = keep(other)
-    record.configuration["epochs"] += 1
+    record.configuration["learning_rate"] *= 2
     records.write(record)
     message = "seed1.json is of another configuration. Train it with: dcn train --force cnn_batch_norm-seed1"
     with pytest.raises(BookError, match=message):
