@@ -278,7 +278,8 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
     Call arguments:
         inputs: (B, H, W, C), what is sampled.
         guide: (B, H, W, any number of channels), what the offsets and the mask are predicted from; None for `inputs`.
-            For the alignment of two frames: features of one are sampled where features of both, concatenated, say.
+
+    A guide serves the alignment of two frames: features of one are sampled where features of both, concatenated, say.
 
     Output shape: (B, Ho, Wo, filters), as for `Conv2D`.
 

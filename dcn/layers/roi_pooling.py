@@ -32,8 +32,8 @@ class DeformableRoIPooling2D(keras.layers.Layer):
         jit_compile: as there.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
-    Call arguments: inputs (B, H, W, C); boxes (R, 4) as (y1, x1, y2, x2) in image pixels; box_indices (R,) integers, the
-    image of each box. Boxes keep their type under a mixed policy: half precision would round their corners.
+    Call arguments: inputs (B, H, W, C); boxes (R, 4) as (y1, x1, y2, x2) in image pixels; box_indices (R,) integers,
+    the image of each box. Boxes keep their type under a mixed policy: half precision would round their corners.
 
     Output shape: (R, ph, pw, C).
 
