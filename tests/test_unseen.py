@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from helpers import evaluations, history, make
+from scipy import stats
 
 from dcn_study.experiments import unseen
+from dcn_study.experiments.statistics import detectable
 from dcn_study.runs import records
 from dcn_study.runs.unseen import PILOT_REALISATIONS, PILOTS, REALISATIONS, UNSEEN, unseen_runs
 
@@ -64,3 +67,15 @@ def test_realisations_are_fresh_and_each_run_has_a_name_of_its_own():
     assert len(names) == len(runs)
     assert names >= {"unseen_cnn-seed9", "unseen_pilot_cnn_0.003-seed7", "fresh_deform_conv_cnn-seed14"}
     assert all(catalogue.in_book(run) and not catalogue.keeps_weights(run) for run in runs)
+
+
+def test_the_power_that_the_registration_states():
+    """With a standard deviation of 0.7 points between pairs, Holm's strictest step among the primary contrasts."""
+    runs, spread = len(REALISATIONS), 0.7
+    assert detectable(spread, runs) == pytest.approx(0.7, abs=0.01)
+    critical = stats.t.isf(0.025 / len(unseen.PRIMARY), runs - 1)
+    drawn = np.random.default_rng(0).normal(0, spread, (20_000, runs))
+    half = critical * drawn.std(axis=1, ddof=1) / runs**0.5
+    better = np.mean(1.9 + drawn.mean(axis=1) - half > unseen.SMALLEST)
+    equivalent = np.mean(np.abs(drawn.mean(axis=1)) + half < unseen.SMALLEST)
+    assert (better, equivalent) == (pytest.approx(0.80, abs=0.02), pytest.approx(0.78, abs=0.02))
