@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from dcn_study.errors import ConfigurationError
-from dcn_study.experiments.layers import multiply_adds
 from dcn_study.experiments.timing import peak_memory, peak_memory_here, times
 from dcn_study.names import ARMS
 from dcn_study.runs import catalogue, networks
@@ -42,7 +41,7 @@ def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, memory: bool
         memory: whether to measure the memory of a step too, each in a process of its own.
 
     Returns:
-        By arm: "parameters", "multiply_adds" (for one image), "step_ms" (first quartile, median, third quartile) and
+        By arm: "parameters", "step_ms" (first quartile, median, third quartile) and
         "memory" (at its peak, in bytes; None where it was not measured).
 
     Raises:
@@ -61,7 +60,6 @@ def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, memory: bool
     steps = {arm: _step(model, batch) for arm, model in models.items()}
     return {
         "parameters": {arm: model.count_params() for arm, model in models.items()},
-        "multiply_adds": {arm: sum(map(multiply_adds, model.layers)) for arm, model in models.items()},
         "step_ms": times(steps, repeats),
         "memory": {arm: peak_memory(step_memory_here, arm, batch, threads) if memory else None for arm in chosen},
     }
@@ -75,7 +73,7 @@ def step_memory_here(arm: str, batch: int, threads: int) -> int:
 
 
 def _built(arm: str) -> keras.Model:
-    return networks.build_model(catalogue.STUDY.get(f"scale_{arm}") or catalogue.UNSEEN[arm])
+    return networks.build_model(catalogue.arm_run(arm))
 
 
 def _step(model: keras.Model, batch: int) -> Callable[[], Any]:

@@ -10,13 +10,15 @@ import keras
 from dcn import models
 from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn_study.experiments.regions import parameters
-from dcn_study.runs.catalogue import PAPER, RUNS
+from dcn_study.names import ARMS
+from dcn_study.runs import networks
+from dcn_study.runs.catalogue import PAPER, RUNS, arm_run
 
 __all__ = ["layers_of", "model_costs", "multiply_adds"]
 
 
 def model_costs(*, height: int, width: int, classes: int) -> dict[str, Any]:
-    """Returns what the layers of the paper's models cost, and those of the mini-ResNet as the paper draws it.
+    """Returns what the layers of the paper's models cost, of the mini-ResNet as it draws it, and of the studies' arms.
 
     Args:
         height: of the images, in pixels.
@@ -25,6 +27,7 @@ def model_costs(*, height: int, width: int, classes: int) -> dict[str, Any]:
 
     Returns:
         "layers": for each of the paper's models, frozen as in its run, and "chained_mini_resnet", see `layers_of`.
+        "arms": by arm the multiply-adds for one image of its task.
         "regions": the parameters of the network that classifies regions, see `regions.parameters`.
     """
     built = {
@@ -32,7 +35,12 @@ def model_costs(*, height: int, width: int, classes: int) -> dict[str, Any]:
         for name in PAPER
     }
     built["chained_mini_resnet"] = models.mini_resnet((height, width, 1), classes=classes, chained=True)
-    return {"layers": {name: layers_of(model) for name, model in built.items()}, "regions": parameters()}
+    arms = {arm: networks.build_model(arm_run(arm)) for arm in ARMS}
+    return {
+        "layers": {name: layers_of(model) for name, model in built.items()},
+        "arms": {arm: sum(map(multiply_adds, model.layers)) for arm, model in arms.items()},
+        "regions": parameters(),
+    }
 
 
 def layers_of(model: keras.Model) -> list[dict[str, Any]]:

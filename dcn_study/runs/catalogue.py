@@ -35,6 +35,7 @@ __all__ = [
     "TUNING",
     "TWO_BY_TWO",
     "UNSEEN",
+    "arm_run",
     "book_runs",
     "in_book",
     "is_named",
@@ -258,6 +259,11 @@ def seeds_of(run: str, seeds: int | None = None, **changes: Any) -> list[RunConf
 def book_runs() -> list[RunConfig]:
     """Returns the configurations of all runs that the book shows, each after the run that it starts from."""
     return list(dict.fromkeys(config for run in RUNS for config in seeds_of(run)))
+
+
+def arm_run(arm: str) -> RunConfig:
+    """Returns the configuration of an arm of either study, a key of `names.ARMS`."""
+    return STUDY.get(f"scale_{arm}") or UNSEEN[arm]
 
 
 def realisations_of(run: str) -> int:

@@ -161,7 +161,7 @@ MEASUREMENTS: dict[str, Declared] = {
     "arms": Declared(
         "arms.arm_costs",
         {"arms": "all", "batch": 128, "repeats": 9, "threads": 1, "memory": True},
-        (*RUN_CODE, *_experiments("layers", "timing")),
+        (*RUN_CODE, *_experiments("timing")),
         data=False,
     ),
 }
