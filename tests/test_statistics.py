@@ -111,7 +111,9 @@ def test_differences_from_zero_are_rarely_found_where_there_are_none(random):
     """And are found with the adjusted p-value of a t-test where there are some."""
     wrong = 0
     for _ in range(STUDIES // 5):
-        wrong += any(each.zero_p_value < 0.05 for each in contrasts([synthetic(random, 0.0) for _ in range(5)], SMALLEST))
+        wrong += any(
+            each.zero_p_value < 0.05 for each in contrasts([synthetic(random, 0.0) for _ in range(5)], SMALLEST)
+        )
     assert wrong / (STUDIES // 5) <= 0.07
     pairs = [synthetic(random, truth) for truth in (0.3, 0.6, 0.9)]
     expected = holm([stats.ttest_rel(first, second).pvalue for first, second in pairs])

@@ -14,16 +14,15 @@ from dcn_study.runs.catalogue import (
     RATES,
     REALISATIONS,
     SMOKE,
-    TUNING,
     TWO_BY_TWO,
     book_runs,
     keeps_weights,
     record_name,
     registered_runs,
-    retuned_runs,
     run_config,
     run_named,
     seeds_of,
+    study_runs,
 )
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import load_digits
@@ -119,7 +118,7 @@ PAGES: dict[str, Page] = {
     ),
     "registration": Page(
         "registration",
-        recorded_runs=tuple(map(record_name, [*TUNING, *registered_runs(), *retuned_runs()])),
+        recorded_runs=tuple(map(record_name, study_runs())),
         measurement="arms",
         smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0, "memory": False},
     ),

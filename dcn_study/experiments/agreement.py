@@ -125,7 +125,8 @@ def left_out(accuracies: Sequence[float], images: int) -> int:
     """Returns how many of our own runs are outside the prediction interval of all others, of which 5% are expected.
 
     Args:
-        accuracies, images: as for `agreement`; at least three runs.
+        accuracies: of our runs, as shares; at least three.
+        images: how many test images each is measured on.
     """
     return sum(
         agreement([*accuracies[:number], *accuracies[number + 1 :]], images, accuracies[number]).outcome == "differs"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dcn_study.experiments.statistics import contrasts
 from dcn_study.experiments.study import Comparison, accuracies
@@ -21,7 +21,17 @@ from dcn_study.runs.unseen import (
     UNSEEN,
 )
 
-__all__ = ["PRIMARY", "REGISTERED", "SMALLEST", "TIE", "chosen_rate", "compared", "pilot_accuracies", "recorded_runs"]
+__all__ = [
+    "PRIMARY",
+    "REGISTERED",
+    "SMALLEST",
+    "TIE",
+    "asked_rates",
+    "chosen_rate",
+    "compared",
+    "pilot_accuracies",
+    "recorded_runs",
+]
 
 REGISTERED = "ae6a281b13a197c02f6d02b97f10c8d4835901af"  # the commit of the registration
 SMALLEST = 1.0  # the smallest effect of interest, in percentage points of accuracy on scaled and translated digits
@@ -54,24 +64,29 @@ def chosen_rate(arm: str, tried: Mapping[float, list[float]]) -> float | None:
     It is the smallest rate whose mean validation accuracy is at most `TIE` below the highest. If this is the lowest or
     the highest of the three that are tried first, the next rate beyond it is tried too, once.
     """
-    complete = {
-        rate: sum(values) / len(values) for rate, values in tried.items() if len(values) == len(PILOT_REALISATIONS)
-    }
-    first = PILOT_RATES[arm]
+    asked, complete = asked_rates(arm, tried), _complete(tried)
+    return _smallest_of_the_best(complete, asked) if set(asked) <= set(complete) else None
+
+
+def asked_rates(arm: str, tried: Mapping[float, list[float]]) -> tuple[float, ...]:
+    """Returns the learning rates that the pilots of an arm must have so far: three, then a fourth if an end is best."""
+    first, complete = PILOT_RATES[arm], _complete(tried)
     if not set(first) <= set(complete):
-        return None
-    chosen = _smallest_of_the_best({rate: complete[rate] for rate in first})
-    place = LADDER.index(chosen)
-    beyond = {first[0]: place - 1, first[-1]: place + 1}.get(chosen)
-    if beyond is None or not 0 <= beyond < len(LADDER):
-        return chosen
-    if LADDER[beyond] not in complete:
-        return None
-    return _smallest_of_the_best({rate: complete[rate] for rate in (*first, LADDER[beyond])})
+        return first
+    best = _smallest_of_the_best(complete, first)
+    place = LADDER.index(best)
+    beyond = {first[0]: place - 1, first[-1]: place + 1}.get(best, len(LADDER))
+    return (*first, LADDER[beyond]) if 0 <= beyond < len(LADDER) else first
 
 
-def _smallest_of_the_best(found: Mapping[float, float]) -> float:
-    return min(rate for rate, accuracy in found.items() if accuracy >= max(found.values()) - TIE)
+def _complete(tried: Mapping[float, list[float]]) -> dict[float, float]:
+    """Returns the mean validation accuracies of those rates that all pilot realisations have."""
+    return {rate: sum(values) / len(values) for rate, values in tried.items() if len(values) == len(PILOT_REALISATIONS)}
+
+
+def _smallest_of_the_best(found: Mapping[float, float], rates: Sequence[float]) -> float:
+    highest = max(found[rate] for rate in rates)
+    return min(rate for rate in rates if found[rate] >= highest - TIE)
 
 
 def recorded_runs(runs: Mapping[str, RunConfig] = UNSEEN) -> dict[str, dict[int, Record]]:

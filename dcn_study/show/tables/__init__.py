@@ -14,6 +14,7 @@ from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
 from dcn_study.show.tables.networks import layers, models, multiply_adds
 from dcn_study.show.tables.origin import cards, durations, measurements, parameters, provenance, status
+from dcn_study.show.tables.registered import registered
 from dcn_study.show.tables.study import (
     areas,
     arms,
@@ -62,6 +63,7 @@ __all__ = [
     "provenance",
     "rates_tried",
     "regions",
+    "registered",
     "replaced_offsets",
     "reported_gains",
     "runtime",

@@ -197,7 +197,8 @@ def _with_interval(differences: Sequence[float]) -> str:
 def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
     """Returns one row per primary contrast: how often A is above B, and the interval of the mean from resampled pairs.
 
-    Once the contrasts are judged, also the p-value by Holm's method, and how many pairs would decide.
+    Once the contrasts are judged, also the p-values of the verdict and of a difference from zero, both by Holm's
+    method, and how many pairs would decide.
 
     Args:
         compared: as `study.compared` returns it.
@@ -212,6 +213,7 @@ def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
             "bootstrap from": resampled.low if resampled else np.nan,
             "to": resampled.high if resampled else np.nan,
             "p (Holm)": each.contrast.p_value if each.contrast else np.nan,
+            "p, not zero": each.contrast.zero_p_value if each.contrast else np.nan,
             "pairs to decide": _pairs_to_decide(each.contrast),
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
@@ -252,7 +254,7 @@ def reported_gains(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
 
 
 def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
-    """Returns one row per run of the study: accuracies in percent, and the paired difference to the CNN.
+    """Returns one row per run of the study: accuracies in percent, and the paired difference to the CNN, with interval.
 
     Args:
         found: run → realisation → accuracy in percent; runs without any are left out.
@@ -262,13 +264,13 @@ def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
         if not values:
             continue
         mean = interval(list(values.values()))
-        regular = found[f"{run.partition('_')[0]}_cnn"]
+        regular = found.get(f"{run.partition('_')[0]}_cnn", found.get("cnn", {}))
         pairs = [values[number] - regular[number] for number in values if number in regular]
         rows[arm_label(run)] = {
             "realisations": f"{len(values)} of {realisations_of(run)}",
             "accuracy": mean.mean,
             "± (95%)": mean.half if len(values) > 1 else np.nan,
-            "minus the CNN": float(np.mean(pairs)) if pairs and values is not regular else np.nan,
+            "minus the CNN": "–" if values is regular else _with_interval(pairs),
         }
     columns = ["realisations", "accuracy", "± (95%)", "minus the CNN"]
     return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "arm")
