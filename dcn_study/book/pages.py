@@ -123,7 +123,11 @@ PAGES: dict[str, Page] = {
         smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0, "memory": False},
     ),
     "study": Page("study", recorded_runs=tuple(map(record_name, registered_runs())), recorded_measurements=("arms",)),
-    "unseen": Page("unseen", recorded_runs=tuple(map(record_name, [*unseen_runs(), *registered_runs()]))),
+    "unseen": Page(
+        "unseen",
+        recorded_runs=tuple(map(record_name, [*unseen_runs(), *registered_runs()])),
+        recorded_measurements=("arms",),
+    ),
     "mechanism": Page(
         "mechanism",
         recorded_runs=tuple(record_name(run) for run in registered_runs() if keeps_weights(run)),

@@ -55,9 +55,9 @@ def registered() -> dict[tuple[str, str, str], State]:
         found[FIRST, "other rates", arm] = _state(runs)
     spread = [catalogue.spread_run(source, number) for source in SOURCES for number in range(REALISATIONS)]
     found[FIRST, "spread", "small_cnn"] = _state(dict.fromkeys(spread))
-    for arm, accuracies in unseen.pilot_accuracies().items():
-        rates = {*unseen.asked_rates(arm, accuracies), *accuracies}
-        runs = [each for rate in sorted(rates) for each in _seeds(UNSEEN_PILOTS[arm][rate], PILOT_REALISATIONS)]
+    for arm, piloted in unseen.pilot_runs().items():
+        wanted = sorted({*unseen.asked_rates(arm, unseen.validated(piloted)), *piloted})
+        runs = [each for rate in wanted for each in _seeds(UNSEEN_PILOTS[arm][rate], PILOT_REALISATIONS)]
         found[SECOND, "pilots", arm] = _state(runs)
     for what, arms, numbers in (("runs", UNSEEN, UNSEEN_REALISATIONS), ("on MNIST-Scale", FRESH, FRESH_REALISATIONS)):
         for arm, config in arms.items():
@@ -70,7 +70,8 @@ def _seeds(run: RunConfig, numbers: Iterable[int]) -> list[RunConfig]:
 
 
 def _state(runs: Iterable[RunConfig], dropped: bool = False) -> State:
-    done, missing = [], []
+    done: list[str] = []
+    missing: list[str] = []
     for run in runs:
         (done if records.read(run) else missing).append(record_name(run))
     return State(tuple(done), () if dropped else tuple(missing), tuple(missing) if dropped else ())

@@ -29,8 +29,11 @@ __all__ = [
     "asked_rates",
     "chosen_rate",
     "compared",
-    "pilot_accuracies",
+    "pilot_runs",
+    "re_estimated",
     "recorded_runs",
+    "so_far",
+    "validated",
 ]
 
 REGISTERED = "ae6a281b13a197c02f6d02b97f10c8d4835901af"  # the commit of the registration
@@ -46,16 +49,27 @@ PRIMARY = {
 }
 
 
-def pilot_accuracies() -> dict[str, dict[float, list[float]]]:
-    """Returns the validation accuracies of the pilots, in percent: arm → rate → one per realisation that there is."""
+def pilot_runs() -> dict[str, dict[float, list[Record]]]:
+    """Returns the records of the pilots: arm → rate → one per realisation that there is; rates without any left out."""
     return {
-        arm: {rate: found for rate, run in tried.items() if (found := _validated(run))} for arm, tried in PILOTS.items()
+        arm: {rate: found for rate, run in tried.items() if (found := _piloted(run))} for arm, tried in PILOTS.items()
     }
 
 
-def _validated(run: RunConfig) -> list[float]:
+def _piloted(run: RunConfig) -> list[Record]:
     found = (records.read(dataclasses.replace(run, seed=number)) for number in PILOT_REALISATIONS)
-    return [100 * record.history[-1].validation_accuracy for record in found if record]
+    return [record for record in found if record]
+
+
+def validated(found: Mapping[float, Sequence[Record]]) -> dict[float, list[float]]:
+    """Returns the validation accuracies of an arm's pilots, in percent, by rate."""
+    return {rate: [100 * each.history[-1].validation_accuracy for each in runs] for rate, runs in found.items()}
+
+
+def re_estimated(found: Sequence[Record]) -> list[float]:
+    """Returns validation accuracies in percent with averages of batch normalisation estimated anew, where recorded."""
+    results = [record.evaluations.get("validation, re-estimated") for record in found]
+    return [100 * each.accuracy for each in results if each]
 
 
 def chosen_rate(arm: str, tried: Mapping[float, list[float]]) -> float | None:
@@ -123,3 +137,20 @@ def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "scaled") ->
         name: Comparison(asked[name], numbers[name], tuple(a - b for a, b in zip(*pairs[name], strict=True)), verdict)
         for name, verdict in zip(asked, judged, strict=True)
     }
+
+
+def so_far(found: Mapping[str, Mapping[int, Record]]) -> str:
+    """Returns in words what the primary runs have shown: nothing before all of them are there.
+
+    Args:
+        found: as `recorded_runs` returns it.
+    """
+    finished, registered = sum(map(len, found.values())), len(UNSEEN) * len(REALISATIONS)
+    judged = {name: each.contrast for name, each in compared(found).items() if each.contrast}
+    if not judged:
+        return f"{finished or 'none'} of {registered} primary runs are finished, and no verdict is given before all are"
+    return f"all {registered} primary runs are finished; " + "; ".join(
+        f"{name}: {each.verdict}, {each.difference.mean:+.1f} points "
+        f"({each.difference.low:+.1f} to {each.difference.high:+.1f})"
+        for name, each in judged.items()
+    )

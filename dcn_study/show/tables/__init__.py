@@ -29,9 +29,9 @@ from dcn_study.show.tables.study import (
     reported_gains,
     spread,
     study_accuracies,
-    unseen_pilots,
 )
 from dcn_study.show.tables.times import bench, logged_ratio, memory, processors, runtime, training_cost
+from dcn_study.show.tables.unseen import unseen_accuracies, unseen_changes, unseen_pilots
 
 __all__ = [
     "accuracy",
@@ -76,5 +76,7 @@ __all__ = [
     "status",
     "study_accuracies",
     "training_cost",
+    "unseen_accuracies",
+    "unseen_changes",
     "unseen_pilots",
 ]
