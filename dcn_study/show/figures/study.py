@@ -132,7 +132,7 @@ def field_and_accuracy(found: Mapping[str, Mapping[int, Record]]) -> np.ndarray:
                 colour, marker = SHOWN_COLOURS[number], MARKERS[number]
                 name = arm_label(arm) if ax is axes[0] else None
                 ax.plot(*zip(*points, strict=True), marker, color=colour, markersize=5, alpha=0.8, label=name)
-        ax.set(xlabel=f"pixels that hold half of the gradient, {label} digits")
+        ax.set(title=f"{label} digits", xlabel="effective receptive field (pixels)")
         ax.xaxis.set_major_locator(MaxNLocator(5))
     axes[0].set_ylabel("accuracy on unseen digits (%)")
     if axes[0].get_legend_handles_labels()[0]:
