@@ -19,7 +19,7 @@ from dcn_study.experiments import study
 from dcn_study.experiments.agreement import Agreement, agreement, of_runs
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import TEST_IMAGES
-from dcn_study.runs import published, records
+from dcn_study.runs import measurements, published
 from dcn_study.runs.catalogue import TWO_BY_TWO
 from dcn_study.runs.records import Measurement, Record
 
@@ -198,9 +198,9 @@ def _after(runs: Mapping[str, Sequence[Record]], kind: str) -> float:
 
 
 def _measurement(name: str) -> Measurement:
-    measured = records.read_measurement(name, {})
+    measured = measurements.read(name)
     if measured is None:
-        raise RecordError(f"{records.measurement_path(name, {})} is missing")
+        raise RecordError(measurements.missing(name))
     return measured
 
 

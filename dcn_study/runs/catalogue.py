@@ -1,4 +1,4 @@
-"""The runs and measurements of the book by name, and the names of all other runs."""
+"""The runs of the book by name, and the names of all other runs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from dcn_study.runs.unseen import PILOTS as UNSEEN_PILOTS
 
 __all__ = [
     "CONTROL_SEEDS",
+    "DEFORMABLE_ARM",
     "DROPPED",
     "EVALUATED_ARMS",
     "LADDER",
-    "MEASUREMENTS",
     "NAMED",
     "PAPER",
     "PILOTS",
     "PILOT_RATES",
     "RATES",
     "REALISATIONS",
-    "REMEASURE",
     "RETUNED",
     "RUNS",
     "SEEDS",
@@ -146,7 +145,8 @@ REALISATIONS = 6
 FEW_REALISATIONS = {"scale_conv_offset_cnn": 3, "scale_mini_resnet": 3, "scale_deform_conv_mini_resnet": 3}
 # Registered runs that an amendment dropped, with all their realisations; none of them has been begun.
 DROPPED = ("rescaled_wider_cnn", "rescaled_modulated_cnn", "rescaled_transformer_cnn", "scale_modulated_cnn")
-EVALUATED_ARMS = ("scale_cnn", "scale_deform_conv_cnn")  # whose networks the pages evaluate again
+DEFORMABLE_ARM = "scale_deform_conv_cnn"
+EVALUATED_ARMS = ("scale_cnn", DEFORMABLE_ARM)  # whose networks measurements evaluate
 
 # Pilots of the study, on a realisation of their own, for a third of the epochs: each arm with three learning rates, and
 # with the next one as long as the best is at an end.
@@ -217,32 +217,6 @@ STAND_INS = {"deformable_cnn": ("cnn_batch_norm", 1), "deformable_mini_resnet": 
 # How many seeds of a run the book shows, from 0; of every other run one, and of the study's its realisations.
 CONTROL_SEEDS = 3
 SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS) | dict.fromkeys((*PAPER, "cnn_batch_norm"), 10)
-
-# The parameters of the measurements that the book shows: see the functions in `dcn_study.experiments`.
-MEASUREMENTS: dict[str, dict[str, Any]] = {
-    "runtime": {
-        "batches": "1,32,128",
-        "sizes": "28,56",
-        "batch": 32,
-        "repeats": 7,
-        "threads": 0,
-        "device": "/CPU:0",
-        "memory": True,
-    },
-    "offsets": {"run": "deformable_cnn", "steps": 300, "seed": 0},
-    "sensitivity": {"draws": 5, "images": TEST_IMAGES},
-    "robustness": {"zooms": 7, "shifts": 9, "images": 500},
-    "mechanism": {"realisations": REALISATIONS, "images": 2000, "digits": 50, "occluded": 3},
-    "regions": {"realisations": 6, "canvases": 4000, "test_canvases": 1000, "epochs": 8},
-    "bench": {"repeats": 15},
-    "arms": {"arms": "all", "batch": 128, "repeats": 9, "threads": 1, "memory": True},
-}
-
-# The command that takes a measurement again.
-REMEASURE = {name: f"dcn run {name} --force" for name in MEASUREMENTS} | {
-    "bench": "dcn bench --record",
-    "arms": "dcn run registration --force",
-}
 
 # What the profile "smoke" changes in every run: enough to see that all of it works, in seconds. Six whole batches.
 SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 192, "test_size": 100}

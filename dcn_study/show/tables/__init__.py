@@ -12,8 +12,8 @@ from dcn_study.show.tables.accuracies import (
 )
 from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
-from dcn_study.show.tables.networks import layers, models, multiply_adds
-from dcn_study.show.tables.origin import cards, durations, measurements, parameters, provenance, status
+from dcn_study.show.tables.networks import layers, models, totals
+from dcn_study.show.tables.origin import cards, measurements, parameters, provenance, status
 from dcn_study.show.tables.registered import registered
 from dcn_study.show.tables.study import (
     areas,
@@ -47,14 +47,12 @@ __all__ = [
     "controls",
     "descriptions",
     "draws",
-    "durations",
     "fields",
     "layers",
     "logged_ratio",
     "measurements",
     "memory",
     "models",
-    "multiply_adds",
     "parameters",
     "pilots",
     "primary_contrasts",
@@ -75,6 +73,7 @@ __all__ = [
     "spread",
     "status",
     "study_accuracies",
+    "totals",
     "training_cost",
     "unseen_accuracies",
     "unseen_changes",

@@ -11,26 +11,20 @@ import pandas as pd
 from dcn_study.experiments.agreement import first_rule, of_runs
 from dcn_study.names import CONTROLS, MODELS, TEST_IMAGES
 from dcn_study.runs import published
-from dcn_study.runs.records import Evaluation, Record
+from dcn_study.runs.records import Record
 from dcn_study.show.tables.layout import with_corner
 
 __all__ = ["accuracy", "agreement", "controls", "draws", "seen", "selection", "side_by_side", "split"]
 
 
-def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """Returns test accuracies in percent: as published, as recorded, and from the stored weights just now.
-
-    Args:
-        record: of the run.
-        again: by kind of test images, as `networks.evaluate` returned them.
-    """
+def accuracy(record: Record) -> pd.DataFrame:
+    """Returns test accuracies of a run in percent, next to the published ones."""
     reference = published.accuracies(record.config)
     rows = {
         TEST_IMAGES.get(kind, kind): {
             "published": 100 * reference.get(kind, math.nan),
             "this run": 100 * stored.accuracy,
             "difference": 100 * (stored.accuracy - reference.get(kind, math.nan)),
-            "evaluated again": 100 * again[kind].accuracy,
             "images": int(stored.images),
         }
         for kind, stored in record.evaluations.items()

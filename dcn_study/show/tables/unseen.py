@@ -44,23 +44,22 @@ def unseen_pilots(found: Mapping[str, Mapping[float, Sequence[Record]]]) -> pd.D
 
 
 def unseen_accuracies(
-    found: Mapping[str, Mapping[int, Record]], costs: Mapping[str, Mapping[str, Any]], multiply_adds: Mapping[str, int]
+    found: Mapping[str, Mapping[int, Record]], costs: Mapping[str, Mapping[str, Any]]
 ) -> pd.DataFrame:
     """Returns one row per arm: realisations, accuracies in percent with 95% intervals, and what the arm costs.
 
     Args:
         found: arm → realisation → record.
-        costs: results of `experiments.arms.arm_costs`, of which arms may be missing.
-        multiply_adds: of one image, by arm.
+        costs: results of `experiments.arms.arm_costs`, which may lack some.
     """
     rows = {}
     for arm, runs in found.items():
-        steps, memory = costs["step_ms"].get(arm), costs["memory"].get(arm)
+        steps, memory, counted = (costs.get(name, {}).get(arm) for name in ("step_ms", "memory", "multiply_adds"))
         rows[ARMS[arm]] = {
             "realisations": len(runs),
             **{label: _mean([*accuracies(runs, kind).values()]) for kind, label in TEST_IMAGES.items()},
             "parameters": costs["parameters"].get(arm, 0),
-            "million multiply-adds": multiply_adds[arm] / 1e6,
+            "million multiply-adds": counted / 1e6 if counted else np.nan,
             "ms per step": steps[1] if steps else np.nan,
             "MB": memory / 1e6 if memory else np.nan,
         }
