@@ -17,6 +17,7 @@ from dcn_study.runs.unseen import PILOTS as UNSEEN_PILOTS
 __all__ = [
     "CONTROL_SEEDS",
     "DEFORMABLE_ARM",
+    "DROPPED",
     "EVALUATED_ARMS",
     "LADDER",
     "NAMED",
@@ -143,6 +144,8 @@ STUDY |= {f"rescaled_{arm}": dataclasses.replace(STUDY[f"scale_{arm}"], train_on
 TWO_BY_TWO = ("scale_cnn", "scale_deform_conv_cnn", "rescaled_cnn", "rescaled_deform_conv_cnn")
 REALISATIONS = 6
 FEW_REALISATIONS = {"scale_conv_offset_cnn": 3, "scale_mini_resnet": 3, "scale_deform_conv_mini_resnet": 3}
+# Registered runs that an amendment dropped, with all their realisations; none of them has been begun.
+DROPPED = ("rescaled_wider_cnn", "rescaled_modulated_cnn", "rescaled_transformer_cnn", "scale_modulated_cnn")
 DEFORMABLE_ARM = "scale_deform_conv_cnn"
 EVALUATED_ARMS = ("scale_cnn", DEFORMABLE_ARM)  # whose networks measurements evaluate
 
@@ -202,7 +205,9 @@ TUNING += dict.fromkeys(spread_run(source, number) for number in range(REALISATI
 _STAND_IN = {"frozen_mini_resnet": dataclasses.replace(_DEFORMABLE_RESIDUAL, model="mini_resnet")}
 _UNSEEN = {f"unseen_{arm}": run for arm, run in UNSEEN.items()} | {f"fresh_{arm}": run for arm, run in FRESH.items()}
 _UNSEEN |= {f"unseen_pilot_{arm}_{rate:g}": run for arm, runs in UNSEEN_PILOTS.items() for rate, run in runs.items()}
-NAMED = RUNS | STUDY | _RETUNED | _UNSEEN | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _STAND_IN
+# With the repaired layer at a rate that falls to zero, which no page shows yet.
+_OTHERS = _STAND_IN | {"decayed_repaired_cnn": dataclasses.replace(RUNS["repaired_cnn"], decay="cosine")}
+NAMED = RUNS | STUDY | _RETUNED | _UNSEEN | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _OTHERS
 
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")

@@ -14,6 +14,7 @@ from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
 from dcn_study.show.tables.networks import layers, models, totals
 from dcn_study.show.tables.origin import cards, measurements, parameters, provenance, status
+from dcn_study.show.tables.registered import registered
 from dcn_study.show.tables.study import (
     areas,
     arms,
@@ -28,9 +29,9 @@ from dcn_study.show.tables.study import (
     reported_gains,
     spread,
     study_accuracies,
-    unseen_pilots,
 )
 from dcn_study.show.tables.times import bench, logged_ratio, memory, processors, runtime, training_cost
+from dcn_study.show.tables.unseen import unseen_accuracies, unseen_changes, unseen_pilots
 
 __all__ = [
     "accuracy",
@@ -60,6 +61,7 @@ __all__ = [
     "provenance",
     "rates_tried",
     "regions",
+    "registered",
     "replaced_offsets",
     "reported_gains",
     "runtime",
@@ -73,5 +75,7 @@ __all__ = [
     "study_accuracies",
     "totals",
     "training_cost",
+    "unseen_accuracies",
+    "unseen_changes",
     "unseen_pilots",
 ]
