@@ -89,14 +89,18 @@ def notebook_parameters(notebook: str) -> dict[str, Parameter]:
     A line such as `images: int = 500  # test images, from the first [1 to 10000]` declares one.
 
     Raises:
-        PageError: if the notebook is missing, or has no such cell.
+        PageError: if the notebook is missing or damaged, or has no such cell.
     """
     from papermill.inspection import inspect_notebook
 
     path = project_root() / "notebooks" / f"{notebook}.ipynb"
     if not path.is_file():
-        raise PageError(f"{path} is missing")
-    found = inspect_notebook(str(path))
+        raise PageError(f"{path} is missing. Restore it with: git checkout {path}")
+    try:
+        found = inspect_notebook(str(path))
+    except Exception as error:  # a damaged file raises errors of many modules
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise PageError(f"{path} is not a valid notebook: {what}. Restore it with: git checkout {path}") from error
     if not found:
         raise PageError(f"{path} has no cell tagged 'parameters' that assigns any")
     parameters = {}

@@ -9,7 +9,9 @@ from dcn_study.runs.records.form import (
     Provenance,
     Record,
     Witness,
+    explained,
     parse,
+    seal,
     write,
 )
 from dcn_study.runs.records.measurements import (
@@ -55,6 +57,7 @@ __all__ = [
     "checkpoint_folder",
     "current_inputs",
     "existing",
+    "explained",
     "how_to_restart",
     "initial_record",
     "inspect",
@@ -70,6 +73,7 @@ __all__ = [
     "record_path",
     "recorded",
     "records_only",
+    "seal",
     "shown",
     "standing",
     "trained",
