@@ -169,6 +169,7 @@ def _train(options: argparse.Namespace) -> int:
     from dcn_study.cluster.plan import plan
     from dcn_study.runs import records
     from dcn_study.runs.catalogue import record_name
+    from dcn_study.runs.data import load_digits
 
     for name in ("workers", "threads"):
         value = getattr(options, name)
@@ -177,6 +178,8 @@ def _train(options: argparse.Namespace) -> int:
     if options.force and not options.run and not options.dry_run:
         raise ConfigurationError("--force is for named runs. Received: no NAME")
     chosen = _chosen(options.run)
+    for data in {config.data for config in chosen}:
+        load_digits(data)
     tasks = plan(chosen, force=options.force)
     if options.dry_run:
         _print_plan(tasks, options.workers or 1)

@@ -8,8 +8,9 @@ import pytest
 from helpers import ROOT, current_inputs, keep, make
 
 from dcn_study import cli
-from dcn_study.book import parameters
+from dcn_study.book import build, parameters
 from dcn_study.errors import DataError, PageError, RecordError
+from dcn_study.runs import data as data_sets
 from dcn_study.runs import records, training, weights
 from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.data import KEYS, load_digits
@@ -200,3 +201,48 @@ def test_a_damaged_file_of_data_is_one_line_of_the_command(project, capsys):
     told = capsys.readouterr().err
     assert f"{project / 'own.npz'} must be a readable .npz with the keys" in told
     assert told.count("\n") == 1
+
+
+@pytest.fixture
+def changed(project, monkeypatch):
+    """A project whose MNIST has one other pixel, and in which no page may begin."""
+    shutil.copytree(ROOT / "notebooks", project / "notebooks")
+    (project / "book" / "_toc.yml").touch()
+    arrays = {key: getattr(load_digits(), key).copy() for key in KEYS}
+    arrays["x_test"][7, 3, 5] ^= 1
+    np.savez(project / "mnist.npz", **arrays)
+    monkeypatch.setattr(data_sets, "MNIST", project / "mnist.npz")
+    monkeypatch.setattr(build, "_build", lambda *given: pytest.fail("began"))
+    return project
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build"],
+        ["build", "--profile", "smoke"],
+        ["train", "--dry-run"],
+        ["train", "cnn", "--dry-run"],
+        ["train", "cnn"],
+        ["check"],
+        ["run", "cnn"],
+        ["run", "data"],
+    ],
+    ids=" ".join,
+)
+def test_damaged_images_end_a_command_before_it_begins(changed, capsys, arguments):
+    assert cli.main(arguments) == 1
+    told = capsys.readouterr()
+    assert f"{changed / 'mnist.npz'} is damaged: expected SHA-256" in told.out + told.err
+    assert f"Restore it with: git checkout {changed / 'mnist.npz'}" in told.out + told.err
+    assert told.err.count("\n") <= 1
+
+
+def test_a_damaged_template_ends_a_build_before_it_begins(project, monkeypatch, capsys):
+    (project / "book" / "_toc.yml").touch()
+    shutil.copytree(ROOT / "notebooks", project / "notebooks")
+    path = project / "notebooks" / "verdict.ipynb"
+    path.write_text(path.read_text()[:-100])
+    monkeypatch.setattr(build, "_build", lambda *given: pytest.fail("began"))
+    assert cli.main(["build"]) == 1
+    assert f"{path} is not a valid notebook: " in capsys.readouterr().err

@@ -22,12 +22,14 @@ from docutils.nodes import make_id
 
 from dcn_study.book.crate import CRATE, crate
 from dcn_study.book.pages import PAGES, Source, page_parameters, runs_of, sources
+from dcn_study.book.parameters import notebook_parameters
 from dcn_study.book.values import values_file, write_values
 from dcn_study.errors import BookError
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import MEASUREMENTS, REMEASURE, book_runs
+from dcn_study.runs.catalogue import MEASUREMENTS, REMEASURE
 from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.files import locked, project_root, replacing
+from dcn_study.runs.data import load_digits
+from dcn_study.runs.files import locked, project_root, replacing, temporary
 from dcn_study.runs.inputs import Inputs
 from dcn_study.runs.records import Measurement, Record
 
@@ -203,8 +205,7 @@ def render_page(page: str, parameters: Mapping[str, Any], executed: Path) -> Pat
         BookError: if the rendering fails.
     """
     root, folder = project_root(), executed.with_name(f"{executed.stem}-html")
-    with tempfile.TemporaryDirectory(dir=executed.parent) as name:
-        staging = Path(name)
+    with temporary(folder) as staging:
         book = _copy_book(root, staging)
         contents = f"format: jb-book\nroot: executed/{page}\nchapters:\n  - file: references\n"
         (book / "_toc.yml").write_text(contents, encoding="utf-8")
@@ -267,6 +268,7 @@ def build(profile: str = "paper", *, pdf: bool = False, progress: bool = True) -
         The path of the book's first page.
 
     Raises:
+        DataError, PageError, RecordError: if the data, a template or a record is damaged.
         BookError: if a record is missing, a notebook fails, the rendering gives a warning, or no browser can print.
         LockedError: if another process builds this book.
     """
@@ -274,10 +276,18 @@ def build(profile: str = "paper", *, pdf: bool = False, progress: bool = True) -
     root = project_root()
     if not (root / "book" / "_toc.yml").is_file():
         raise BookError(f"{root} is not a clone of the project: book/_toc.yml is missing")
+    load_digits()
+    for page in PAGES.values():
+        notebook_parameters(page.notebook)
     if profile == "paper":
         _require_records()
-    with locked(root / "_build" / f"{profile}.lock", f"the book {root / '_build' / profile}"):
+    with locked(root / "_build" / f"{profile}.lock", f"the book {_finished(root, profile)}"):
         return _build(root, profile, browser, progress)
+
+
+def _finished(root: Path, profile: str) -> Path:
+    """Returns the folder of a finished book."""
+    return root / "_build" / ("html" if profile == "paper" else profile)
 
 
 def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
@@ -296,7 +306,7 @@ def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
         _render(root, staging, "singlehtml")
         _print(browser, staging / "_build" / "singlehtml" / "intro.html", staging / "_build" / "html" / "report.pdf")
     _describe(root, profile, staging)
-    finished = root / "_build" / ("html" if profile == "paper" else profile)
+    finished = _finished(root, profile)
     former = finished.with_name(f"{finished.name}.former")
     shutil.rmtree(former, ignore_errors=True)
     if finished.exists():
@@ -420,7 +430,7 @@ def _offer_narrow(html: Path) -> None:
 
 
 def _require_records() -> None:
-    for config in book_runs():
+    for config in records.shown():
         record = records.read(config)
         if record is None:
             raise BookError(records.missing(config))

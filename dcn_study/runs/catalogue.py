@@ -6,10 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from typing import Any
 
 from dcn_study import names
-from dcn_study.errors import ConfigurationError
+from dcn_study.errors import ConfigurationError, did_you_mean
 from dcn_study.runs.configuration import TEST_IMAGES, TRAIN_IMAGES, RunConfig
 from dcn_study.runs.unseen import FRESH, UNSEEN, unseen_runs
 from dcn_study.runs.unseen import PILOTS as UNSEEN_PILOTS
@@ -17,6 +18,7 @@ from dcn_study.runs.unseen import PILOTS as UNSEEN_PILOTS
 __all__ = [
     "CONTROL_SEEDS",
     "EVALUATED_ARMS",
+    "FINISHED",
     "LADDER",
     "MEASUREMENTS",
     "NAMED",
@@ -38,8 +40,10 @@ __all__ = [
     "UNSEEN",
     "book_runs",
     "in_book",
+    "is_finished",
     "is_named",
     "keeps_weights",
+    "planned_runs",
     "realisations_of",
     "record_name",
     "registered_runs",
@@ -203,6 +207,22 @@ _UNSEEN = {f"unseen_{arm}": run for arm, run in UNSEEN.items()} | {f"fresh_{arm}
 _UNSEEN |= {f"unseen_pilot_{arm}_{rate:g}": run for arm, runs in UNSEEN_PILOTS.items() for rate, run in runs.items()}
 NAMED = RUNS | STUDY | _RETUNED | _UNSEEN | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _STAND_IN
 
+# The runs of the studies whose records are there for all of their seeds, so that a missing one is an error. Others are
+# shown as far as there are records. A test compares this with the records.
+_FINISHED_PILOTS = {
+    **dict.fromkeys(("cnn", "wide_cnn", "dilated_cnn", "shared_offsets_cnn"), LADDER[1:5]),
+    "wider_cnn": LADDER[1:],
+    "deform_conv_cnn": LADDER[1:4],
+}
+FINISHED = (
+    "spread",
+    *(f"pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_PILOTS.items() for rate in rates),
+    *(f"scale_{arm}" for arm in _FINISHED_PILOTS),
+    "scale_wide_cnn_0.01",
+    "rescaled_cnn",
+    "rescaled_deform_conv_cnn",
+)
+
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
 
@@ -246,6 +266,8 @@ SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 192, "test_size": 100}
 def run_config(run: str, **changes: Any) -> RunConfig:
     """Returns the configuration of a named run with some fields changed; `None` keeps a field as it is.
 
+    With other data than MNIST the sizes that are not given are those of the data file, for task "mnist".
+
     Args:
         run: a name in `NAMED`.
         **changes: fields of `RunConfig` with their new values.
@@ -254,12 +276,17 @@ def run_config(run: str, **changes: Any) -> RunConfig:
         ConfigurationError: if the run or a field is unknown, or a value breaks its rule.
     """
     if run not in NAMED:
-        raise ConfigurationError(f"run must be one of {tuple(NAMED)}. Received: run={run!r}")
+        raise ConfigurationError(
+            f"run must be one of {', '.join(NAMED)}. Received: run={run!r}{did_you_mean(run, NAMED)}"
+        )
     fields = [field.name for field in dataclasses.fields(RunConfig)]
     for name in changes:
         if name not in fields:
             raise ConfigurationError(f"parameters of a run are {', '.join(fields)}. Received: {name}")
-    return dataclasses.replace(NAMED[run], **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    if given.get("data") and NAMED[run].task == "mnist":
+        given = {"train_size": 0, "test_size": 0} | given
+    return dataclasses.replace(NAMED[run], **given)
 
 
 def seeds_of(run: str, seeds: int | None = None, **changes: Any) -> list[RunConfig]:
@@ -309,9 +336,19 @@ def retuned_runs() -> list[RunConfig]:
     ]
 
 
+def planned_runs() -> list[RunConfig]:
+    """Returns the configurations of the runs that both studies ask for, whatever their pilots choose."""
+    return registered_runs() + retuned_runs() + [run for run in unseen_runs() if not run.re_estimate]
+
+
 def study_runs() -> list[RunConfig]:
-    """Returns the configurations of all runs of both studies, pilots included. The book shows those that there are."""
+    """Returns the configurations of all runs of both studies, pilots included."""
     return TUNING + registered_runs() + retuned_runs() + unseen_runs()
+
+
+def is_finished(config: RunConfig) -> bool:
+    """Returns whether a run of a study is one whose record must be there, see `FINISHED`."""
+    return _NAMES.get(_but_seed(config)) in FINISHED
 
 
 @functools.cache
@@ -374,8 +411,9 @@ def run_named(name: str) -> RunConfig:
         ConfigurationError: if there is no such run.
     """
     run, _, seed = name.partition("-seed")
-    if run not in NAMED or not (seed.isdecimal() or name == run):
+    if run not in NAMED or not (name == run or re.fullmatch("0|[1-9][0-9]*", seed)):
         raise ConfigurationError(
-            f"NAME must be one of {', '.join(NAMED)}, also with a seed appended, such as cnn-seed1. Received: {name}"
+            f"NAME must be one of {', '.join(NAMED)}, also with a seed appended, such as cnn-seed1. "
+            f"Received: {name}{did_you_mean(name, NAMED)}"
         )
     return run_config(run, seed=int(seed) if seed else None)
