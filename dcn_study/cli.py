@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dcn_study.errors import ConfigurationError, StudyError, did_you_mean
+from dcn_study.errors import ConfigurationError, RecordError, StudyError, did_you_mean
 
 if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
@@ -223,8 +223,6 @@ def _train(options: argparse.Namespace) -> int:
     standings = [_print_result(record) for record in there if record]
     train = _train_here if options.workers is options.scheduler is None else _train_on_workers
     failures = train(tasks, options) if tasks else {}
-    for name, reason in failures.items():
-        print(f"dcn: {name} failed: {reason}", file=sys.stderr)
     return 0 if all(standings) and not failures else 1
 
 
@@ -280,15 +278,15 @@ def _train_here(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str,
     failures: dict[str, str] = {}
     for slot in schedule(tasks, 1):
         task = slot.task
-        if task.after in failures:
-            failures[task.name] = f"it starts from {task.after}, which failed"
-            continue
         try:
+            if task.after in failures:
+                raise RecordError(f"it starts from {task.after}, which failed")
             _print_result(training.train(task.config, book=is_named(task.config), force=options.force))
         except StudyError as error:
             if options.debug:
                 raise
             failures[task.name] = str(error)
+            print(f"dcn: {task.name} failed: {error}", file=sys.stderr)
     return failures
 
 

@@ -82,3 +82,10 @@ def test_the_project_is_the_clone_above_or_else_the_one_that_is_installed(projec
     monkeypatch.setattr(files, "__file__", str(elsewhere / "site-packages" / "dcn_study" / "runs" / "files.py"))
     with pytest.raises(ConfigurationError, match=f"^not a clone of the project: {elsewhere} has no _config.yml"):
         project_root()
+
+
+def test_a_lock_says_who_holds_it_as_long_as_somebody_does(tmp_path):
+    with contextlib.suppress(KeyError), locked(tmp_path / "run.lock", "it"):
+        assert (tmp_path / "run.holder").read_text().startswith(f"process {os.getpid()} on ")
+        raise KeyError
+    assert [each.name for each in tmp_path.iterdir()] == ["run.lock"]

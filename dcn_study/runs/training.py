@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -85,9 +86,9 @@ def train(
     data = splits(config)
     inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
     folder = records.checkpoint_folder(config)
-    with locked(folder.with_name(f"{folder.name}.lock"), f"run {record_name(config)}"):
-        report = report or (Bar() if progress else None)
-        return _train(config, data, inputs, records.record_path(config, book=book), force, report)
+    shown = Bar() if progress and report is None else contextlib.nullcontext(report)
+    with locked(folder.with_name(f"{folder.name}.lock"), f"run {record_name(config)}"), shown as told:
+        return _train(config, data, inputs, records.record_path(config, book=book), force, told)
 
 
 def _train(
