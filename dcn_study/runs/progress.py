@@ -69,7 +69,8 @@ class Bar:
     def __call__(self, progress: Progress) -> None:
         if self.bar is None or self.bar.n == progress.steps:
             self._close()
-            self.bar = tqdm(total=progress.steps, desc=f"{progress.run} {progress.epoch}/{progress.epochs}", unit="step")
+            name = f"{progress.run} {progress.epoch}/{progress.epochs}"
+            self.bar = tqdm(total=progress.steps, desc=name, unit="step")
         self.bar.set_postfix(loss=f"{progress.loss:.4f}", accuracy=f"{progress.accuracy:.4f}", refresh=False)
         self.bar.update(progress.step - self.bar.n)
         if progress.step == progress.steps:
