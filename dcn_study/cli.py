@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0 done, 1 failed, 2 wrongly called, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
+        _require_unicode(" ".join([os.getcwd(), *(arguments or sys.argv)]))
         return options.call(options)
     except BrokenPipeError:  # as in: dcn list | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -35,6 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dcn: interrupted. Complete epochs are kept: call again, without --force, to resume", file=sys.stderr)
         return 130
+
+
+def _require_unicode(names: str) -> None:
+    """Checks names of files: where Python takes ASCII for their encoding, it cannot write other characters."""
+    try:
+        names.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            "names of files must be readable as UTF-8. Received: names with other characters than "
+            f"{sys.getfilesystemencoding()} has; set PYTHONUTF8=1"
+        ) from None
 
 
 def _parser() -> argparse.ArgumentParser:

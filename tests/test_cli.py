@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -511,3 +512,13 @@ def test_own_data_need_one_parameter(clone, calls):
     own = run_config("cnn", data="own.npz", train_size=50)
     assert (own.train_size, own.test_size) == (50, 0)
     assert run_config("cnn", data="") == run_config("cnn")
+
+
+def test_a_folder_whose_name_cannot_be_read_is_one_line(tmp_path):
+    folder = tmp_path / "clé"
+    folder.mkdir()
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "dcn_study.cli", "run", "data"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch("dcn: names of files must be readable as UTF-8. .* set PYTHONUTF8=1\n", done.stderr)
