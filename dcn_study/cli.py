@@ -85,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("build", help="execute all pages and render the book")
     _add_profile(command)
     command.add_argument("--pdf", action="store_true", help="also write report.pdf (requires Chromium or Chrome)")
+    command.add_argument("--force", action="store_true", help="execute all pages, not only those that changed")
+    command.add_argument(
+        "--cell-seconds", type=int, default=600, metavar="N", help="that a cell may take; default: 600"
+    )
     command.set_defaults(call=_build)
 
     command = commands.add_parser("check", help="exit 1 unless every record of the book is fresh or confirmed")
@@ -97,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("run", nargs="*", metavar="NAME", help="a run, with any seed; default: all of the book")
     command.add_argument("--all", action="store_true", help="replay fresh and confirmed runs too")
     command.set_defaults(call=_confirm)
+
+    command = commands.add_parser("measure", help="take measurements of the book again, on an idle machine")
+    command.add_argument("name", nargs="+", metavar="NAME", help="a measurement, such as offsets")
+    command.set_defaults(call=_measure)
 
     command = commands.add_parser("bench", help="time the operators and their peers, on an idle machine")
     command.add_argument("--repeats", type=int, help="measurements of each, 1 to 1000; default: as in the book")
@@ -168,6 +176,7 @@ def _list(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from dcn_study.book import build, pages
     from dcn_study.book.parameters import notebook_parameters, parse_parameters
+    from dcn_study.book.sources import sources
     from dcn_study.runs.data import load_digits
     from dcn_study.runs.files import project_root
 
@@ -187,12 +196,13 @@ def _run(options: argparse.Namespace) -> int:
         if "force" not in notebook_parameters(notebook):
             raise ConfigurationError(f"--force is for pages that train or measure. Received: {options.page}")
         parameters["force"] = True
-    build.execute(options.page, parameters, output)
+    executed = build.run(options.page, parameters, output)
     print(f"notebook: {os.path.relpath(output, here)}")
-    for source in pages.sources(options.page, parameters):
+    for source in sources(executed.files):
         print(f"record:   {os.path.relpath(source.path, here)}")
     if options.html:
-        print(f"page:     {os.path.relpath(build.render_page(options.page, parameters, output), here)}")
+        rendered = build.render_page(options.page, parameters, executed, output)
+        print(f"page:     {os.path.relpath(rendered, here)}")
     return 0
 
 
@@ -346,9 +356,7 @@ def _chosen(run_names: Sequence[str], changes: Sequence[str] = ()) -> list[RunCo
 def _build(options: argparse.Namespace) -> int:
     from dcn_study.book.build import build
 
-    if options.profile == "paper":
-        _print_standings()
-    print(f"book: {build(options.profile, pdf=options.pdf)}")
+    print(f"book: {build(options.profile, pdf=options.pdf, force=options.force, cell_seconds=options.cell_seconds)}")
     return 0
 
 
@@ -358,14 +366,14 @@ def _check(options: argparse.Namespace) -> int:
 
 def _print_standings(verbose: bool = False) -> list[Standing]:
     """Prints the standing of each record that does not hold, or of each, and how many have which; returns them all."""
-    from dcn_study.runs import records
-    from dcn_study.runs.catalogue import MEASUREMENTS, planned_runs, record_name
+    from dcn_study.runs import measurements, records
+    from dcn_study.runs.catalogue import planned_runs, record_name
     from dcn_study.runs.data import load_digits
 
     load_digits()  # damaged data are one error, and not one for each record
     shown = records.shown()
     standings = {record_name(config): records.inspect(config)[1] for config in shown}
-    standings |= {name: records.inspect_measurement(name, {})[1] for name in MEASUREMENTS}
+    standings |= {name: measurements.inspect(name)[1] for name in measurements.MEASUREMENTS}
     left = [record_name(config) for config in planned_runs() if config not in shown]
     for name, standing in standings.items():
         if verbose or not standing.holds:
@@ -379,6 +387,20 @@ def _print_standings(verbose: bool = False) -> list[Standing]:
     return list(standings.values())
 
 
+def _measure(options: argparse.Namespace) -> int:
+    from dcn_study.runs import measurements
+
+    for name in options.name:
+        if name not in measurements.MEASUREMENTS:
+            hint = did_you_mean(name, measurements.MEASUREMENTS)
+            raise ConfigurationError(
+                f"NAME must be one of {', '.join(measurements.MEASUREMENTS)}. Received: {name}{hint}"
+            )
+    for name in options.name:
+        print(f"record: {measurements.result(name, force=True).path}", flush=True)
+    return 0
+
+
 def _bench(options: argparse.Namespace) -> int:
     _require_count("repeats", options.repeats)
     if options.peer_python and shutil.which(options.peer_python) is None:
@@ -387,19 +409,19 @@ def _bench(options: argparse.Namespace) -> int:
 
     load_tensorflow()
     from dcn_study.experiments import bench
-    from dcn_study.runs.catalogue import MEASUREMENTS
+    from dcn_study.experiments.ratios import ratios
+    from dcn_study.runs import measurements
 
-    repeats = MEASUREMENTS["bench"]["repeats"] if options.repeats is None else options.repeats
-    peer_python = options.peer_python or bench.PEER_PYTHON
+    repeats = options.repeats or measurements.MEASUREMENTS["bench"].parameters["repeats"]
     if options.record:
-        measured = bench.bench(repeats, peer_python=peer_python, force=True)
+        measured = measurements.result("bench", {"repeats": repeats}, force=True)
         print(f"record: {measured.path}")
         results = measured.results
     else:
-        results = bench.measure(repeats, peer_python)
+        results = bench.measure(repeats, options.peer_python or bench.PEER_PYTHON)
     shapes = ["x".join(map(str, result["shape"])) for result in results["shapes"]]
     print(f"{'ratio of medians':<58} {' '.join(f'{shape:>14}' for shape in shapes)} {'geom. mean':>11}")
-    for label, values in bench.ratios(results).items():
+    for label, values in ratios(results).items():
         print(f"{label:<58} {' '.join(f'{value:>14.3f}' for value in values[:-1])} {values[-1]:>11.3f}")
     if results["peak_memory_bytes"] is not None:
         ratio = results["peak_memory_bytes"] / results["im2col_bytes"]
@@ -411,7 +433,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _confirm(options: argparse.Namespace) -> int:
     from dcn_study.runs import records
-    from dcn_study.runs.catalogue import MEASUREMENTS
+    from dcn_study.runs.measurements import MEASUREMENTS
 
     measured = [name for name in options.run if name in MEASUREMENTS] if options.run else list(MEASUREMENTS)
     runs = [name for name in options.run if name not in MEASUREMENTS]
@@ -422,18 +444,14 @@ def _confirm(options: argparse.Namespace) -> int:
 
 
 def _confirm_measurement(name: str, again: bool) -> bool:
-    from dcn_study.runs import records
-    from dcn_study.runs.libraries import load_tensorflow
+    from dcn_study.runs import measurements
 
-    measured, standing = records.inspect_measurement(name, {})
+    measured, standing = measurements.inspect(name)
     if measured is None or (standing.holds and not again):
         print(f"{name:<34} {standing}", flush=True)
         return standing.holds
-    load_tensorflow()
-    from dcn_study.experiments import repetition
-
     try:
-        differences = repetition.confirm(measured)
+        differences = measurements.confirm(measured)
     except StudyError as error:
         differences = [str(error)]
     result = f"differs: {'; '.join(differences)}" if differences else "confirmed"

@@ -212,6 +212,9 @@ def test_another_fact_gives_another_outcome(facts, change, name, outcome):
 
 def test_another_accuracy_gives_another_outcome(facts):
     assert outcomes(with_accuracy(facts, "cnn", "plain", outcome="differs"))["cnn-plain"] == "differs"
+    chance = with_accuracy(facts, "cnn", "plain", outcome="undecided", alone="differs", p_value=0.2)
+    (told,) = (claim.ours for claim in claims.claims(chance) if claim.name == "cnn-plain")
+    assert told.endswith("; outside, by chance likely among 8 (p = 0.20)")
     assert outcomes(facts)["blind"] == "supported"
     assert outcomes(with_accuracy(facts, "cnn", "scaled", high=99.9))["blind"] == "contradicted"
 
@@ -232,7 +235,10 @@ def test_claims_name_the_longer_run_and_the_dilated_network(facts):
 
 
 def test_a_curve_differs_if_many_epochs_are_outside_and_is_undecided_if_most_are_wide(facts):
-    inside, outside, wide = (Agreement(90.0, 89.0, 91.0, outcome) for outcome in ("agrees", "differs", "undecided"))
+    inside, outside, wide = (
+        Agreement(90.0, 90.0 - half, 91.0, 1.0, 0.5, outcome, outcome)
+        for half, outcome in ((1.0, "agrees"), (1.0, "differs"), (9.0, "undecided"))
+    )
     for epochs, outcome in (
         ([inside] * 9 + [outside], "agrees"),
         ([inside] * 8 + [outside] * 2, "differs"),

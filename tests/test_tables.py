@@ -63,7 +63,7 @@ def runs(accuracies, model="cnn"):
     return {model: found}
 
 
-def test_agreement_shows_both_rules_side_by_side():
+def test_agreement_shows_all_rules_side_by_side():
     # Published: 99.01 and 60.67.
     table = tables.agreement(runs([0.7, 0.8, 0.9]))
     plain, scaled = table.to_dict("records")
@@ -71,7 +71,10 @@ def test_agreement_shows_both_rules_side_by_side():
     assert plain["seeds"] == 3
     assert plain["first rule"] == "agrees"
     assert plain["tolerance"] == pytest.approx(4.3027 * 10 * math.sqrt(4 / 3), abs=0.01)
-    assert (plain["outcome"], scaled["outcome"]) == ("differs", "undecided")
+    assert (plain["outcome"], scaled["outcome"]) == ("undecided", "undecided")
+    assert (plain["second rule"], scaled["second rule"]) == ("differs", "undecided")
+    assert 0.05 < plain["p (Holm)"] < 0.1 < scaled["p (Holm)"]  # twice a p-value below 0.05
+    assert plain["limit"] < max(plain["mean"] - plain["low"], plain["high"] - plain["mean"])
     assert 0 < plain["low"] < plain["mean"] < plain["high"] < 99.01
 
 

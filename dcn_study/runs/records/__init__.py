@@ -1,4 +1,4 @@
-"""Records of runs and measurements: their form, where they are, and whether they still hold."""
+"""Records: the form of those of runs and measurements; of runs, where they are and whether they still hold."""
 
 from dcn_study.runs.records.form import (
     Confirmation,
@@ -11,17 +11,9 @@ from dcn_study.runs.records.form import (
     Witness,
     explained,
     parse,
+    read_file,
     seal,
     write,
-)
-from dcn_study.runs.records.measurements import (
-    RECORDS_ONLY,
-    inspect_measurement,
-    measurement,
-    measurement_path,
-    measurement_standing,
-    read_measurement,
-    records_only,
 )
 from dcn_study.runs.records.runs import (
     CHECKPOINT,
@@ -33,8 +25,10 @@ from dcn_study.runs.records.runs import (
     initial_record,
     inspect,
     interrupted,
+    lock_path,
     missing,
     read,
+    read_named,
     record_path,
     recorded,
     shown,
@@ -44,7 +38,6 @@ from dcn_study.runs.records.runs import (
 
 __all__ = [
     "CHECKPOINT",
-    "RECORDS_ONLY",
     "Confirmation",
     "Epoch",
     "Evaluation",
@@ -61,18 +54,15 @@ __all__ = [
     "how_to_restart",
     "initial_record",
     "inspect",
-    "inspect_measurement",
     "interrupted",
-    "measurement",
-    "measurement_path",
-    "measurement_standing",
+    "lock_path",
     "missing",
     "parse",
     "read",
-    "read_measurement",
+    "read_file",
+    "read_named",
     "record_path",
     "recorded",
-    "records_only",
     "seal",
     "shown",
     "standing",

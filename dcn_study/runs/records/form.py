@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 
 from dcn_study.errors import ConfigurationError, RecordError
-from dcn_study.runs.catalogue import REMEASURE
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import replacing
 from dcn_study.runs.inputs import Inputs, Machine
@@ -192,7 +191,7 @@ class Measurement(_Part):
     """One measurement.
 
     Attributes:
-        name: a key of `catalogue.MEASUREMENTS`.
+        name: a key of `measurements.MEASUREMENTS`.
         parameters: all of its parameters.
         results: what was measured.
         inputs: what it depended on.
@@ -275,7 +274,7 @@ def _damaged(path: Path, kind: type[_Kind], what: str) -> RecordError:
     """Returns an error that says what is wrong with a record, and how to have it again."""
     if path.parent.name != "records":
         return RecordError(f"{path} {what}. Make it again with: dcn run, with --force")
-    again = f"dcn train --force {path.stem}" if kind is Record else REMEASURE.get(path.stem, "dcn run, with --force")
+    again = f"dcn train --force {path.stem}" if kind is Record else f"dcn measure {path.stem}"
     return RecordError(f"{path} {what}. Restore it with: git checkout {path}, or make it again with: {again}")
 
 
