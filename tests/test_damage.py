@@ -5,13 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import ROOT, current_inputs, keep, make
+from helpers import ROOT, current_inputs, keep, keep_measurement, make
 
 from dcn_study import cli
 from dcn_study.book import build, parameters
 from dcn_study.errors import DataError, PageError, RecordError
 from dcn_study.runs import data as data_sets
-from dcn_study.runs import records, training, weights
+from dcn_study.runs import measurements, records, training, weights
 from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.data import KEYS, load_digits
 from dcn_study.runs.files import file_sha256
@@ -31,8 +31,8 @@ def record(root):
 
 
 def measurement(root):
-    made = records.measurement("bench", {"repeats": 3}, lambda: {"milliseconds": [1.5, 2, None], "name": "sum"})
-    return made.path, lambda: records.read_measurement("bench", {"repeats": 3})
+    made = keep_measurement("bench", {"repeats": 3}, {"milliseconds": [1.5, 2, None], "name": "sum"})
+    return made.path, lambda: measurements.read("bench", {"repeats": 3})
 
 
 def state(root):
@@ -212,7 +212,7 @@ def changed(project, monkeypatch):
     arrays["x_test"][7, 3, 5] ^= 1
     np.savez(project / "mnist.npz", **arrays)
     monkeypatch.setattr(data_sets, "MNIST", project / "mnist.npz")
-    monkeypatch.setattr(build, "_build", lambda *given: pytest.fail("began"))
+    monkeypatch.setattr(build, "_executed", lambda *given: pytest.fail("began"))
     return project
 
 
@@ -243,6 +243,6 @@ def test_a_damaged_template_ends_a_build_before_it_begins(project, monkeypatch, 
     shutil.copytree(ROOT / "notebooks", project / "notebooks")
     path = project / "notebooks" / "verdict.ipynb"
     path.write_text(path.read_text()[:-100])
-    monkeypatch.setattr(build, "_build", lambda *given: pytest.fail("began"))
+    monkeypatch.setattr(build, "_executed", lambda *given: pytest.fail("began"))
     assert cli.main(["build"]) == 1
     assert f"{path} is not a valid notebook: " in capsys.readouterr().err

@@ -213,8 +213,8 @@ _UNSEEN |= {f"unseen_pilot_{arm}_{rate:g}": run for arm, runs in UNSEEN_PILOTS.i
 _OTHERS = _STAND_IN | {"decayed_repaired_cnn": dataclasses.replace(RUNS["repaired_cnn"], decay="cosine")}
 NAMED = RUNS | STUDY | _RETUNED | _UNSEEN | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _OTHERS
 
-# The runs of the studies whose records are there for all of their seeds, so that a missing one is an error. Others are
-# shown as far as there are records. A test compares this with the records.
+# The runs of the studies whose records are there for all of their seeds, so that a missing one is an error: a name is
+# added with the last of its records. Of other runs those are shown that have a record.
 _FINISHED_PILOTS = {
     **dict.fromkeys(("cnn", "wide_cnn", "dilated_cnn", "shared_offsets_cnn"), LADDER[1:5]),
     "wider_cnn": LADDER[1:],
@@ -225,6 +225,9 @@ FINISHED = (
     *(f"pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_PILOTS.items() for rate in rates),
     *(f"scale_{arm}" for arm in _FINISHED_PILOTS),
     "scale_wide_cnn_0.01",
+    "scale_deform_conv_cnn_0.002",
+    "scale_shared_offsets_cnn_0.001",
+    "scale_shared_offsets_cnn_0.01",
     "rescaled_cnn",
     "rescaled_deform_conv_cnn",
 )
