@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dcn_study.errors import ConfigurationError, RecordError, StudyError, did_you_mean
+from dcn_study.errors import BookError, ConfigurationError, RecordError, StudyError, did_you_mean
 
 if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StudyError, OSError) as error:
         if options.debug:
             raise
-        print(f"dcn: {error}", file=sys.stderr)
+        text = str(error) if isinstance(error, BookError) else " ".join(str(error).splitlines())
+        print(f"dcn: {text}", file=sys.stderr)
         return error.exit_code if isinstance(error, StudyError) else 1
     except KeyboardInterrupt:
         print("dcn: interrupted. Complete epochs are kept: call again, without --force, to resume", file=sys.stderr)
@@ -248,9 +249,9 @@ def _train(options: argparse.Namespace) -> int:
     return 0 if all(standings) and not failures else 1
 
 
-def _require_count(name: str, value: int | None) -> None:
-    if value is not None and not 1 <= value <= 1000:
-        raise ConfigurationError(f"--{name} must be from 1 to 1000. Received: --{name} {value}")
+def _require_count(name: str, value: int | None, most: int = 1000) -> None:
+    if value is not None and not 1 <= value <= most:
+        raise ConfigurationError(f"--{name} must be from 1 to {most}. Received: --{name} {value}")
 
 
 def _print_plan(tasks: Sequence[Task], workers: int) -> None:
@@ -354,6 +355,7 @@ def _chosen(run_names: Sequence[str], changes: Sequence[str] = ()) -> list[RunCo
 
 
 def _build(options: argparse.Namespace) -> int:
+    _require_count("cell-seconds", options.cell_seconds, 86_400)
     from dcn_study.book.build import build
 
     print(f"book: {build(options.profile, pdf=options.pdf, force=options.force, cell_seconds=options.cell_seconds)}")

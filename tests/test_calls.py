@@ -90,6 +90,8 @@ def calls(monkeypatch):
             ["train", "--workers", "1000000", "--dry-run"],
             ["--workers must be from 1 to 1000. Received: --workers 1000"],
         ),
+        (["build", "--cell-seconds", "0"], ["--cell-seconds must be from 1 to 86400. Received: --cell-seconds 0"]),
+        (["measure", "ofsets"], ["NAME must be one of", "Received: ofsets, did you mean offsets?"]),
         (["bench", "--repeats", "1001"], ["--repeats must be from 1 to 1000"]),
         (["bench", "--peer-python", "/nonexistent"], ["--peer-python must be a program", "/nonexistent"]),
     ],
