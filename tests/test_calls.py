@@ -77,6 +77,7 @@ def calls(monkeypatch):
         (["run", "again", "-p", "template=nosuch"], ["template must be one of accuracy, again,", "template=nosuch"]),
         (["run", "offsets", "-p", "run=cnn"], ["run must be one of deformable_cnn, deformable_mini_resnet. Received"]),
         (["run", "runtime", "-p", "batches=1,9999999"], ["batches must be from 1 to 1024. Received: batches=9999999"]),
+        (["run", "cnn", "-p", "train_on=Scald"], ["train_on=Scald, did you mean scaled?"]),
         (["run", "data", "--out", "page.html"], ["--out must end in .ipynb. Received: --out page.html"]),
         (["run", "data", "-f", "nothing.yaml"], ["-f must name a YAML file: nothing.yaml: ", "No such file"]),
         (["run", "data", "-f", "_config.yml"], ["-f must name a YAML file of KEY: VALUE. Received: _config.yml"]),

@@ -65,7 +65,10 @@ class Parameter:
             ) from None
         holds, rule = self._valid(value)
         if not holds:
-            raise ConfigurationError(f"{self.name} must be {rule}. Received: {self.name}={text}")
+            hint = did_you_mean(text, rule.removeprefix("one of ").split(", ")) if self.type == "str" else ""
+            raise ConfigurationError(
+                f"{self.name} must be {rule}. Received: {self.name}={text}{hint.removesuffix('.')}"
+            )
         return value
 
     def _valid(self, value: Any) -> tuple[bool, str]:
