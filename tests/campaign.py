@@ -28,6 +28,7 @@ from dcn_study import cli
 from dcn_study.book import build, pages
 from dcn_study.book.parameters import notebook_parameters
 
+PATIENCE = 20  # seconds for a killed command's processes to end, on a busy machine
 PARTS = ("notebooks", "book", "_config.yml", ".zenodo.json", "CITATION.cff")
 VALUES = (
     "", " ", "x", "-1", "0", "1e99", "nan", "inf", "-inf", "None", "True", "1.5", "9" * 5000, "0x10", "1,2", "[1]",
@@ -191,10 +192,12 @@ def kills(count: int, chance: random.Random) -> Row:
         with contextlib.suppress(subprocess.TimeoutExpired):
             started.wait(15)
         row.tried += 1
-        time.sleep(5)
-        left = marked(mark)
+        patience = time.monotonic() + PATIENCE
+        while (left := marked(mark)) and time.monotonic() < patience:
+            time.sleep(1)
         row.orphans += len(left)
-        for process in left:
+        for process, command_line in left.items():
+            row.examples.append(f"left after {PATIENCE} s: {command_line}"[:200])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         again = subprocess.run(
@@ -209,13 +212,13 @@ def kills(count: int, chance: random.Random) -> Row:
     return row
 
 
-def marked(mark: str) -> list[int]:
-    """The processes that have a variable in their environment."""
-    found = []
+def marked(mark: str) -> dict[int, str]:
+    """The processes that have a variable in their environment, with their command lines."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if mark.encode() in path.read_bytes():
-                found.append(int(path.parent.name))
+                found[int(path.parent.name)] = path.with_name("cmdline").read_text().replace("\0", " ")
     return found
 
 
