@@ -407,7 +407,7 @@ def run_named(name: str, **changes: Any) -> RunConfig:
     if run not in NAMED:
         raise ConfigurationError(
             f"NAME {_ONE_OF_THE_RUNS}; also with a seed appended, such as cnn-seed1. "
-            f"Received: {name}{did_you_mean(name, NAMED)}"
+            f"Received: {name}{did_you_mean(run, NAMED)}"
         )
     if name != run and not re.fullmatch("0|[1-9][0-9]{0,9}", seed):
         raise ConfigurationError(f"a seed must be a whole number as in {run}-seed1. Received: {name}")
