@@ -230,6 +230,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it starts behind itself
     rows = [damages(kind, options.damages, chance) for kind in test_damage.KINDS]
     with tempfile.TemporaryDirectory() as name, inside(name):
         for part in PARTS:
