@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "BookError",
     "ConfigurationError",
@@ -11,6 +14,7 @@ __all__ = [
     "PageError",
     "RecordError",
     "StudyError",
+    "did_you_mean",
 ]
 
 
@@ -48,3 +52,9 @@ class PageError(StudyError):
 
 class BookError(StudyError):
     """A notebook failed or the book could not be built; nothing that was there before has changed."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Returns the end of a message about an unknown name: the nearest valid one, if there is one, as a question."""
+    near = difflib.get_close_matches(name.lower(), valid, 1)
+    return f", did you mean {near[0]}?" if near else "."
