@@ -61,6 +61,17 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   }
 
+  // The laboratory's small form, in a page that has a place for it, is loaded when the reader comes there. It arrives as a
+  // script, because a page that is read from a file may load nothing else.
+  for (const place of document.querySelectorAll(".laboratory-here")) {
+    new IntersectionObserver((entries, observer) => {
+      if (!entries.some(entry => entry.isIntersecting)) return;
+      observer.disconnect();
+      window.laboratoryArrives = text => place.append(document.createRange().createContextualFragment(text));
+      document.head.append(Object.assign(document.createElement("script"), { src: place.dataset.source }));
+    }).observe(place);
+  }
+
   const plain = text => (/^[-−]?\d{1,3}(,\d{3})+(\.\d+)?$/.test(text) ? text.replaceAll(",", "") : text);
   const quoted = text => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   document.querySelectorAll("article table.dataframe, article .pst-scrollable-table-container > table").forEach((table, number) => {

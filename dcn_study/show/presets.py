@@ -41,9 +41,7 @@ def presets(models: Mapping[str, keras.Model], images: np.ndarray, labels: Seque
     """
     without = with_offsets(models["deform_conv_cnn"], lambda _, offsets: 0 * offsets)
     compared = {**models, "without": without}
-    smaller, narrower, shifted = (
-        list(_answers(compared, images, changes)) for changes in (SMALLER, NARROWER, SHIFTED)
-    )
+    smaller, narrower, shifted = (list(_answers(compared, images, changes)) for changes in (SMALLER, NARROWER, SHIFTED))
 
     def breaks(found: Probabilities, digit: int) -> bool:
         label = labels[digit]
@@ -73,9 +71,7 @@ def presets(models: Mapping[str, keras.Model], images: np.ndarray, labels: Seque
     return chosen
 
 
-def moved(
-    images: np.ndarray, *, scale: float, width: float, down: float, right: float, rotation: float
-) -> np.ndarray:
+def moved(images: np.ndarray, *, scale: float, width: float, down: float, right: float, rotation: float) -> np.ndarray:
     """Returns images as the laboratory changes them: about their centre, bilinearly, zero outside.
 
     Args:
