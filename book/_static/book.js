@@ -69,7 +69,7 @@ document.addEventListener("DOMContentLoaded", () => {
       observer.disconnect();
       window.laboratoryArrives = text => place.append(document.createRange().createContextualFragment(text));
       document.head.append(Object.assign(document.createElement("script"), { src: place.dataset.source }));
-    }).observe(place);
+    }, { threshold: 0.5 }).observe(place); // half of it is seen: it is not loaded with the first screen
   }
 
   const plain = text => (/^[-−]?\d{1,3}(,\d{3})+(\.\d+)?$/.test(text) ? text.replaceAll(",", "") : text);

@@ -31,7 +31,7 @@ from dcn_study.runs.files import locked, project_root, replacing
 from dcn_study.runs.inputs import Inputs
 from dcn_study.runs.records import Measurement, Record
 
-__all__ = ["Progress", "build", "execute", "find_browser", "reject_unfinished", "render_page", "variant"]
+__all__ = ["PRINTED", "Progress", "build", "execute", "find_browser", "reject_unfinished", "render_page", "variant"]
 
 FEW = 4  # as many records as a caption names one by one
 LONGEST = ("runtime", "offsets", "guide")  # pages that take longest in a small book, to be begun first
@@ -39,7 +39,7 @@ PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other val
 # Lines that TensorFlow's library writes to the standard error of every process that loads it.
 LIBRARY = re.compile(r"[IWE]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
 HAS_NARROW = re.compile(r'<img [^>]*class="has-narrow ([\w-]+)"[^>]*>')
-PDF_LINK = '\n<p class="only-on-screen">The whole report for print: <a href="report.pdf">report.pdf</a>.</p>\n'
+PDF, PRINTED = "report.pdf", "DCN_REPORT_PDF"  # the file, and the environment variable that tells Sphinx of it
 VALUES_LINK = '\n\n<p class="only-on-screen">The numbers of this page for programs: <a href="{0}">{0}</a>.</p>\n'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -285,16 +285,13 @@ def _build(root: Path, profile: str, browser: str, progress: bool) -> Path:
     shutil.rmtree(staging, ignore_errors=True)
     book = _copy_book(root, staging)
     _execute_all(profile, book, progress)
-    if browser:
-        with (book / "intro.md").open("a", encoding="utf-8") as first:
-            first.write(PDF_LINK)
     _say("rendering", progress)
-    _render(root, staging, "html")
+    _render(root, staging, "html", printed=PDF if browser else "")
     _offer_narrow(staging / "_build" / "html")
     if browser:
         _say("printing", progress)
         _render(root, staging, "singlehtml")
-        _print(browser, staging / "_build" / "singlehtml" / "intro.html", staging / "_build" / "html" / "report.pdf")
+        _print(browser, staging / "_build" / "singlehtml" / "intro.html", staging / "_build" / "html" / PDF)
     _describe(root, profile, staging)
     finished = root / "_build" / ("html" if profile == "paper" else profile)
     former = finished.with_name(f"{finished.name}.former")
@@ -434,7 +431,7 @@ def _require_records() -> None:
             raise BookError(f"{path} is missing. Measure it, on an idle machine, with: {REMEASURE[name]}")
 
 
-def _render(root: Path, staging: Path, builder: str, *, strict: bool = True) -> None:
+def _render(root: Path, staging: Path, builder: str, *, strict: bool = True, printed: str = "") -> None:
     program = shutil.which("jupyter-book", path=str(Path(sys.executable).parent))
     if program is None:
         raise BookError(f"jupyter-book is not installed next to {sys.executable}")
@@ -442,9 +439,10 @@ def _render(root: Path, staging: Path, builder: str, *, strict: bool = True) -> 
     command += ["--config", str(root / "_config.yml")]
     command += ["--toc", str(staging / "book" / "_toc.yml"), "--builder", builder]
     command += ["--all", "-q", *(("-n", "-W", "--keep-going") if strict else ())]
+    environment = {**os.environ, PRINTED: printed}
     log = staging / "rendering.log"
     with log.open("w", encoding="utf-8") as file:
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ, check=False).returncode
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False).returncode
     if status != 0:
         raise BookError(f"jupyter-book ended with exit code {status}:\n{_indent(log.read_text(encoding='utf-8'))}")
 

@@ -29,7 +29,8 @@ def presets(models: Mapping[str, keras.Model], images: np.ndarray, labels: Seque
     - "Break the CNN": the largest scale at which the CNN is wrong about a digit and the two other networks are right.
     - "Squeeze": the same for the width of a digit of full height.
     - "Shift by two": the shift by two pixels that takes the most probability of the right digit from the CNN.
-    - "Remove the offsets": the largest scale at which true deformable convolutions are right, and wrong without offsets.
+    - "Remove the offsets": the largest scale at which true deformable convolutions are right, and wrong
+      without their offsets.
 
     Args:
         models: "cnn", "deformable_cnn" and "deform_conv_cnn", the trained networks of the laboratory.
