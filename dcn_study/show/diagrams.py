@@ -194,13 +194,11 @@ def equal_corners(row: np.ndarray, position: int, axes: Sequence[Axes] | None = 
     last = len(row) - 2
     whole = np.arange(last + 1)
     parts = whole[:, None] + np.linspace(0.02, 0.98, 13)
-    titles = {
-        "published": "as published: floor and ceil\n"
-        r"$x^\prime(p)=x(\lceil p\rceil)-x(\lfloor p\rfloor)=0$ at a pixel",
-        "bilinear": "repaired: floor and floor + 1\n"
-        r"$x^\prime(p)=x(\lfloor p\rfloor+1)-x(\lfloor p\rfloor)$ everywhere",
+    forms = {
+        "published": ("as published: floor and ceil", r"$x(\lceil p\rceil)-x(\lfloor p\rfloor)$"),
+        "bilinear": ("repaired: floor and floor + 1", r"$x(\lfloor p\rfloor+1)-x(\lfloor p\rfloor)$"),
     }
-    for column, (corners, title) in enumerate(titles.items()):
+    for column, (corners, (title, derivative)) in enumerate(forms.items()):
         above, below = axes[column], axes[2 + column]
         values, slopes = interpolated(row, parts.ravel(), corners)
         at_pixels, slopes_at_pixels = interpolated(row, whole, corners)
@@ -208,7 +206,7 @@ def equal_corners(row: np.ndarray, position: int, axes: Sequence[Axes] | None = 
         second = position + (corners == "bilinear")
         above.plot(parts.ravel(), values, color="0.6", linewidth=1.5, zorder=1)
         above.scatter(whole, at_pixels, s=45, color="white", edgecolor="0.3", zorder=2)
-        named = {position: "first corner", second: "second corner" if second > position else "both corners"}
+        named = {position: "first", second: "second" if second > position else "both"}
         for (place, name), size in zip(named.items(), (260, 160), strict=False):
             above.scatter(place, row[place], s=size, facecolor="none", edgecolor=colour, linewidth=2.2, zorder=3)
             above.annotate(name, (place, row[place]), (-12, 6), textcoords="offset points", ha="right", color=colour)
@@ -223,6 +221,7 @@ def equal_corners(row: np.ndarray, position: int, axes: Sequence[Axes] | None = 
         below.scatter(whole, slopes_at_pixels, s=34, color=colour, zorder=3)
         below.axhline(0, color="0.4", linewidth=0.8, zorder=0)
         below.axvline(position, color="0.6", linestyle=":", zorder=0)
+        below.text(0.03, 0.06, derivative, transform=below.transAxes)
         below.set(xlabel="position $p$ (pixels)", xticks=whole)
     axes[0].set_ylabel("value $x(p)$")
     axes[2].set_ylabel("derivative by the offset")
