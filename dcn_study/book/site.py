@@ -145,8 +145,8 @@ def _mathematics_where_it_is_used(
 ) -> None:
     """Leaves MathJax out of pages without formulas: Sphinx loads it on every page that lists one with formulas."""
     if app.builder.name == "html" and not app.env.get_domain("math").data["has_equations"].get(page):
-        scripts = context.get("script_files", [])
-        context["script_files"] = [each for each in scripts if "mathjax" not in str(each.filename or "")]
+        written = {each: f"{each.filename} {each.attributes.get('body')}" for each in context.get("script_files", [])}
+        context["script_files"] = [each for each, text in written.items() if "mathjax" not in text.lower()]
 
 
 def _finish(app: Sphinx, error: Exception | None) -> None:
