@@ -1,7 +1,7 @@
 """The book as its readers meet it: in a browser, with and without a pointer, wide and narrow, light and dark.
 
-Every page is loaded once, and looked at in three ways. Axe takes longer than all else, and asks of pages of one kind the
-same: it is run on one page of each kind.
+Every page is loaded once, and looked at in three ways. Axe takes longer than all else, and on pages of one kind finds
+the same: it looks at one page of each kind.
 """
 
 import csv

@@ -34,6 +34,12 @@ document.addEventListener("DOMContentLoaded", () => {
   // The roles of the list of references are those of a former standard.
   for (const entry of document.querySelectorAll(".citation-list > *")) entry.setAttribute("role", "listitem");
 
+  // A signature with a line for each argument is a list of them, which Sphinx writes as definitions without terms.
+  for (const list of document.querySelectorAll("article dt.sig dl")) {
+    list.setAttribute("role", "list");
+    for (const item of list.children) item.setAttribute("role", "listitem");
+  }
+
   // The cells of a table by row and column: one that spans rows or columns stands in each of them.
   const grid = table => {
     const rows = [...table.rows].map(() => []);
@@ -61,16 +67,16 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   }
 
-  // The laboratory's small form, in a page that has a place for it, is loaded when the reader comes there. It arrives as a
-  // script, because a page that is read from a file may load nothing else.
-  for (const place of document.querySelectorAll(".laboratory-here")) {
-    new IntersectionObserver((entries, observer) => {
+  // The laboratory's small form, in a page that has a place for it, is loaded when the place has come up from the foot of
+  // the screen. It arrives as a script, because a page that is read from a file may load nothing else.
+  addEventListener("load", () => {
+    for (const place of document.querySelectorAll(".laboratory-here")) new IntersectionObserver((entries, observer) => {
       if (!entries.some(entry => entry.isIntersecting)) return;
       observer.disconnect();
       window.laboratoryArrives = text => place.append(document.createRange().createContextualFragment(text));
       document.head.append(Object.assign(document.createElement("script"), { src: place.dataset.source }));
-    }, { threshold: 0.5 }).observe(place); // half of it is seen: it is not loaded with the first screen
-  }
+    }, { rootMargin: "0px 0px -30% 0px" }).observe(place);
+  });
 
   const plain = text => (/^[-−]?\d{1,3}(,\d{3})+(\.\d+)?$/.test(text) ? text.replaceAll(",", "") : text);
   const quoted = text => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);

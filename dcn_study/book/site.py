@@ -39,8 +39,10 @@ FOR_ALL_PAGES = re.compile(
     r'|\s*<script src="searchindex\.js"></script>'
 )
 ICON_CLASS = re.compile(r'class="[^"]*\b(?:fas|fab|fa-solid|fa-brands) (?:fa-fw )?fa-([a-z-]+)')
-# A mask takes the colour of the text. The mark of a download is the one icon that a style sheet and no element names.
+# A mask takes the colour of the text, and the font of icons is loaded where an element only names it. The mark of a
+# download is the one icon that a style sheet and no element asks for.
 ICON_RULES = """/* Icons that these pages use, of Font Awesome Free (CC BY 4.0). */
+:is(.fas, .fab, .fa-solid, .fa-brands), a.reference.download.internal::before { font-family: inherit !important; }
 :is(.fas, .fab, .fa-solid, .fa-brands)::before, a.reference.download.internal::before {
   background: currentColor; content: "" !important; display: inline-block;
   height: 1em; vertical-align: -0.125em; width: 1em;
