@@ -36,8 +36,10 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // A signature with a line for each argument is a list of them, which Sphinx writes as definitions without terms.
   for (const list of document.querySelectorAll("article dt.sig dl")) {
-    list.setAttribute("role", "list");
-    for (const item of list.children) item.setAttribute("role", "listitem");
+    const items = [...list.children].map(item => Object.assign(document.createElement("div"), { innerHTML: item.innerHTML, role: "listitem" }));
+    const written = Object.assign(document.createElement("div"), { className: "sig-arguments", role: "list" });
+    written.append(...items);
+    list.replaceWith(written);
   }
 
   // The cells of a table by row and column: one that spans rows or columns stands in each of them.
