@@ -261,7 +261,7 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
         strides: steps of the kernel over the image, in pixels: an integer for both axes, or a pair.
         padding: "valid" or "same".
         data_format: "channels_last", or None, if that is Keras' default.
-        dilation_rate: distance between neighbouring points of the kernel, in pixels: an integer for both axes, or a pair.
+        dilation_rate: pixels between neighbouring points of the kernel: an integer for both axes, or a pair.
         groups: number of groups into which the channels divide.
         activation: function of the output, or its name; None for none.
         use_bias: whether a number for each output channel is added.
@@ -423,7 +423,7 @@ class DeformableConv1D(_DeformableConv, keras.layers.Conv1D):
         strides: steps of the kernel along the sequence.
         padding: "valid" or "same".
         data_format: "channels_last", or None, if that is Keras' default.
-        dilation_rate: distance between neighbouring points of the kernel, in steps of the sequence.
+        dilation_rate: steps of the sequence between neighbouring points of the kernel.
         groups: number of groups into which the channels divide.
         activation: function of the output, or its name; None for none.
         use_bias: whether a number for each output channel is added.

@@ -94,8 +94,8 @@ def _signature(app: Sphinx, what: str, name: str, item: Any, *_: Any) -> tuple[s
     """Returns the arguments of a layer's constructor, which Keras hides behind its own."""
     if what != "class":
         return None
-    _, *others = inspect.signature(item.__init__).parameters.values()
-    return stringify_signature(inspect.Signature(others), show_annotation=False), None
+    arguments = list(inspect.signature(item.__init__).parameters.values())[1:]
+    return stringify_signature(inspect.Signature(arguments), show_annotation=False), None
 
 
 def _describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:

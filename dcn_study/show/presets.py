@@ -66,10 +66,11 @@ def presets(models: Mapping[str, keras.Model], images: np.ndarray, labels: Seque
         ("shift", "Shift by two", {**SHIFTED[step], "digit": digit}),
         ("offsets", "Remove the offsets", _first(smaller, needs_offsets, len(labels))),
     ]
-    chosen = [{"key": key, "name": name, "state": state} for key, name, state in found if state]
-    for preset in chosen:
-        preset["state"] = {**REGULAR, "offsets": int(preset["key"] != "offsets"), **preset["state"]}
-    return chosen
+    return [
+        {"key": key, "name": name, "state": {**REGULAR, "offsets": int(key != "offsets"), **state}}
+        for key, name, state in found
+        if state
+    ]
 
 
 def moved(images: np.ndarray, *, scale: float, width: float, down: float, right: float, rotation: float) -> np.ndarray:
