@@ -6,8 +6,9 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dcn_study.errors import ConfigurationError, StudyError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
     from dcn_study.runs.configuration import RunConfig
     from dcn_study.runs.records import Record, Standing
+
+Result = TypeVar("Result")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("build", help="execute all pages and render the book")
     _add_profile(command)
     command.add_argument("--pdf", action="store_true", help="also write report.pdf (requires Chromium or Chrome)")
+    command.add_argument("--force", action="store_true", help="execute all pages, not only those that changed")
+    command.add_argument(
+        "--cell-seconds", type=int, default=600, metavar="N", help="that a cell may take; default: 600"
+    )
     command.set_defaults(call=_build)
 
     command = commands.add_parser("check", help="exit 1 unless every record of the book is fresh or confirmed")
@@ -76,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("run", nargs="*", metavar="NAME", help="a run, with any seed; default: all of the book")
     command.add_argument("--all", action="store_true", help="replay fresh and confirmed runs too")
     command.set_defaults(call=_confirm)
+
+    command = commands.add_parser("measure", help="take measurements of the book again, on an idle machine")
+    command.add_argument("name", nargs="+", metavar="NAME", help="a measurement, such as offsets")
+    command.set_defaults(call=_measure)
 
     command = commands.add_parser("bench", help="time the operators and their peers, on an idle machine")
     command.add_argument("--repeats", type=int, help="measurements of each; default: as in the book")
@@ -126,6 +137,7 @@ def _list(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from dcn_study.book import build, pages
     from dcn_study.book.parameters import notebook_parameters, parse_parameters
+    from dcn_study.book.sources import sources
     from dcn_study.runs.files import project_root
 
     if options.page not in pages.PAGES:
@@ -140,12 +152,12 @@ def _run(options: argparse.Namespace) -> int:
         if "force" not in notebook_parameters(notebook):
             raise ConfigurationError(f"--force is for pages that train or measure. Received: {options.page}")
         parameters["force"] = True
-    build.execute(options.page, parameters, output)
+    executed = build.run(options.page, parameters, output)
     print(f"notebook: {output}")
-    for source in pages.sources(options.page, parameters):
+    for source in sources(executed.files):
         print(f"record:   {source.path}")
     if options.html:
-        print(f"page:     {build.render_page(options.page, parameters, output)}")
+        print(f"page:     {build.render_page(options.page, parameters, executed, output)}")
     return 0
 
 
@@ -275,9 +287,7 @@ def _chosen(run_names: Sequence[str]) -> list[RunConfig]:
 def _build(options: argparse.Namespace) -> int:
     from dcn_study.book.build import build
 
-    if options.profile == "paper":
-        _print_standings()
-    print(f"book: {build(options.profile, pdf=options.pdf)}")
+    print(f"book: {build(options.profile, pdf=options.pdf, force=options.force, cell_seconds=options.cell_seconds)}")
     return 0
 
 
@@ -286,14 +296,38 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _print_standings() -> list[Standing]:
-    from dcn_study.runs import records
-    from dcn_study.runs.catalogue import MEASUREMENTS, record_name
+    from dcn_study.runs import measurements, records
+    from dcn_study.runs.catalogue import record_name
 
     standings = {record_name(config): records.inspect(config)[1] for config in records.shown()}
-    standings |= {name: records.inspect_measurement(name, {})[1] for name in MEASUREMENTS}
+    standings |= {name: measurements.inspect(name)[1] for name in measurements.MEASUREMENTS}
     for name, standing in standings.items():
         print(f"{name:<34} {standing}")
     return list(standings.values())
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from dcn_study.runs import measurements
+
+    for name in options.name:
+        if name not in measurements.MEASUREMENTS:
+            near = difflib.get_close_matches(name, measurements.MEASUREMENTS, 1)
+            hint = f", did you mean {near[0]}?" if near else "."
+            raise ConfigurationError(
+                f"NAME must be one of {', '.join(measurements.MEASUREMENTS)}. Received: {name}{hint}"
+            )
+    for name in options.name:
+        print(f"record: {_apart(partial(measurements.result, force=True), name).path}", flush=True)
+    return 0
+
+
+def _apart(function: Callable[..., Result], argument: Any) -> Result:
+    """Calls a function in a process of its own: training leaves TensorFlow set to be deterministic, which shows."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, argument).result()
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -301,19 +335,19 @@ def _bench(options: argparse.Namespace) -> int:
 
     load_tensorflow()
     from dcn_study.experiments import bench
-    from dcn_study.runs.catalogue import MEASUREMENTS
+    from dcn_study.experiments.ratios import ratios
+    from dcn_study.runs import measurements
 
-    repeats = MEASUREMENTS["bench"]["repeats"] if options.repeats is None else options.repeats
-    peer_python = options.peer_python or bench.PEER_PYTHON
+    repeats = options.repeats or measurements.MEASUREMENTS["bench"].parameters["repeats"]
     if options.record:
-        measured = bench.bench(repeats, peer_python=peer_python, force=True)
+        measured = measurements.result("bench", {"repeats": repeats}, force=True)
         print(f"record: {measured.path}")
         results = measured.results
     else:
-        results = bench.measure(repeats, peer_python)
+        results = bench.measure(repeats, options.peer_python or bench.PEER_PYTHON)
     shapes = ["x".join(map(str, result["shape"])) for result in results["shapes"]]
     print(f"{'ratio of medians':<58} {' '.join(f'{shape:>14}' for shape in shapes)} {'geom. mean':>11}")
-    for label, values in bench.ratios(results).items():
+    for label, values in ratios(results).items():
         print(f"{label:<58} {' '.join(f'{value:>14.3f}' for value in values[:-1])} {values[-1]:>11.3f}")
     if results["peak_memory_bytes"] is not None:
         ratio = results["peak_memory_bytes"] / results["im2col_bytes"]
@@ -325,7 +359,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _confirm(options: argparse.Namespace) -> int:
     from dcn_study.runs import records
-    from dcn_study.runs.catalogue import MEASUREMENTS
+    from dcn_study.runs.measurements import MEASUREMENTS
 
     measured = [name for name in options.run if name in MEASUREMENTS] if options.run else list(MEASUREMENTS)
     runs = [name for name in options.run if name not in MEASUREMENTS]
@@ -336,18 +370,14 @@ def _confirm(options: argparse.Namespace) -> int:
 
 
 def _confirm_measurement(name: str, again: bool) -> bool:
-    from dcn_study.runs import records
-    from dcn_study.runs.libraries import load_tensorflow
+    from dcn_study.runs import measurements
 
-    measured, standing = records.inspect_measurement(name, {})
+    measured, standing = measurements.inspect(name)
     if measured is None or (standing.holds and not again):
         print(f"{name:<34} {standing}", flush=True)
         return standing.holds
-    load_tensorflow()
-    from dcn_study.experiments import repetition
-
     try:
-        differences = repetition.confirm(measured)
+        differences = _apart(measurements.confirm, measured)
     except StudyError as error:
         differences = [str(error)]
     result = f"differs: {'; '.join(differences)}" if differences else "confirmed"

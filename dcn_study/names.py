@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["ARMS", "CONTROLS", "GENERATORS", "HELD_OUT", "LONGER", "MODELS", "RESIDUAL", "TEST_IMAGES", "TIMED"]
+__all__ = [
+    "ARMS",
+    "CONTROLS",
+    "GENERATORS",
+    "HELD_OUT",
+    "LONGER",
+    "MODELS",
+    "RANDOM_START",
+    "RESIDUAL",
+    "SHOWN",
+    "SHOWN_LAYERS",
+    "TEST_IMAGES",
+    "TIMED",
+    "regular",
+]
+
+RANDOM_START = 0.01  # standard deviation of the offset kernels: a default of the paper's listing, which it does not use
 
 MODELS = {
     "cnn": "CNN",
@@ -75,3 +91,13 @@ ARMS = {
     "deform_conv_mini_resnet": "mini-ResNet with deformable convolutions",
     "antialiased_cnn": "CNN, anti-aliased",
 }
+
+# The networks whose sampling points and answers are shown, model → run: deformable convolutions at the rate at which
+# they settle. And the layers in which points and fields are looked at.
+SHOWN = {"cnn": "cnn", "deformable_cnn": "deformable_cnn", "deform_conv_cnn": "decayed_deform_conv_cnn"}
+SHOWN_LAYERS = ("conv12", "conv21", "conv22")
+
+
+def regular(timed: str) -> str:
+    """Returns the regular network with which the runtime measurement compares a network."""
+    return "mini-ResNet" if "mini-ResNet" in timed else "CNN"

@@ -1,10 +1,17 @@
-"""Whether a published accuracy agrees with ours, by the rule and by the first one."""
+"""Whether published accuracies agree with ours, by the rule and by its forerunners, and what the rule promises."""
 
 import numpy as np
 import pytest
+from helpers import ROOT, inside
 from scipy import stats
 
-from dcn_study.experiments.agreement import MOST, agreement, first_rule
+from dcn_study.experiments.agreement import MOST, agreement, agreements, first_rule, left_out, of_runs
+from dcn_study.experiments.statistics import holm
+from dcn_study.names import TEST_IMAGES
+from dcn_study.runs import records
+from dcn_study.runs.catalogue import PAPER, seeds_of
+
+IMAGES, SEEDS, FAMILIES = 10_000, 10, 600
 
 
 def test_the_interval_is_that_of_one_more_run_on_the_logit_scale():
@@ -48,3 +55,82 @@ def test_the_first_rule_allows_half_a_point():
     for accuracy, outcome in ((0.9951, "agrees"), (0.9952, "differs"), (0.9851, "agrees"), (0.985, "differs")):
         for accuracies in ([accuracy], [accuracy] * 3):
             assert first_rule(accuracies, 0.9901) == (0.5, outcome)
+
+
+def drawn(random, mean, spread, count):
+    """Accuracies whose logits are normal."""
+    return 1 / (1 + np.exp(-random.normal(mean, spread, count)))
+
+
+def test_the_p_value_is_below_one_in_twenty_exactly_outside(random):
+    for _ in range(200):
+        *ours, theirs = drawn(random, 1.0, 0.3, SEEDS + 1)
+        found = agreement(ours, IMAGES, theirs)
+        assert (found.p_value < 0.05) == (not found.low <= 100 * theirs <= found.high) == (found.outcome == "differs")
+    assert agreement([0.9] * 3, IMAGES, 1.0).p_value == 0
+    assert agreement([0.9], IMAGES, 0.9).p_value == 1
+
+
+def test_accuracies_outside_differ_only_beyond_what_chance_puts_there():
+    ours, count = [0.970, 0.971, 0.972], 8
+    outside = agreement(ours, IMAGES, 0.9645)
+    assert 0.05 / count < outside.p_value < 0.05
+    found = agreements([(ours, IMAGES, 0.9645)] + [(ours, IMAGES, 0.971)] * (count - 1))
+    assert (found[0].alone, found[0].outcome, found[0].by_chance) == ("differs", "undecided", True)
+    assert [each.outcome for each in found[1:]] == ["agrees"] * (count - 1)
+    assert not any(each.by_chance for each in found[1:])
+    assert found[0].p_value == pytest.approx(holm([outside.p_value] + [1.0] * (count - 1))[0])
+    far = agreements([(ours, IMAGES, 0.5)] + [(ours, IMAGES, 0.971)] * (count - 1))[0]
+    assert (far.outcome, far.by_chance) == ("differs", False)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.9])
+def test_a_family_of_eight_seldom_has_one_that_differs_by_chance(random, rho):
+    """Also where the accuracies on plain and on scaled digits are those of the same runs."""
+    together = alone = 0
+    for _ in range(FAMILIES):
+        shared = random.normal(size=(4, 1, SEEDS + 1))
+        logits = 1 + 0.3 * (rho**0.5 * shared + (1 - rho) ** 0.5 * random.normal(size=(4, 2, SEEDS + 1)))
+        accuracies = (1 / (1 + np.exp(-logits))).reshape(8, -1)
+        found = agreements([(each[:-1], IMAGES, each[-1]) for each in accuracies])
+        together += any(each.outcome == "differs" for each in found)
+        alone += any(each.alone == "differs" for each in found)
+    assert together / FAMILIES < 0.07  # one in twenty, and what so few families vary
+    assert alone / FAMILIES > 0.2
+
+
+def test_one_that_is_far_away_differs_in_a_family_too(random):
+    far = 1 / (1 + np.exp(-3.0))  # six and two thirds deviations from the mean
+    found = [
+        agreements([(drawn(random, 1.0, 0.3, SEEDS), IMAGES, far)] + [(drawn(random, 1, 0.3, SEEDS), IMAGES, 0.73)] * 7)
+        for _ in range(200)
+    ]
+    assert np.mean([each[0].outcome == "differs" for each in found]) > 0.9
+
+
+def test_the_limit_is_the_width_that_more_seeds_approach(random):
+    many = agreement(drawn(random, 1.0, 0.3, 20_000), IMAGES, 0.73)
+    few = agreement([0.68, 0.73, 0.78], IMAGES, 0.73)
+    assert max(many.mean - many.low, many.high - many.mean) == pytest.approx(many.limit, rel=0.01)
+    assert few.limit < max(few.mean - few.low, few.high - few.mean) / 2
+    assert few.wide
+    assert np.isnan(agreement([0.9], IMAGES, 0.9).limit)
+
+
+def test_left_out_runs_are_outside_as_often_as_the_interval_says(random):
+    outside = sum(left_out(drawn(random, 1.0, 0.3, SEEDS), IMAGES) for _ in range(150))
+    assert outside / (150 * SEEDS) == pytest.approx(0.05, abs=0.02)
+    assert left_out([0.9, 0.9001, 0.9002, 0.5], IMAGES) == 1
+
+
+def test_the_committed_runs_are_outside_each_others_intervals_no_more_often_than_expected():
+    with inside(ROOT):
+        runs = {model: [records.read(config) for config in seeds_of(model)] for model in PAPER}
+    families = [
+        [record.evaluations[kind].accuracy for record in found] for found in runs.values() for kind in TEST_IMAGES
+    ]
+    expected = 0.05 * sum(map(len, families))
+    assert abs(sum(left_out(each, IMAGES) for each in families) - expected) <= 2 * expected**0.5
+    found = [each for kinds in of_runs(runs).values() for each in kinds.values()]
+    assert {each.alone for each in found if each.by_chance} == {"differs"}
+    assert not any(each.limit <= MOST for each in found if each.wide)  # more seeds would not test what is wide

@@ -12,7 +12,7 @@ from dcn_study.experiments import blocks, claims
 from dcn_study.experiments.agreement import Agreement
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import LONGER
-from dcn_study.runs import records
+from dcn_study.runs import measurements, records
 from dcn_study.runs.catalogue import PAPER, run_config, seeds_of
 from dcn_study.show import tables
 
@@ -147,6 +147,7 @@ def test_more_epochs_help_the_mini_resnet_and_do_not_settle_the_deformable_one(f
     assert facts.longer[1] < facts.repaired - 10
 
 
+@pytest.mark.slow
 def test_the_running_averages_of_batch_normalisation_make_the_residual_networks_jump():
     with inside(ROOT):
         longer, *seeds = [
@@ -162,9 +163,9 @@ def test_the_running_averages_of_batch_normalisation_make_the_residual_networks_
 
 def test_the_baseline_falls_by_its_running_averages_alone():
     with inside(ROOT):
-        runs = map(records.read, seeds_of("cnn_scaled"))
+        runs = list(map(records.read, seeds_of("cnn_scaled")))
         lowest = min(runs, key=lambda record: record.evaluations["scaled"].accuracy)
-        by_batch = blocks.accuracy_by_batch(lowest, "scaled")
+        by_batch = measurements.read("batch_statistics").results["accuracies"][runs.index(lowest)]
     best = max(epoch.validation_accuracy for epoch in lowest.history)
     assert lowest.evaluations["scaled"].accuracy < best - 0.05
     assert by_batch == pytest.approx(best, abs=0.01)
@@ -212,6 +213,9 @@ def test_another_fact_gives_another_outcome(facts, change, name, outcome):
 
 def test_another_accuracy_gives_another_outcome(facts):
     assert outcomes(with_accuracy(facts, "cnn", "plain", outcome="differs"))["cnn-plain"] == "differs"
+    chance = with_accuracy(facts, "cnn", "plain", outcome="undecided", alone="differs", p_value=0.2)
+    (told,) = (claim.ours for claim in claims.claims(chance) if claim.name == "cnn-plain")
+    assert told.endswith("; outside, by chance likely among 8 (p = 0.20)")
     assert outcomes(facts)["blind"] == "supported"
     assert outcomes(with_accuracy(facts, "cnn", "scaled", high=99.9))["blind"] == "contradicted"
 
@@ -232,7 +236,10 @@ def test_claims_name_the_longer_run_and_the_dilated_network(facts):
 
 
 def test_a_curve_differs_if_many_epochs_are_outside_and_is_undecided_if_most_are_wide(facts):
-    inside, outside, wide = (Agreement(90.0, 89.0, 91.0, outcome) for outcome in ("agrees", "differs", "undecided"))
+    inside, outside, wide = (
+        Agreement(90.0, 90.0 - half, 91.0, 1.0, 0.5, outcome, outcome)
+        for half, outcome in ((1.0, "agrees"), (1.0, "differs"), (9.0, "undecided"))
+    )
     for epochs, outcome in (
         ([inside] * 9 + [outside], "agrees"),
         ([inside] * 8 + [outside] * 2, "differs"),

@@ -2,14 +2,33 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from matplotlib import pyplot as plt
 
+from dcn import resample_by_offsets
 from dcn_study.experiments.corners import interpolated
 from dcn_study.show import corners, diagrams
 
 ROW = np.array([0.0, 0.1, 0.9, 1.0, 0.4, 0.0])
 BETWEEN = np.array([0.25, 1.5, 2.75, 4.9])
 WHOLE = np.arange(5)
+
+
+@pytest.mark.parametrize("kind", ["published", "bilinear"])
+def test_it_is_what_the_operator_of_the_layer_computes(kind):
+    positions = np.concatenate([WHOLE, BETWEEN])
+    images = tf.constant(np.tile(ROW, (len(positions), 1))[:, None, :, None])
+    moves = np.zeros((len(positions), 1, len(ROW), 2))
+    moves[:, 0, 0, 1] = positions  # the first pixel is moved to the position
+    offsets = tf.constant(moves)
+    with tf.GradientTape() as tape:
+        tape.watch(offsets)
+        resampled = resample_by_offsets(images, offsets, corners=kind, pairing="per_pixel", jit_compile=False)[
+            :, 0, 0, 0
+        ]
+    values, slopes = interpolated(ROW, positions, kind)
+    np.testing.assert_allclose(values, resampled, atol=1e-12)
+    np.testing.assert_allclose(slopes, tape.gradient(resampled, offsets)[:, 0, 0, 1], atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["published", "bilinear"])

@@ -10,11 +10,11 @@ from playwright.sync_api import expect
 
 from dcn import deformable_cnn, mini_resnet
 from dcn_study.book.pages import PAGES
-from dcn_study.experiments import receptive_field
+from dcn_study.experiments import presets, receptive_field
 from dcn_study.experiments.mechanism import with_offsets
 from dcn_study.runs import arms, effective_field, records, weights
 from dcn_study.runs.data import load_digits
-from dcn_study.show import laboratory, presets
+from dcn_study.show import laboratory
 
 SHOWN = {"digit": 1, "scale": 0.5, "down": 0, "right": 0, "rotation": 0, "layer": "conv22", "overlay": "points"}
 DIGITS = 40  # of which each takes some 0.04 s in each network

@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 from dcn_study.book import site
-from dcn_study.book.build import PRINTED
+from dcn_study.book.rendering import PRINTED
 
 ADDRESS = "https://github.com/someone/something"
 CONFIGURATION = {

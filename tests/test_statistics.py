@@ -107,6 +107,21 @@ def test_false_verdicts_over_a_family_are_rare(random, truth):
     assert wrong / (STUDIES // 5) <= 0.05
 
 
+def test_differences_from_zero_are_rarely_found_where_there_are_none(random):
+    """And are found with the adjusted p-value of a t-test where there are some."""
+    wrong = 0
+    for _ in range(STUDIES // 5):
+        wrong += any(
+            each.zero_p_value < 0.05 for each in contrasts([synthetic(random, 0.0) for _ in range(5)], SMALLEST)
+        )
+    assert wrong / (STUDIES // 5) <= 0.07
+    pairs = [synthetic(random, truth) for truth in (0.3, 0.6, 0.9)]
+    expected = holm([stats.ttest_rel(first, second).pvalue for first, second in pairs])
+    assert [each.zero_p_value for each in contrasts(pairs, SMALLEST)] == pytest.approx(expected)
+    alike = contrast([0.5, 0.5], [0.0, 0.0], SMALLEST), contrast([0.0, 0.0], [0.0, 0.0], SMALLEST)
+    assert [each.zero_p_value for each in alike] == [0.0, 1.0]
+
+
 def test_the_detectable_difference_is_detected_with_the_stated_power(random):
     difference = detectable(0.2, RUNS)
     found = sum(interval(random.normal(difference, 0.2, RUNS)).low > 0 for _ in range(STUDIES))

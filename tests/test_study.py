@@ -17,6 +17,7 @@ from dcn_study.runs.unseen import unseen_runs
 from dcn_study.show import figures, tables
 
 RETUNED = "5838b8a4ae6e357fd432e747c3f8a4d704df979c"  # the commit of the amendment on learning rates
+LEFT = "797d2bc1376fd4a2ae79881aa7b01693160d0c09"  # the commit of the amendment on what was left to be run
 
 
 def keep(config, accuracy):
@@ -44,6 +45,7 @@ def test_no_verdict_before_all_pairs_are_there(project, random):
     assert [text.get_text() for text in figures.differences(found).texts] == verdicts
     table = tables.contrast_checks(found)
     assert (table["p (Holm)"] < 0.05).all()
+    assert table["p, not zero"].tolist() == [each.contrast.zero_p_value for each in found.values()]
     assert set(table["pairs to decide"]) == {"decided"}
     for pairs, told in ((9, "9"), (0, "over 1000")):
         each = found["at equal time per step"]
@@ -183,11 +185,21 @@ def test_the_primary_contrasts_are_five_of_registered_runs():
     assert np.unique([STUDY[run].epochs for run in STUDY]) == [30]
 
 
+LEFT_ARMS = [
+    f"{kind}_{arm}"
+    for arm in ("conv_offset_cnn", "mini_resnet", "deform_conv_mini_resnet", "transformer_cnn", "modulated_cnn")
+    for kind in ("pilot", "scale", "rescaled")
+] + ["rescaled_wider_cnn"]
 # What was registered or amended, by commit → the runs that must have started later.
 REGISTERED = {
     study.REGISTERED: catalogue.registered_runs(),
     RETUNED: catalogue.retuned_runs(),
     unseen.REGISTERED: unseen_runs(),
+    LEFT: [
+        run
+        for run in (*catalogue.TUNING, *catalogue.registered_runs())
+        if catalogue.record_name(run).startswith(("spread_", *LEFT_ARMS))
+    ],
 }
 
 
@@ -219,10 +231,10 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     first = table.loc["in place of the convolutions"]
     assert (first["A above B"], first["pairs to decide"]) == ("2 of 2", "not yet")
     assert (first["bootstrap from"], first["to"]) == (pytest.approx(1), pytest.approx(2))
-    assert table["p (Holm)"].isna().all()
+    assert table[["p (Holm)", "p, not zero"]].isna().all(axis=None)
     table = tables.study_accuracies(found)
     assert table["realisations"].tolist() == ["2 of 6", "2 of 6"]
-    assert table["minus the CNN"].tolist()[1] == pytest.approx(1.5)
+    assert table["minus the CNN"].tolist() == ["–", "+1.50 (-4.85 to +7.85)"]
     drawn = figures.differences(compared)
     assert not drawn.texts
     dots = [line for line in drawn.get_lines() if line.get_marker() == "o" and line.get_markersize() == 4]
@@ -252,11 +264,19 @@ def test_the_pages_say_what_the_records_say():
         assert each.contrast is None, name  # not registered
         assert min(each.differences) > 0, name  # ahead in every pair
         assert interval(each.differences).low > interval(compared[name].differences).high, name  # and by more
+        assert interval(each.differences).low > study.EXPLORATORY, name
     deformable, augmented = (study.accuracies(recorded[run], "scaled") for run in TWO_BY_TWO[1:3])
     assert all(deformable[number] > augmented[number] for number in range(REALISATIONS))  # more than augmentation
-    spaced, shared, deformable = (
+    spaced, shared, deformable, over_cnn = (
         interval(each.differences) for each in study.compared(recorded, asked=study.SPACING).values()
     )
+    assert over_cnn.low > compared["in place of the convolutions"].contrast.difference.mean  # the clearest effect
+    differ = [each.contrast.zero_p_value < 0.05 for each in compared.values()]
+    assert differ == [True, True, True, False, False]  # from zero
+    needed = [each.contrast.runs_to_decide for each in compared.values()]
+    assert needed[2] == 0 < min(needed[:2])  # more runs would decide the first two, and not the third
+    third = compared["at equal time per step"].contrast.difference.mean
+    assert abs(third - study.SMALLEST) < 0.01  # which is on the threshold
     assert -study.SMALLEST < spaced.low < 0 < spaced.high < study.SMALLEST  # one dilated convolution changes nothing
     assert min(shared.low, deformable.low) > 0  # and learned points are ahead of it
     assert all(interval(each.differences).low > 0 for each in list(asked_unseen.values())[1:])

@@ -4,19 +4,25 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers import evaluations, history, make
+from helpers import ROOT, evaluations, history, inside, make
 from scipy import stats
 
 from dcn_study.experiments import unseen
 from dcn_study.experiments.statistics import detectable
 from dcn_study.runs import records
-from dcn_study.runs.unseen import PILOT_REALISATIONS, PILOTS, REALISATIONS, UNSEEN, unseen_runs
+from dcn_study.runs.mnist_scale import OUT_OF_RANGE
+from dcn_study.runs.records import Evaluation
+from dcn_study.runs.unseen import FRESH, PILOT_RATES, PILOT_REALISATIONS, PILOTS, REALISATIONS, UNSEEN, unseen_runs
+from dcn_study.show import figures, tables
 
 
-def keep(run, number, accuracy, validated=0.9):
+def keep(run, number, accuracy, validated=0.9, fields=None):
     record = make(dataclasses.replace(run, seed=number))
     record.evaluations |= evaluations(0.97, accuracy)
     record.history = history(validation_accuracy=[0.5] * (run.epochs - 1) + [validated])
+    record.field_areas = fields or {}
+    if run.re_estimate:
+        record.evaluations["validation, re-estimated"] = Evaluation(accuracy=validated + 0.01, loss=0.1, images=10)
     records.write(record)
 
 
@@ -39,9 +45,24 @@ def test_the_smallest_rate_near_the_best_is_chosen():
 def test_pilots_are_read_from_their_records(project):
     run = PILOTS["cnn"][3e-3]
     keep(run, PILOT_REALISATIONS[0], 0.5, validated=0.97)
-    assert unseen.pilot_accuracies()["cnn"] == {3e-3: [pytest.approx(97.0)]}
+    assert unseen.validated(unseen.pilot_runs()["cnn"]) == {3e-3: [pytest.approx(97.0)]}
     keep(run, PILOT_REALISATIONS[1], 0.5, validated=0.98)
-    assert unseen.pilot_accuracies()["cnn"] == {3e-3: [pytest.approx(97.0), pytest.approx(98.0)]}
+    found = unseen.pilot_runs()
+    assert unseen.validated(found["cnn"]) == {3e-3: [pytest.approx(97.0), pytest.approx(98.0)]}
+    table = tables.unseen_pilots(found)
+    row = table.loc[("CNN", "0.003")]
+    assert row["realisations"] == "2 of 2"
+    assert (row["validation"], row["re-estimated"]) == (pytest.approx(97.5), pytest.approx(98.5))
+    assert set(table["choice"]) == {"not yet"}
+    assert len(table) == sum(map(len, PILOT_RATES.values()))
+
+
+def test_the_table_of_pilots_shows_the_rate_that_they_choose(project):
+    for rate, accuracy in ((1e-3, 0.95), (3e-3, 0.96), (1e-2, 0.98), (3e-2, 0.9)):
+        for number in PILOT_REALISATIONS:
+            keep(PILOTS["antialiased_cnn"][rate], number, 0.5, validated=accuracy)
+    table = tables.unseen_pilots(unseen.pilot_runs()).loc["CNN, anti-aliased"]
+    assert table["choice"].to_dict() == {"0.001": "", "0.003": "", "0.01": "chosen", "0.03": ""}
 
 
 def test_no_verdict_before_all_realisations_of_all_arms_are_there(project, random):
@@ -50,7 +71,14 @@ def test_no_verdict_before_all_realisations_of_all_arms_are_there(project, rando
         assert all(each.contrast is None for each in unseen.compared(unseen.recorded_runs()).values())
         for arm, gain in gains.items():
             keep(UNSEEN[arm], number, 0.7 + gain + random.normal(0, 1e-4))
-    found = unseen.compared(unseen.recorded_runs())
+    recorded = unseen.recorded_runs()
+    found = unseen.compared(recorded)
+    assert unseen.so_far(recorded).startswith(
+        "all 40 primary runs are finished; in place of the convolutions: better, +5.0"
+    )
+    axes = figures.differences(found, unseen.SMALLEST)
+    assert [text.get_text() for text in axes.texts] == [each.contrast.verdict for each in found.values()]
+    assert tables.contrast_checks(found)["p, not zero"].notna().all()
     assert [each.contrast.verdict for each in found.values()] == ["better", "better", "equivalent", "better"]
     assert all(each.numbers == REALISATIONS for each in found.values())
     assert all(each.contrast is None for each in unseen.compared(unseen.recorded_runs(), "plain").values())
@@ -79,3 +107,60 @@ def test_the_power_that_the_registration_states():
     better = np.mean(1.9 + drawn.mean(axis=1) - half > unseen.SMALLEST)
     equivalent = np.mean(np.abs(drawn.mean(axis=1)) + half < unseen.SMALLEST)
     assert (better, equivalent) == (pytest.approx(0.80, abs=0.02), pytest.approx(0.78, abs=0.02))
+
+
+COSTS = {
+    "parameters": {"cnn": 7},
+    "step_ms": {"cnn": [1.0, 2.0, 3.0]},
+    "memory": {"cnn": None},
+    "multiply_adds": {"cnn": 2e6},
+}
+
+
+def test_results_appear_as_records_come_in(project):
+    nothing = unseen.recorded_runs()
+    assert unseen.so_far(nothing).startswith("none of 40 primary runs are finished")
+    assert set(tables.unseen_accuracies(nothing, COSTS)["plain"]) == {"–"}
+    assert tables.unseen_changes(nothing).isna().all(axis=None)
+    assert not any(ax.get_lines() for ax in figures.field_and_accuracy(nothing))
+    for number in REALISATIONS[:2]:
+        keep(UNSEEN["cnn"], number, 0.6 + number / 100, fields={"plain": 50, "scaled": 40})
+    keep(UNSEEN["deform_conv_cnn"], REALISATIONS[0], 0.8, fields={"plain": 180, "scaled": 160})
+    keep(UNSEEN["shared_offsets_cnn"], REALISATIONS[0], 0.7)  # from before fields were kept
+    found = unseen.recorded_runs()
+    assert unseen.so_far(found).startswith("4 of 40 primary runs are finished, and no verdict")
+    table = tables.unseen_accuracies(found, COSTS)
+    assert table.loc["CNN", ["realisations", "scaled and translated", "ms per step"]].tolist() == [
+        2,
+        "69.50 ± 6.35",
+        2.0,
+    ]
+    assert table.loc["deformable convolutions", "scaled and translated"] == "80.00"
+    changes = tables.unseen_changes(found)
+    assert changes.loc[("scale", "1.6"), "CNN"] == pytest.approx(80.0)
+    assert changes["CNN, anti-aliased"].isna().all()
+    assert len(changes) == len(OUT_OF_RANGE)
+    plain, scaled = figures.field_and_accuracy(found)
+    points = {line.get_label(): line.get_xydata().tolist() for line in plain.get_lines()}
+    assert points == {
+        "CNN": [[50, pytest.approx(69)], [50, pytest.approx(70)]],
+        "deformable convolutions": [[180, pytest.approx(80)]],
+    }
+    assert [line.get_xdata().tolist() for line in scaled.get_lines()] == [[40, 40], [160]]
+
+
+def test_fresh_runs_are_compared_without_a_verdict(project):
+    for number in REALISATIONS[:6]:
+        for arm, accuracy in (("cnn", 0.9), ("shared_offsets_cnn", 0.93), ("deform_conv_cnn", 0.95)):
+            keep(FRESH[arm], number, accuracy)
+    found = unseen.compared(unseen.recorded_runs(FRESH))
+    assert list(found) == [name for name in unseen.PRIMARY if name != "against a low-pass filter"]
+    assert all(each.contrast is None and len(each.numbers) == 6 for each in found.values())
+    assert tables.contrast_results(found)["difference"].tolist() == pytest.approx([5.0, 2.0, 3.0])
+
+
+def test_the_rates_of_arms_with_primary_runs_are_those_that_the_committed_pilots_chose():
+    with inside(ROOT):
+        found, piloted = unseen.recorded_runs(), unseen.pilot_runs()
+    for arm, runs in found.items():
+        assert not runs or UNSEEN[arm].learning_rate == unseen.chosen_rate(arm, unseen.validated(piloted[arm])), arm

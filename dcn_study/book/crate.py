@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dcn_study.book.pages import Source
+from dcn_study.book.sources import Source
 from dcn_study.book.values import values_file
 from dcn_study.runs.files import file_sha256
 from dcn_study.runs.inputs import Inputs, Machine

@@ -23,9 +23,9 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.inspect import stringify_signature
 
-from dcn_study.book.build import PRINTED
 from dcn_study.book.crate import repository
 from dcn_study.book.pages import PAGES
+from dcn_study.book.rendering import PRINTED
 from dcn_study.runs.files import project_root
 
 __all__ = ["LABORATORY", "setup"]

@@ -9,12 +9,14 @@ import ast
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from dcn_study.book.pages import Source
 from dcn_study.runs.files import file_sha256
+
+if TYPE_CHECKING:
+    from dcn_study.book.sources import Source
 
 __all__ = ["glued", "values_file", "write_values"]
 
@@ -58,7 +60,7 @@ def _value(text: str) -> Any:
 
 
 def write_values(
-    page: str, parameters: Mapping[str, Any], shown: Iterable[Source], executed: Path, target: Path
+    page: str, parameters: Mapping[str, Any], shown: Iterable[Source], notebook: nbformat.NotebookNode, target: Path
 ) -> None:
     """Writes the values of an executed page.
 
@@ -66,10 +68,10 @@ def write_values(
         page: a key of `PAGES`.
         parameters: it was executed with.
         shown: the records that it shows.
-        executed: the executed notebook.
+        notebook: after its execution.
         target: the file to write.
     """
-    values, displays = glued(nbformat.read(executed, as_version=4))
+    values, displays = glued(notebook)
     content = {
         "page": page,
         "parameters": dict(parameters),

@@ -12,8 +12,7 @@ import numpy as np
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments.timing import peak_memory, peak_memory_here, times
 from dcn_study.names import ARMS
-from dcn_study.runs import catalogue, networks, records
-from dcn_study.runs.records import Measurement
+from dcn_study.runs import catalogue, networks
 from dcn_study.runs.training import use_threads
 
 __all__ = ["arm_costs", "arms_named", "step_memory_here"]
@@ -31,8 +30,8 @@ def arms_named(text: str) -> tuple[str, ...]:
     return found
 
 
-def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, memory: bool, force: bool = False) -> Measurement:
-    """Times the training steps of the studies' arms in turn, in one process; measures if there is no record.
+def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, memory: bool) -> dict[str, Any]:
+    """Times the training steps of the studies' arms in turn, in one process.
 
     Args:
         arms: names, separated by commas, or "all".
@@ -40,11 +39,10 @@ def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, memory: bool
         repeats: measurements of each.
         threads: of TensorFlow, as the study's runs have; 0 for all processors.
         memory: whether to measure the memory of a step too, each in a process of its own.
-        force: whether to measure although there is a record.
 
     Returns:
-        A measurement with the results "parameters", "step_ms" (first quartile, median, third quartile) and "memory" (at
-        its peak, in bytes; None where it was not measured), by arm.
+        By arm: "parameters", "step_ms" (first quartile, median, third quartile) and
+        "memory" (at its peak, in bytes; None where it was not measured).
 
     Raises:
         ConfigurationError: if a parameter breaks its rule.
@@ -56,19 +54,15 @@ def arm_costs(*, arms: str, batch: int, repeats: int, threads: int, memory: bool
     if threads < 0:
         raise ConfigurationError(f"threads must be at least 0. Received: threads={threads}")
 
-    def measure() -> dict[str, Any]:
-        if threads:
-            use_threads(threads)
-        models = {arm: _built(arm) for arm in chosen}
-        steps = {arm: _step(model, batch) for arm, model in models.items()}
-        return {
-            "parameters": {arm: model.count_params() for arm, model in models.items()},
-            "step_ms": times(steps, repeats),
-            "memory": {arm: peak_memory(step_memory_here, arm, batch, threads) if memory else None for arm in chosen},
-        }
-
-    parameters = {"arms": arms, "batch": batch, "repeats": repeats, "threads": threads, "memory": memory}
-    return records.measurement("arms", parameters, measure, force=force)
+    if threads:
+        use_threads(threads)
+    models = {arm: _built(arm) for arm in chosen}
+    steps = {arm: _step(model, batch) for arm, model in models.items()}
+    return {
+        "parameters": {arm: model.count_params() for arm, model in models.items()},
+        "step_ms": times(steps, repeats),
+        "memory": {arm: peak_memory(step_memory_here, arm, batch, threads) if memory else None for arm in chosen},
+    }
 
 
 def step_memory_here(arm: str, batch: int, threads: int) -> int:
@@ -79,7 +73,7 @@ def step_memory_here(arm: str, batch: int, threads: int) -> int:
 
 
 def _built(arm: str) -> keras.Model:
-    return networks.build_model(catalogue.STUDY.get(f"scale_{arm}") or catalogue.UNSEEN[arm])
+    return networks.build_model(catalogue.arm_run(arm))
 
 
 def _step(model: keras.Model, batch: int) -> Callable[[], Any]:

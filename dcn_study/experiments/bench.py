@@ -17,13 +17,14 @@ from tqdm import tqdm
 from dcn.ops import deform_conv2d, resample_by_offsets
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments.as_published import resample_as_published
+from dcn_study.experiments.ratios import ratios
 from dcn_study.experiments.timing import peak_memory, peak_memory_here, quartiles, times
-from dcn_study.runs import records
+from dcn_study.runs import measurements
 from dcn_study.runs.files import project_root
 from dcn_study.runs.inputs import machine
 from dcn_study.runs.records import Measurement
 
-__all__ = ["bench", "elsewhere", "forward_and_backward_here", "measure", "processor", "ratios"]
+__all__ = ["bench", "elsewhere", "forward_and_backward_here", "measure", "processor"]
 
 # batch, input channels, height and width, filters; 3x3 kernels, stride 1
 SHAPES = ((32, 32, 28, 64), (32, 64, 14, 128), (32, 128, 14, 128), (4, 256, 56, 256))
@@ -33,28 +34,21 @@ VECTOR_FLAGS = ("sse4", "avx", "fma", "amx")  # instructions that decide how fas
 PEER_PYTHON = "/usr/bin/python3"  # where Debian's package python3-torchvision installs
 
 
-def bench(repeats: int, *, peer_python: str = PEER_PYTHON, force: bool = False) -> Measurement:
-    """Returns the times of the operators; measures if there is no record of these parameters, or if `force`.
-
-    Results from other processors are kept next to the new ones, see `elsewhere`.
+def bench(repeats: int, peer_python: str = PEER_PYTHON) -> dict[str, Any]:
+    """Returns the times of the operators, as `measure` does, and next to them those on record from other processors.
 
     Args:
         repeats: measurements of each, taken in turn.
         peer_python: interpreter that has torchvision; what is not installed there is not measured.
-        force: whether to measure although there is a record.
 
     Raises:
         ConfigurationError: if `repeats` is not positive.
-        RecordError: as `records.measurement`.
+        RecordError: if the former record is damaged.
     """
     _require_positive(repeats)
-    earlier = records.read_measurement("bench", {"repeats": repeats})
-
-    def taken() -> dict[str, Any]:
-        results = {**measure(repeats, peer_python), "processor": processor()}
-        return {**results, "elsewhere": elsewhere(earlier, results["processor"]["name"])}
-
-    return records.measurement("bench", {"repeats": repeats}, taken, force=force)
+    earlier = measurements.read("bench", {"repeats": repeats})
+    results = {**measure(repeats, peer_python), "processor": processor()}
+    return {**results, "elsewhere": elsewhere(earlier, results["processor"]["name"])}
 
 
 def processor() -> dict[str, Any]:
@@ -312,49 +306,3 @@ def forward_and_backward_here(jit_compile: bool) -> int:
 
 
 # what is added up, peer, what is compared; below 1 the peer is slower
-RATIOS = (
-    (("deform_conv2d",), "onnxruntime", "deform_conv2d forward / onnxruntime"),
-    (("matmul alone",), "onnxruntime", "  its matrix product alone / onnxruntime"),
-    (("matmul alone", "row reads alone"), "onnxruntime", "  product and row reads alone / onnxruntime"),
-    (("deform_conv2d",), "conv2d", "deform_conv2d forward / conv2d"),
-    (("matmul alone", "row reads alone"), "conv2d", "  product and row reads alone / conv2d"),
-    (("deform_conv2d, forward + backward",), "conv2d, forward + backward", "forward + backward / conv2d"),
-    (("deform_conv2d, forward + backward",), "torchvision, forward + backward", "forward + backward / torchvision"),
-    (("deform_conv2d without XLA",), "deform_conv2d", "deform_conv2d forward without XLA / with it"),
-    (
-        ("deform_conv2d without XLA, forward + backward",),
-        "deform_conv2d, forward + backward",
-        "forward + backward without XLA / with it",
-    ),
-    (("resampling",), "resampling as published", "ConvOffset2D resampling forward / as published"),
-    (("value reads alone",), "resampling as published", "  its value reads alone / as published"),
-    (
-        ("value reads alone", "coordinates alone"),
-        "resampling as published",
-        "  value reads and coordinates alone / as published",
-    ),
-    (
-        ("resampling, forward + backward",),
-        "resampling as published, forward + backward",
-        "ConvOffset2D resampling forward + backward / as published",
-    ),
-)
-
-
-def ratios(measured: dict[str, Any]) -> dict[str, list[float]]:
-    """Returns ratios of medians by what is compared: one per shape, then their geometric mean.
-
-    Names that start with spaces are near the least that the one above them can take: the time of parts that it cannot
-    do without. The product is `tf.matmul`, which the operator's own product may beat. What could not be measured is
-    left out.
-
-    Args:
-        measured: as `measure` returns it.
-    """
-    medians = [{name: times[1] for name, times in result["milliseconds"].items()} for result in measured["shapes"]]
-    found = {}
-    for parts, peer, label in RATIOS:
-        if all({*parts, peer} <= times.keys() for times in medians):
-            values = [sum(times[part] for part in parts) / times[peer] for times in medians]
-            found[label] = [*values, float(np.exp(np.mean(np.log(values))))]
-    return found

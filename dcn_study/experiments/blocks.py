@@ -8,16 +8,79 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dcn import deformable_mini_resnet
+from dcn_study.experiments.identity import compare_with_identity, dead
+from dcn_study.names import LONGER, RESIDUAL
 from dcn_study.runs import weights
+from dcn_study.runs.catalogue import run_config, seeds_of
 from dcn_study.runs.records import Record
+from dcn_study.runs.results import result
 from dcn_study.runs.splits import splits
 
-__all__ = ["accuracy_by_batch", "disturb"]
+__all__ = ["accuracy_by_batch", "batch_statistics", "disturb", "residual"]
 
 FILTERS, SIDE, IMAGES = 16, 28, 8
 
 
-def disturb(size: float, seed: int) -> dict[tuple[str, str], dict[str, Any]]:
+def residual(
+    *, size: float, seed: int, epochs: int | None, train_size: int | None, test_size: int | None
+) -> dict[str, Any]:
+    """Looks at the residual block, and at the trained residual networks.
+
+    Args:
+        size: standard deviation of the disturbance, see `disturb`.
+        seed: of the disturbance and of the runs, which are trained if they have no record.
+        epochs: of the runs; None: their own.
+        train_size: the same.
+        test_size: the same.
+
+    Returns:
+        "effects": by form and convolution, see `disturb`. "dead": the weights that no gradient reaches in a new
+        deformable network, frozen as published. "compared": by deformable run and kind of test images, see
+        `identity.compare_with_identity`; both kinds for the published run, plain ones for the others. "by_batch": by
+        published run, and by run of more epochs, see `accuracy_by_batch`.
+
+    Raises:
+        ConfigurationError: if a parameter breaks its rule.
+        RecordError: if the weights of a run are missing or damaged.
+    """
+    changes = {"seed": seed, "epochs": epochs, "train_size": train_size, "test_size": test_size}
+    runs = {run: result(run_config(run, **changes)) for run in (*RESIDUAL, *LONGER)}
+    images, _ = splits(runs["mini_resnet"].config).test("plain")
+    kinds = {run: ("plain", "scaled")[: 2 if run == "deformable_mini_resnet" else 1] for run in RESIDUAL}
+    return {
+        "effects": disturb(size, seed),
+        "dead": dead(deformable_mini_resnet((*images.shape[1:3], 1), trainable=False), images),
+        "compared": {
+            run: {kind: compare_with_identity(runs[run], kind) for kind in kinds[run]}
+            for run in RESIDUAL
+            if "deformable" in run
+        },
+        "by_batch": {run: accuracy_by_batch(runs[run]) for run in ("mini_resnet", "deformable_mini_resnet", *LONGER)},
+    }
+
+
+def batch_statistics(
+    *, run: str, seeds: int | None, epochs: int | None, train_size: int | None, test_size: int | None
+) -> dict[str, Any]:
+    """Returns "accuracies" of a run on scaled digits, one per seed, see `accuracy_by_batch`.
+
+    Args:
+        run: a named run.
+        seeds: how many, from 0; None: those of the book.
+        epochs: of the run; None: its own.
+        train_size: the same.
+        test_size: the same.
+
+    Raises:
+        ConfigurationError: if a parameter breaks its rule.
+        RecordError: if the weights of a run are missing or damaged.
+    """
+    configurations = seeds_of(run, seeds, epochs=epochs, train_size=train_size, test_size=test_size)
+    return {"accuracies": [accuracy_by_batch(result(config), "scaled") for config in configurations]}
+
+
+def disturb(size: float, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
     """Returns what happens to the output of a residual block when one of its two kernels is disturbed.
 
     The block's layers are applied one after the other, outside any model, to normally distributed features.
@@ -27,12 +90,12 @@ def disturb(size: float, seed: int) -> dict[tuple[str, str], dict[str, Any]]:
         seed: of the weights, the features and the disturbance.
 
     Returns:
-        By form, "as coded" or "as drawn", and convolution, "first" or "second": "changed", the share of the outputs
+        By form, "as coded" or "as drawn", then by convolution, "first" or "second": "changed", the share of the outputs
         that differ in any bit; "change", (H, W), the absolute change of the first channel for the first features;
         "gradient", the largest absolute value in the gradient of the sum of squared outputs with respect to the
         kernel, or `None` if TensorFlow finds no path from one to the other.
     """
-    found = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for form in ("as coded", "as drawn"):
         for number, name in enumerate(("first", "second")):
             keras.utils.set_random_seed(seed)
@@ -46,9 +109,9 @@ def disturb(size: float, seed: int) -> dict[tuple[str, str], dict[str, Any]]:
             gradient = tape.gradient(loss, kernel.value)
             kernel.assign_add(size * tf.random.normal(kernel.shape))
             change = np.abs(_block(x, normalise, convolve, form) - before)
-            found[form, name] = {
+            found.setdefault(form, {})[name] = {
                 "changed": float((change > 0).mean()),
-                "change": change[0, :, :, 0],
+                "change": change[0, :, :, 0].tolist(),
                 "gradient": None if gradient is None else float(tf.reduce_max(tf.abs(gradient))),
             }
     return found

@@ -16,10 +16,10 @@ import numpy as np
 
 from dcn_study.errors import RecordError
 from dcn_study.experiments import study
-from dcn_study.experiments.agreement import Agreement, agreement
+from dcn_study.experiments.agreement import Agreement, agreement, of_runs
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import TEST_IMAGES
-from dcn_study.runs import published, records
+from dcn_study.runs import measurements, published
 from dcn_study.runs.catalogue import TWO_BY_TWO
 from dcn_study.runs.records import Measurement, Record
 
@@ -28,7 +28,7 @@ __all__ = ["GROUPS", "OUTCOMES", "Claim", "Facts", "claims", "gather"]
 OUTCOMES = {
     "agrees": "the published number is one that our runs could give",
     "differs": "the published number is not one that our runs give",
-    "undecided": "our runs spread so widely that the number cannot be tested",
+    "undecided": "our runs spread too widely to test the number, or it is outside as one of several may be by chance",
     "supported": "our runs show the same",
     "contradicted": "our runs or the published code show otherwise",
     "not tested": "no experiment here decides it",
@@ -74,8 +74,9 @@ class Facts:
     """The facts by which claims are judged, all of them from records.
 
     Attributes:
-        accuracies: model → kind of test images → the agreement of the published accuracy.
-        curves: model → the same for the validation accuracy of each epoch, for the epochs that both curves have.
+        accuracies: model → kind of test images → the agreement of the published accuracy, all of them judged together.
+        curves: model → the same for the validation accuracy of each epoch, for the epochs that both curves have, each
+            judged alone.
         gain: deformable CNN minus CNN on scaled digits, in percentage points, paired by seed.
         stand_in_difference: largest difference of the deformable CNN and batch normalisation alone, with seed 0, on
             either kind of test images, in percentage points.
@@ -153,10 +154,7 @@ def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:
     }
     images = {model: runs[model][0].evaluations["plain"].images for model in found}
     return Facts(
-        accuracies={
-            model: {kind: agreement(found[model][kind], images[model], stated) for kind, stated in kinds.items()}
-            for model, kinds in published.ACCURACY.items()
-        },
+        accuracies=of_runs({model: runs[model] for model in published.ACCURACY}),
         curves={model: _curve(model, runs[model], images[model]) for model in published.ACCURACY},
         gain=interval(100 * np.subtract(found["deformable_cnn"]["scaled"], found["cnn"]["scaled"])),
         stand_in_difference=100
@@ -200,9 +198,9 @@ def _after(runs: Mapping[str, Sequence[Record]], kind: str) -> float:
 
 
 def _measurement(name: str) -> Measurement:
-    measured = records.read_measurement(name, {})
+    measured = measurements.read(name)
     if measured is None:
-        raise RecordError(f"{records.measurement_path(name, {})} is missing")
+        raise RecordError(measurements.missing(name))
     return measured
 
 
@@ -259,10 +257,12 @@ def _holds(condition: bool) -> str:
 
 
 def _accuracies(facts: Facts) -> dict[str, dict[str, str]]:
+    count = sum(map(len, facts.accuracies.values()))
     return {
         f"{model}-{kind}": _result(
             ours.outcome,
-            f"{ours.mean:.1f}% ({ours.low:.1f} to {ours.high:.1f})",
+            f"{ours.mean:.1f}% ({ours.low:.1f} to {ours.high:.1f})"
+            + (f"; outside, by chance likely among {count} (p = {ours.p_value:.2f})" if ours.by_chance else ""),
             f"{100 * published.ACCURACY[model][kind]:.2f}%",
         )
         for model, kinds in facts.accuracies.items()
@@ -274,7 +274,7 @@ def _curves(facts: Facts) -> dict[str, dict[str, str]]:
     found = {}
     for model, epochs in facts.curves.items():
         outcomes = [epoch.outcome for epoch in epochs]
-        outside, wide = outcomes.count("differs"), outcomes.count("undecided")
+        outside, wide = outcomes.count("differs"), sum(epoch.wide for epoch in epochs)
         outcome = "differs" if outside > OUTSIDE * len(epochs) else "undecided" if wide > len(epochs) / 2 else "agrees"
         found[f"{model}-curve"] = _result(
             outcome, f"{len(epochs) - outside} of {len(epochs)} epochs are inside; {wide} intervals are wide"

@@ -1,11 +1,8 @@
-"""Value and derivative between the pixels of one row, as the layer's operator computes them."""
+"""Value and derivative between the pixels of one row, as the layer's operator gives them. Loads no TensorFlow."""
 
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
-
-from dcn import resample_by_offsets
 
 __all__ = ["interpolated"]
 
@@ -24,16 +21,10 @@ def interpolated(row: np.ndarray, positions: np.ndarray, corners: str) -> tuple[
     Raises:
         ValueError: if a position is outside the row.
     """
-    positions = np.asarray(positions, float)
-    if positions.size and not (positions.min() >= 0 and positions.max() <= len(row) - 1):
-        raise ValueError(f"positions must be from 0 to {len(row) - 1}. Received: {positions}")
-    images = tf.constant(np.tile(np.asarray(row, float), (len(positions), 1))[:, None, :, None])
-    moves = np.zeros((len(positions), 1, len(row), 2))
-    moves[:, 0, 0, 1] = positions  # the first pixel is moved to the position
-    offsets = tf.constant(moves)
-    with tf.GradientTape() as tape:
-        tape.watch(offsets)
-        values = resample_by_offsets(images, offsets, corners=corners, pairing="per_pixel", jit_compile=False)[
-            :, 0, 0, 0
-        ]
-    return values.numpy(), tape.gradient(values, offsets)[:, 0, 0, 1].numpy()
+    positions, last = np.asarray(positions, float), len(row) - 1
+    if positions.size and not (positions.min() >= 0 and positions.max() <= last):
+        raise ValueError(f"positions must be from 0 to {last}. Received: {positions}")
+    first = np.floor(positions).astype(int)
+    second = np.ceil(positions).astype(int) if corners == "published" else np.minimum(first + 1, last)
+    slopes = np.asarray(row, float)[second] - row[first]
+    return row[first] + (positions - first) * slopes, slopes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from dcn_study.experiments.lineage import Choices
+from dcn_study.experiments.choices import Choices
 
 __all__ = ["FIELDS", "FOUND", "ROOTS", "Field", "Implementation"]
 

@@ -13,35 +13,31 @@ from tqdm import tqdm
 from dcn.layers import DeformableConv2D
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import receptive_field
+from dcn_study.names import SHOWN_LAYERS
 from dcn_study.runs import effective_field, mnist_scale, networks, records, weights
-from dcn_study.runs.catalogue import EVALUATED_ARMS, REALISATIONS, record_name, run_config
-from dcn_study.runs.data import data_sha256
-from dcn_study.runs.records import Measurement
+from dcn_study.runs.catalogue import DEFORMABLE_ARM, EVALUATED_ARMS, REALISATIONS, record_name, run_config
 from dcn_study.runs.splits import RealisationSplits, splits
 
-__all__ = ["LAYERS", "SCALES", "SHARES", "expansion", "mechanism", "with_offsets"]
+__all__ = ["SCALES", "SHARES", "expansion", "mechanism", "with_offsets"]
 
 SCALES = (0.4, 0.6, 0.8, 1.0)  # of the digits whose receptive fields are measured
 SHARES = (0.2, 0.5, 0.99)  # of all contributions to an output
-LAYERS = ("conv12", "conv21", "conv22")
-DEFORMABLE = "scale_deform_conv_cnn"
 BATCH = 500  # images whose offsets are computed at once
 
 Change = Callable[[str, tf.Tensor], tf.Tensor]  # the name of a layer and its offsets → other offsets
 
 
-def mechanism(*, realisations: int, images: int, digits: int, occluded: int, force: bool = False) -> Measurement:
-    """Measures what the offsets of the study's trained networks do; measures if there is no record, or if `force`.
+def mechanism(*, realisations: int, images: int, digits: int, occluded: int) -> dict[str, Any]:
+    """Measures what the offsets of the study's trained networks do.
 
     Args:
         realisations: how many, from the first.
         images: how many test images are classified with changed offsets, from the first.
         digits: how many test images show receptive fields, from the first; each is scaled by each of `SCALES`.
         occluded: how many of these are also occluded, 0 for none.
-        force: whether to measure although there is a record.
 
     Returns:
-        A measurement with one value per realisation in each list. "accuracies": by what the offsets of the deformable
+        One value per realisation in each list. "accuracies": by what the offsets of the deformable
         network are replaced with. "expansions": by layer and scale, see `expansion`; "offsets": the same of the mean
         absolute offset, in pixels of the layer's input. "areas": by run, layer, way ("gradient"; for the last layer
         also "occlusion"), share and scale, the number of pixels that hold this share of all contributions.
@@ -50,7 +46,7 @@ def mechanism(*, realisations: int, images: int, digits: int, occluded: int, for
         ConfigurationError: if a parameter breaks its rule, or a run has no record.
         RecordError: if the weights of a run are missing or damaged.
     """
-    most = run_config(DEFORMABLE).test_size
+    most = run_config(DEFORMABLE_ARM).test_size
     limits = {"realisations": (realisations, REALISATIONS), "images": (images, most), "digits": (digits, most)}
     for name, (value, highest) in limits.items():
         if not 1 <= value <= highest:
@@ -62,37 +58,31 @@ def mechanism(*, realisations: int, images: int, digits: int, occluded: int, for
     ]
     recorded = records.trained(name for by_run in names for name in by_run.values())
 
-    def measure() -> dict[str, Any]:
-        found: dict[str, Any] = {"accuracies": {}, "expansions": {}, "offsets": {}, "areas": {}}
-        bar = tqdm(total=realisations * (1 + len(SCALES)), desc="networks and scales")
-        for by_run in names:
-            models = {run: weights.load_model(recorded[name]) for run, name in by_run.items()}
-            data = splits(recorded[by_run[DEFORMABLE]].config)
-            assert isinstance(data, RealisationSplits)
-            plain, labels = data.test("plain")
-            for name, change in _replacements(models[DEFORMABLE], plain[:images]).items():
-                changed = with_offsets(models[DEFORMABLE], change)
-                accuracy = networks.score(changed, plain[:images], labels[:images]).accuracy
-                _add(found["accuracies"], name, accuracy)
+    found: dict[str, Any] = {"accuracies": {}, "expansions": {}, "offsets": {}, "areas": {}}
+    bar = tqdm(total=realisations * (1 + len(SCALES)), desc="networks and scales")
+    for by_run in names:
+        models = {run: weights.load_model(recorded[name]) for run, name in by_run.items()}
+        data = splits(recorded[by_run[DEFORMABLE_ARM]].config)
+        assert isinstance(data, RealisationSplits)
+        plain, labels = data.test("plain")
+        for name, change in _replacements(models[DEFORMABLE_ARM], plain[:images]).items():
+            changed = with_offsets(models[DEFORMABLE_ARM], change)
+            accuracy = networks.score(changed, plain[:images], labels[:images]).accuracy
+            _add(found["accuracies"], name, accuracy)
+        bar.update()
+        for scale in SCALES:
+            scaled = mnist_scale.resample(data.originals[:digits], scale)[..., None].astype(np.float32) / 255
+            for layer, (expanded, size) in _moved(models[DEFORMABLE_ARM], scaled).items():
+                _add(found["expansions"], layer, str(scale), expanded)
+                _add(found["offsets"], layer, str(scale), size)
+            for run, model in models.items():
+                for layer, way, field in _fields(model, scaled, occluded):
+                    for share in SHARES:
+                        area = effective_field.area(field, share)
+                        _add(found["areas"], run, layer, way, str(share), str(scale), area)
             bar.update()
-            for scale in SCALES:
-                scaled = mnist_scale.resample(data.originals[:digits], scale)[..., None].astype(np.float32) / 255
-                for layer, (expanded, size) in _moved(models[DEFORMABLE], scaled).items():
-                    _add(found["expansions"], layer, str(scale), expanded)
-                    _add(found["offsets"], layer, str(scale), size)
-                for run, model in models.items():
-                    for layer, way, field in _fields(model, scaled, occluded):
-                        for share in SHARES:
-                            area = effective_field.area(field, share)
-                            _add(found["areas"], run, layer, way, str(share), str(scale), area)
-                bar.update()
-        bar.close()
-        return found
-
-    parameters = {"realisations": realisations, "images": images, "digits": digits, "occluded": occluded}
-    return records.measurement(
-        "mechanism", parameters, measure, runs=recorded.values(), data=data_sha256(), force=force
-    )
+    bar.close()
+    return found
 
 
 def _add(found: dict[str, Any], *path: Any) -> None:
@@ -104,9 +94,11 @@ def _add(found: dict[str, Any], *path: Any) -> None:
 
 
 def _fields(model: keras.Model, images: np.ndarray, occluded: int) -> list[tuple[str, str, np.ndarray]]:
-    found = [(layer, "gradient", effective_field.gradient_field(model, images, layer)) for layer in LAYERS]
+    found = [(layer, "gradient", effective_field.gradient_field(model, images, layer)) for layer in SHOWN_LAYERS]
     if occluded:
-        found.append((LAYERS[-1], "occlusion", receptive_field.occlusion_field(model, images[:occluded], LAYERS[-1])))
+        found.append(
+            (SHOWN_LAYERS[-1], "occlusion", receptive_field.occlusion_field(model, images[:occluded], SHOWN_LAYERS[-1]))
+        )
     return found
 
 

@@ -7,14 +7,92 @@ point may be reached on paths that carry next to nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from dcn import diagnostics
 from dcn.layers import ConvOffset2D, DeformableConv2D
-from dcn_study.runs.effective_field import middle_of
+from dcn_study.errors import ConfigurationError
+from dcn_study.names import SHOWN, SHOWN_LAYERS
+from dcn_study.runs import weights
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.effective_field import gradient_field, middle_of
+from dcn_study.runs.results import result
+from dcn_study.runs.splits import splits
 
-__all__ = ["centre_of", "largest_offset", "occlusion_field", "points_at", "sampling_points"]
+__all__ = ["centre_of", "fields", "largest_offset", "occlusion_field", "points_at", "sampling_points"]
+
+IMAGES = 50  # over which a field by gradients is taken
+OFFSET_IMAGES = 500  # for which the largest offset is looked for
+
+
+def fields(
+    *,
+    digit: int,
+    occluded: int,
+    seed: int,
+    epochs: int | None,
+    train_size: int | None,
+    test_size: int | None,
+    data: str,
+) -> dict[str, Any]:
+    """Returns where the networks of `names.SHOWN` read, on scaled and translated test images.
+
+    Args:
+        digit: index of the test image whose points are followed.
+        occluded: how many images are occluded, from the first.
+        seed: of the runs, which are trained if they have no record.
+        epochs: of the runs; None: their own.
+        train_size: the same.
+        test_size: the same.
+        data: of the runs, see `data.load_digits`.
+
+    Returns:
+        "points": by network and layer of `names.SHOWN_LAYERS`, the points of the image that the output in the middle of
+        the digit depends on, and their paths, see `sampling_points`. "largest": by deformable network the largest
+        absolute offset in pixels. "fields": of the last layer, by network and way ("gradient", "occlusion"), see
+        `effective_field.gradient_field` and `occlusion_field`, rounded to seven digits. "images": how many the former
+        is taken over.
+
+    Raises:
+        ConfigurationError: if a parameter breaks its rule.
+        RecordError: if the weights of a run are missing or damaged.
+    """
+    changes = {"seed": seed, "epochs": epochs, "train_size": train_size, "test_size": test_size, "data": data}
+    recorded = {model: result(run_config(run, **changes)) for model, run in SHOWN.items()}
+    images, _ = splits(recorded["cnn"].config).test("scaled")
+    for name, value in (("digit", digit), ("occluded", occluded - 1)):
+        if not value < len(images):
+            raise ConfigurationError(f"{name} must be within the {len(images)} test images. Received: {name}={value}")
+    trained = {model: weights.load_model(record) for model, record in recorded.items()}
+    centre, last = centre_of(images[digit, ..., 0]), SHOWN_LAYERS[-1]
+    found = {
+        model: {
+            "gradient": gradient_field(trained[model], images[:IMAGES], last),
+            "occlusion": occlusion_field(trained[model], images[:occluded], last),
+        }
+        for model in ("cnn", "deform_conv_cnn")
+    }
+    return {
+        "points": {
+            model: {
+                layer: [each.tolist() for each in points_at(network, images[digit], layer, centre)]
+                for layer in SHOWN_LAYERS
+            }
+            for model, network in trained.items()
+        },
+        "largest": {
+            model: largest_offset(trained[model], images[:OFFSET_IMAGES])
+            for model in ("deformable_cnn", "deform_conv_cnn")
+        },
+        "fields": {
+            model: {way: np.round(field, 7).tolist() for way, field in by_way.items()}
+            for model, by_way in found.items()
+        },
+        "images": len(images[:IMAGES]),
+    }
 
 
 def sampling_points(

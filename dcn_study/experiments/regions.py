@@ -14,9 +14,8 @@ from tqdm import tqdm
 from dcn.layers import DeformableRoIPooling2D
 from dcn.ops import deform_roi_pool
 from dcn_study.errors import ConfigurationError
-from dcn_study.runs import mnist_scale, records
+from dcn_study.runs import mnist_scale
 from dcn_study.runs.data import load_digits
-from dcn_study.runs.records import Measurement
 
 __all__ = [
     "BINS",
@@ -70,21 +69,20 @@ class Canvases:
         return Canvases(self.images[chosen], self.boxes[taken], indices, self.labels[taken])
 
 
-def regions(*, realisations: int, canvases: int, test_canvases: int, epochs: int, force: bool = False) -> Measurement:
+def regions(*, realisations: int, canvases: int, test_canvases: int, epochs: int) -> dict[str, Any]:
     """Trains a network with average and with deformable RoI pooling, and tests it on boxes that fit worse and worse.
 
     Both have the same images, boxes, initial weights and order. Training moves the edges of boxes by up to the largest
-    of `JITTERS`, by a share that is drawn for each box. Measures if there is no record, or if `force`.
+    of `JITTERS`, by a share that is drawn for each box.
 
     Args:
         realisations: how many, from 0; the number fixes everything that is random.
         canvases: how many to train on.
         test_canvases: how many to test on, with digits that training does not have.
         epochs: passes over the canvases.
-        force: whether to measure although there is a record.
 
     Returns:
-        A measurement with one value per realisation in each list: "accuracies", by pooling and jitter; "displacements",
+        One value per realisation in each list: "accuracies", by pooling and jitter; "displacements",
         by jitter the mean absolute displacement of a bin, in sides of the box. For the first `EXAMPLES` test images of
         realisation 0, with the largest jitter: "boxes" (R, 4), and "bins" (R, bins, bins, 2), the centres of their bins
         as (y, x).
@@ -101,40 +99,31 @@ def regions(*, realisations: int, canvases: int, test_canvases: int, epochs: int
         if not 1 <= value <= 100_000:
             raise ConfigurationError(f"{name} must be from 1 to 100000. Received: {name}={value}")
 
-    def measure() -> dict[str, Any]:
-        accuracies: dict[str, dict[str, list[float]]] = {
-            pooling: {str(jitter): [] for jitter in JITTERS} for pooling in POOLINGS
-        }
-        displacements: dict[str, list[float]] = {str(jitter): [] for jitter in JITTERS}
-        examples: dict[str, Any] = {}
-        bar = tqdm(total=realisations * len(POOLINGS) * epochs, desc="epochs", unit="epoch")
-        for number in range(realisations):
-            training, test = draw_canvases(number, canvases, "train"), draw_canvases(number, test_canvases, "test")
-            for pooling in POOLINGS:
-                keras.utils.set_random_seed(number)
-                model = RegionClassifier(deformable=pooling == "deformable")
-                _train(model, training, epochs, number, bar)
-                for jitter in JITTERS:
-                    boxes = jittered(test, jitter, (number, 2))
-                    probabilities, offsets = _apply(model, test, boxes)
-                    found = float((probabilities.argmax(axis=1) == test.labels).mean())
-                    accuracies[pooling][str(jitter)].append(found)
-                    if pooling == "deformable":
-                        displacements[str(jitter)].append(float(np.abs(offsets).mean()))
-                        if number == 0 and jitter == JITTERS[-1]:
-                            few = test.indices < EXAMPLES
-                            bins = _centres(boxes[few], offsets[few])
-                            examples = {"boxes": boxes[few].tolist(), "bins": bins.tolist()}
-        bar.close()
-        return {"accuracies": accuracies, "displacements": displacements, **examples}
-
-    parameters = {
-        "realisations": realisations,
-        "canvases": canvases,
-        "test_canvases": test_canvases,
-        "epochs": epochs,
+    accuracies: dict[str, dict[str, list[float]]] = {
+        pooling: {str(jitter): [] for jitter in JITTERS} for pooling in POOLINGS
     }
-    return records.measurement("regions", parameters, measure, data=load_digits().sha256, force=force)
+    displacements: dict[str, list[float]] = {str(jitter): [] for jitter in JITTERS}
+    examples: dict[str, Any] = {}
+    bar = tqdm(total=realisations * len(POOLINGS) * epochs, desc="epochs", unit="epoch")
+    for number in range(realisations):
+        training, test = draw_canvases(number, canvases, "train"), draw_canvases(number, test_canvases, "test")
+        for pooling in POOLINGS:
+            keras.utils.set_random_seed(number)
+            model = RegionClassifier(deformable=pooling == "deformable")
+            _train(model, training, epochs, number, bar)
+            for jitter in JITTERS:
+                boxes = jittered(test, jitter, (number, 2))
+                probabilities, offsets = _apply(model, test, boxes)
+                found = float((probabilities.argmax(axis=1) == test.labels).mean())
+                accuracies[pooling][str(jitter)].append(found)
+                if pooling == "deformable":
+                    displacements[str(jitter)].append(float(np.abs(offsets).mean()))
+                    if number == 0 and jitter == JITTERS[-1]:
+                        few = test.indices < EXAMPLES
+                        bins = _centres(boxes[few], offsets[few])
+                        examples = {"boxes": boxes[few].tolist(), "bins": bins.tolist()}
+    bar.close()
+    return {"accuracies": accuracies, "displacements": displacements, **examples}
 
 
 def draw_canvases(number: int, count: int, part: str) -> Canvases:
@@ -210,6 +199,13 @@ def jittered(canvases: Canvases, jitter: float | np.ndarray, seed: tuple[int, ..
     sides = canvases.boxes[:, 2:] - canvases.boxes[:, :2]
     moves = np.random.default_rng(seed).uniform(-1, 1, canvases.boxes.shape) * np.tile(sides, 2)
     return (canvases.boxes + np.reshape(jitter, (-1, 1)) * moves).astype(np.float32)
+
+
+def parameters() -> dict[str, int]:
+    """Returns how many parameters the deformable "pooling" has, and "all" of the network."""
+    network, canvases = RegionClassifier(deformable=True), draw_canvases(0, 1, "test")
+    network(canvases.images, canvases.boxes, canvases.indices)  # makes its weights
+    return {"pooling": network.pooling.count_params(), "all": network.count_params()}
 
 
 class RegionClassifier(keras.Model):

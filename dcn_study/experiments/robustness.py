@@ -8,19 +8,17 @@ import numpy as np
 from tqdm import tqdm
 
 from dcn_study.errors import ConfigurationError
+from dcn_study.experiments.moves import FURTHEST, move
 from dcn_study.runs import networks, records, weights
 from dcn_study.runs.configuration import TEST_IMAGES
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.published import ACCURACY
-from dcn_study.runs.records import Measurement
-from dcn_study.runs.transforms import ZOOM, Transforms, apply_transforms
+from dcn_study.runs.transforms import ZOOM
 
-__all__ = ["FURTHEST", "move", "robustness"]
-
-FURTHEST = 8.0  # pixels that a digit is moved; with nine shifts all are whole numbers, and nothing is interpolated
+__all__ = ["robustness"]
 
 
-def robustness(*, zooms: int, shifts: int, images: int, force: bool = False) -> Measurement:
+def robustness(*, zooms: int, shifts: int, images: int) -> dict[str, Any]:
     """Measures the accuracy of the paper's trained models, seed 0, with one zoom and shift for all digits.
 
     Both axes have the same zoom; the shift is horizontal.
@@ -29,10 +27,9 @@ def robustness(*, zooms: int, shifts: int, images: int, force: bool = False) -> 
         zooms: how many factors, over the range that training draws from.
         shifts: how many shifts, from `FURTHEST` pixels to the left to as many to the right.
         images: how many test images, from the first.
-        force: whether to measure although there is a record.
 
     Returns:
-        A measurement with the results "zooms"; "shifts", by how many pixels the digit moves to the right; and
+        "zooms"; "shifts", by how many pixels the digit moves to the right; and
         "accuracies": for each of the paper's models one row per zoom, with one accuracy
         per shift.
 
@@ -49,25 +46,14 @@ def robustness(*, zooms: int, shifts: int, images: int, force: bool = False) -> 
         "zooms": np.linspace(*ZOOM, zooms).round(3).tolist(),
         "shifts": np.linspace(-FURTHEST, FURTHEST, shifts).round(3).tolist(),
     }
-
-    def measure() -> dict[str, Any]:
-        models = {model: weights.load_model(record) for model, record in runs.items()}
-        accuracies: dict[str, list[list[float]]] = {model: [] for model in models}
-        plain, labels = digits.x_test[:images].astype(np.float32) / 255, digits.y_test[:images]
-        for zoom in tqdm(grid["zooms"], desc="zooms"):
-            for rows in accuracies.values():
-                rows.append([])
-            for shift in grid["shifts"]:
-                moved = move(plain, zoom, shift)[..., None]
-                for model, network in models.items():
-                    accuracies[model][-1].append(networks.score(network, moved, labels).accuracy)
-        return {**grid, "accuracies": accuracies}
-
-    parameters = {"zooms": zooms, "shifts": shifts, "images": images}
-    return records.measurement("robustness", parameters, measure, runs=runs.values(), data=digits.sha256, force=force)
-
-
-def move(images: np.ndarray, zoom: float, right: float) -> np.ndarray:
-    """Returns images (N, H, W), zoomed on both axes by one factor; then the digit moved to the right, in pixels."""
-    count = len(images)
-    return apply_transforms(images, Transforms(np.full((count, 2), zoom), np.tile([0.0, -zoom * right], (count, 1))))
+    models = {model: weights.load_model(record) for model, record in runs.items()}
+    accuracies: dict[str, list[list[float]]] = {model: [] for model in models}
+    plain, labels = digits.x_test[:images].astype(np.float32) / 255, digits.y_test[:images]
+    for zoom in tqdm(grid["zooms"], desc="zooms"):
+        for rows in accuracies.values():
+            rows.append([])
+        for shift in grid["shifts"]:
+            moved = move(plain, zoom, shift)[..., None]
+            for model, network in models.items():
+                accuracies[model][-1].append(networks.score(network, moved, labels).accuracy)
+    return {**grid, "accuracies": accuracies}

@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -19,10 +18,8 @@ from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments.as_published import PublishedConvOffset2D
 from dcn_study.experiments.timing import peak_memory, peak_memory_here, times
-from dcn_study.runs import records
-from dcn_study.runs.records import Measurement
 
-__all__ = ["CONTESTANTS", "compare", "contestant_call", "random_data", "table", "training_step_here"]
+__all__ = ["CONTESTANTS", "compare", "contestant_call", "random_data", "training_step_here"]
 
 
 class WithoutXLA(ConvOffset2D):
@@ -50,10 +47,9 @@ def _with_layer(
 
 @dataclasses.dataclass(frozen=True)
 class _Contestant:
-    """A model, frozen as in its run, the regular model that it is compared with, and whether XLA compiles all of it."""
+    """A model, frozen as in its run, and whether XLA compiles all of it."""
 
     build: Callable[[tuple[int, int, int]], keras.Model]
-    regular: str
     jit_compile: bool = False
 
 
@@ -61,20 +57,18 @@ _deformable_cnn = partial(models.deformable_cnn, trainable=False)
 _deform_conv_cnn = partial(models.deform_conv_cnn, trainable=False)
 
 CONTESTANTS = {
-    "CNN": _Contestant(models.cnn, "CNN"),
-    "deformable CNN, published code": _Contestant(
-        partial(_with_layer, PublishedConvOffset2D, models.deformable_cnn), "CNN"
-    ),
-    "deformable CNN, ours without XLA": _Contestant(partial(_with_layer, WithoutXLA, models.deformable_cnn), "CNN"),
-    "deformable CNN, ours": _Contestant(_deformable_cnn, "CNN"),
-    "deformable CNN, ours, whole model in XLA": _Contestant(_deformable_cnn, "CNN", jit_compile=True),
-    "CNN with DeformableConv2D": _Contestant(_deform_conv_cnn, "CNN"),
-    "CNN with DeformableConv2D, modulated": _Contestant(partial(_deform_conv_cnn, modulated=True), "CNN"),
-    "mini-ResNet": _Contestant(models.mini_resnet, "mini-ResNet"),
+    "CNN": _Contestant(models.cnn),
+    "deformable CNN, published code": _Contestant(partial(_with_layer, PublishedConvOffset2D, models.deformable_cnn)),
+    "deformable CNN, ours without XLA": _Contestant(partial(_with_layer, WithoutXLA, models.deformable_cnn)),
+    "deformable CNN, ours": _Contestant(_deformable_cnn),
+    "deformable CNN, ours, whole model in XLA": _Contestant(_deformable_cnn, jit_compile=True),
+    "CNN with DeformableConv2D": _Contestant(_deform_conv_cnn),
+    "CNN with DeformableConv2D, modulated": _Contestant(partial(_deform_conv_cnn, modulated=True)),
+    "mini-ResNet": _Contestant(models.mini_resnet),
     "deformable mini-ResNet, published code": _Contestant(
-        partial(_with_layer, PublishedConvOffset2D, models.deformable_mini_resnet), "mini-ResNet"
+        partial(_with_layer, PublishedConvOffset2D, models.deformable_mini_resnet)
     ),
-    "deformable mini-ResNet, ours": _Contestant(partial(models.deformable_mini_resnet, trainable=False), "mini-ResNet"),
+    "deformable mini-ResNet, ours": _Contestant(partial(models.deformable_mini_resnet, trainable=False)),
 }
 
 
@@ -87,9 +81,8 @@ def compare(
     threads: int,
     device: str,
     memory: bool,
-    force: bool = False,
-) -> Measurement:
-    """Times all `CONTESTANTS`; measures if there is no record of these parameters, or if `force`.
+) -> dict[str, Any]:
+    """Times all `CONTESTANTS`.
 
     Forward passes in inference mode, and training steps as `model.fit` takes them. Each measurement runs all models
     in turn, so that background load affects all models equally.
@@ -102,53 +95,32 @@ def compare(
         threads: threads of one operation; 0 leaves it to TensorFlow. Only in a process that has not used it yet.
         device: as TensorFlow names it.
         memory: whether to measure the peak memory as well, each model in a process of its own.
-        force: whether to measure although there is a record.
 
     Returns:
-        A measurement with the results "rows" (milliseconds as quartiles) and "memory" (bytes by contestant).
+        "rows" (milliseconds as quartiles) and "memory" (bytes by contestant).
 
     Raises:
         ConfigurationError: if a parameter breaks its rule.
     """
-    parameters = {"batches": batches, "sizes": sizes, "batch": batch, "repeats": repeats, "threads": threads}
-    parameters |= {"device": device, "memory": memory}
     batch_sizes, sides = _positive("batches", batches), _positive("sizes", sizes)
     for name, value, least in (("batch", batch, 1), ("repeats", repeats, 1), ("threads", threads, 0)):
         if value < least:
             raise ConfigurationError(f"{name} must be at least {least}. Received: {name}={value}")
 
-    def measure() -> dict[str, Any]:
-        if threads:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-        seen = [each.name.removeprefix("/device:") for each in tf.config.list_logical_devices()]
-        if device.removeprefix("/").removeprefix("device:") not in seen:
-            raise ConfigurationError(f"device must be one of {', '.join(seen)}. Received: device={device!r}")
-        settings = dict.fromkeys([(each, sides[0]) for each in batch_sizes] + [(batch, side) for side in sides])
-        results: list[dict[str, Any]] = []
-        with tf.device(device):
-            for batch_size, side in tqdm(settings, desc="batch and image sizes"):
-                results += _measure(batch_size, side, repeats)
-        peaks: dict[str, int | None] = dict.fromkeys(CONTESTANTS)
-        for name in tqdm(CONTESTANTS if memory else (), desc="peak memory"):
-            peaks[name] = peak_memory(training_step_here, name, batch, sides[0])
-        return {"rows": results, "memory": peaks}
-
-    return records.measurement("runtime", parameters, measure, force=force)
-
-
-def table(measured: Measurement) -> pd.DataFrame:
-    """Returns the times of a comparison, one row each.
-
-    Returns:
-        Columns model, regular (the model it is compared with), batch, size, what, low, milliseconds, high (quartiles
-        and median), ratio (of the medians, to the regular model).
-    """
-    frame = pd.DataFrame(measured.results["rows"])
-    frame["regular"] = frame["model"].map({name: each.regular for name, each in CONTESTANTS.items()})
-    unit = frame.set_index(["model", "batch", "size", "what"])["milliseconds"]
-    keys = frame[["regular", "batch", "size", "what"]].itertuples(index=False, name=None)
-    frame["ratio"] = frame["milliseconds"] / [unit[key] for key in keys]
-    return frame
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    seen = [each.name.removeprefix("/device:") for each in tf.config.list_logical_devices()]
+    if device.removeprefix("/").removeprefix("device:") not in seen:
+        raise ConfigurationError(f"device must be one of {', '.join(seen)}. Received: device={device!r}")
+    settings = dict.fromkeys([(each, sides[0]) for each in batch_sizes] + [(batch, side) for side in sides])
+    results: list[dict[str, Any]] = []
+    with tf.device(device):
+        for batch_size, side in tqdm(settings, desc="batch and image sizes"):
+            results += _measure(batch_size, side, repeats)
+    peaks: dict[str, int | None] = dict.fromkeys(CONTESTANTS)
+    for name in tqdm(CONTESTANTS if memory else (), desc="peak memory"):
+        peaks[name] = peak_memory(training_step_here, name, batch, sides[0])
+    return {"rows": results, "memory": peaks}
 
 
 def _positive(name: str, text: str) -> list[int]:

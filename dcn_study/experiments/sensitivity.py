@@ -15,22 +15,20 @@ from dcn_study.runs import networks, records, weights
 from dcn_study.runs.configuration import TEST_IMAGES
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.published import ACCURACY
-from dcn_study.runs.records import Measurement
 from dcn_study.runs.transforms import SHIFT, ZOOM, about_former_centre, apply_transforms, draw_transforms
 
 __all__ = ["sensitivity", "test_sets"]
 
 
-def sensitivity(*, draws: int, images: int, force: bool = False) -> Measurement:
+def sensitivity(*, draws: int, images: int) -> dict[str, Any]:
     """Measures the accuracy of the paper's trained models, seed 0, on several scaled and translated test sets.
 
     Args:
         draws: how many test sets of each kind.
         images: how many test images, from the first.
-        force: whether to measure although there is a record.
 
     Returns:
-        A measurement with the results "accuracies": for each of the paper's models and each of `names.GENERATORS` one
+        "accuracies": for each of the paper's models and each of `names.GENERATORS` one
         accuracy per test set.
 
     Raises:
@@ -43,22 +41,16 @@ def sensitivity(*, draws: int, images: int, force: bool = False) -> Measurement:
         raise ConfigurationError(f"images must be from 1 to {TEST_IMAGES}. Received: images={images}")
     runs = records.trained(ACCURACY)
 
-    def measure() -> dict[str, Any]:
-        models = {model: weights.load_model(record) for model, record in runs.items()}
-        accuracies: dict[str, dict[str, list[float]]] = {model: {} for model in models}
-        bar = tqdm(total=len(GENERATORS) * draws, desc="test sets", unit="set")
-        for generator, moved, labels in test_sets(draws, images):
-            for model, network in models.items():
-                accuracy = networks.score(network, moved, labels).accuracy
-                accuracies[model].setdefault(generator, []).append(accuracy)
-            bar.update()
-        bar.close()
-        return {"accuracies": accuracies}
-
-    parameters = {"draws": draws, "images": images}
-    return records.measurement(
-        "sensitivity", parameters, measure, runs=runs.values(), data=load_digits().sha256, force=force
-    )
+    models = {model: weights.load_model(record) for model, record in runs.items()}
+    accuracies: dict[str, dict[str, list[float]]] = {model: {} for model in models}
+    bar = tqdm(total=len(GENERATORS) * draws, desc="test sets", unit="set")
+    for generator, moved, labels in test_sets(draws, images):
+        for model, network in models.items():
+            accuracy = networks.score(network, moved, labels).accuracy
+            accuracies[model].setdefault(generator, []).append(accuracy)
+        bar.update()
+    bar.close()
+    return {"accuracies": accuracies}
 
 
 def test_sets(draws: int, count: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -41,6 +41,7 @@ class Contrast:
         wins: share of pairs in which A is above B; ties count half.
         p_value: of the stronger of two statements, that the difference is beyond the smallest effect of interest or
             within it; adjusted by Holm's method if it is one of several.
+        zero_p_value: of a difference from zero, adjusted likewise; no part of the verdict.
         verdict: "better" or "worse", by more than the smallest effect of interest; "equivalent", within it;
             "undecided".
         runs_to_decide: for an undecided contrast, the number of pairs that would decide with the same mean and spread,
@@ -51,6 +52,7 @@ class Contrast:
     difference: Interval
     wins: float
     p_value: float
+    zero_p_value: float
     verdict: str
     runs_to_decide: int
 
@@ -119,10 +121,11 @@ def contrasts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], smallest
     differences = [np.subtract(first, second) for first, second in pairs]
     p_values = [_p_values(each, smallest) for each in differences]
     adjusted = holm([min(both) for both in p_values])
+    from_zero = holm([2 * _one_sided(each, abs(float(each.mean()))) for each in differences])
     undecided = sum(p_value >= 1 - CONFIDENCE for p_value in adjusted)
     return [
-        _judge(each, smallest, within < beyond, p_value, undecided)
-        for each, (beyond, within), p_value in zip(differences, p_values, adjusted, strict=True)
+        _judge(each, smallest, within < beyond, (p_value, zero), undecided)
+        for each, (beyond, within), p_value, zero in zip(differences, p_values, adjusted, from_zero, strict=True)
     ]
 
 
@@ -131,20 +134,24 @@ def _p_values(differences: np.ndarray, smallest: float) -> tuple[float, float]:
 
     Each is below 0.05 exactly where the 95% t-interval lies beyond, or within.
     """
-    spread, mean = _standard_error(differences), differences.mean()
-
-    def one_sided(distance: float) -> float:
-        """Returns the p-value of the statement that the mean is on the side of a bound from which it is this far."""
-        if spread == 0:  # all pairs differ alike
-            return 0.0 if distance > 0 else 1.0
-        return float(stats.t.sf(distance / spread, len(differences) - 1))
-
-    beyond = min(one_sided(mean - smallest), one_sided(-smallest - mean))
-    within = max(one_sided(mean + smallest), one_sided(smallest - mean))
+    mean = float(differences.mean())
+    beyond = min(_one_sided(differences, distance) for distance in (mean - smallest, -smallest - mean))
+    within = max(_one_sided(differences, distance) for distance in (mean + smallest, smallest - mean))
     return min(1.0, 2 * beyond), min(1.0, 2 * within)
 
 
-def _judge(differences: np.ndarray, smallest: float, within: bool, p_value: float, undecided: int) -> Contrast:
+def _one_sided(differences: np.ndarray, distance: float) -> float:
+    """Returns the p-value of the statement that the mean is on the side of a bound from which it is this far."""
+    spread = _standard_error(differences)
+    if spread == 0:  # all pairs differ alike
+        return 0.0 if distance > 0 else 1.0
+    return float(stats.t.sf(distance / spread, len(differences) - 1))
+
+
+def _judge(
+    differences: np.ndarray, smallest: float, within: bool, p_values: tuple[float, float], undecided: int
+) -> Contrast:
+    p_value, zero_p_value = p_values
     found, needed = interval(differences), 0
     if p_value >= 1 - CONFIDENCE:
         verdict = "undecided"
@@ -154,7 +161,7 @@ def _judge(differences: np.ndarray, smallest: float, within: bool, p_value: floa
     else:
         verdict = "better" if found.mean > 0 else "worse"
     wins = float(((differences > 0) + (differences == 0) / 2).mean())
-    return Contrast(differences, found, wins, p_value, verdict, needed)
+    return Contrast(differences, found, wins, p_value, zero_p_value, verdict, needed)
 
 
 def _runs_to_decide(mean: float, deviation: float, smallest: float, undecided: int) -> int:

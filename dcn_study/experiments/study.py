@@ -24,6 +24,7 @@ from dcn_study.runs.catalogue import (
 from dcn_study.runs.records import Record
 
 __all__ = [
+    "EXPLORATORY",
     "MNIST_SCALE",
     "PRIMARY",
     "REGISTERED",
@@ -33,6 +34,7 @@ __all__ = [
     "Comparison",
     "accuracies",
     "arm_label",
+    "asked_rates",
     "at_best_rates",
     "best_of",
     "best_rate",
@@ -70,6 +72,7 @@ REPORTED = {
 }
 STRIDE = 4  # pixels: of the strided convolutions of the four-layer networks together
 SMALLEST = 0.25  # the smallest effect of interest, in percentage points of test accuracy
+EXPLORATORY = 0.5  # the same for exploratory results
 
 # The registered primary contrasts: what is asked → the two runs whose accuracies are subtracted.
 PRIMARY = {
@@ -84,6 +87,7 @@ SPACING = {
     "spaced points": ("scale_dilated_cnn", "scale_cnn"),
     "learned over spaced points": ("scale_shared_offsets_cnn", "scale_dilated_cnn"),
     "points by image over spaced ones": ("scale_deform_conv_cnn", "scale_dilated_cnn"),
+    "learned points over the grid": ("scale_shared_offsets_cnn", "scale_cnn"),
 }
 
 
@@ -115,12 +119,20 @@ def best_rate(tried: Mapping[float, Record | None]) -> float | None:
 
     None if one of the three pilots that every arm has is missing, or the next lower or higher one than the best.
     """
+    return _best_piloted(tried) if asked_rates(tried) <= {rate for rate, record in tried.items() if record} else None
+
+
+def asked_rates(tried: Mapping[float, Record | None]) -> set[float]:
+    """Returns the learning rates that an arm's pilots must have so far: three, then the next ones to the best."""
+    if not all(tried.get(rate) for rate in PILOT_RATES):
+        return set(PILOT_RATES)
+    place = LADDER.index(_best_piloted(tried))
+    return {*PILOT_RATES, *LADDER[max(0, place - 1) : place + 2]}
+
+
+def _best_piloted(tried: Mapping[float, Record | None]) -> float:
     found = {rate: record.history[-1].validation_accuracy for rate, record in tried.items() if record}
-    if not set(PILOT_RATES) <= set(found):
-        return None
-    best = min(found, key=lambda rate: (-found[rate], rate))
-    place = LADDER.index(best)
-    return best if set(LADDER[max(0, place - 1) : place + 2]) <= set(found) else None
+    return min(found, key=lambda rate: (-found[rate], rate))
 
 
 def recorded_runs() -> dict[str, dict[int, Record]]:

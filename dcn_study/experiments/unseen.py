@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dcn_study.experiments.statistics import contrasts
 from dcn_study.experiments.study import Comparison, accuracies
@@ -21,7 +21,20 @@ from dcn_study.runs.unseen import (
     UNSEEN,
 )
 
-__all__ = ["PRIMARY", "REGISTERED", "SMALLEST", "TIE", "chosen_rate", "compared", "pilot_accuracies", "recorded_runs"]
+__all__ = [
+    "PRIMARY",
+    "REGISTERED",
+    "SMALLEST",
+    "TIE",
+    "asked_rates",
+    "chosen_rate",
+    "compared",
+    "pilot_runs",
+    "re_estimated",
+    "recorded_runs",
+    "so_far",
+    "validated",
+]
 
 REGISTERED = "ae6a281b13a197c02f6d02b97f10c8d4835901af"  # the commit of the registration
 SMALLEST = 1.0  # the smallest effect of interest, in percentage points of accuracy on scaled and translated digits
@@ -36,16 +49,27 @@ PRIMARY = {
 }
 
 
-def pilot_accuracies() -> dict[str, dict[float, list[float]]]:
-    """Returns the validation accuracies of the pilots, in percent: arm → rate → one per realisation that there is."""
+def pilot_runs() -> dict[str, dict[float, list[Record]]]:
+    """Returns the records of the pilots: arm → rate → one per realisation that there is; rates without any left out."""
     return {
-        arm: {rate: found for rate, run in tried.items() if (found := _validated(run))} for arm, tried in PILOTS.items()
+        arm: {rate: found for rate, run in tried.items() if (found := _piloted(run))} for arm, tried in PILOTS.items()
     }
 
 
-def _validated(run: RunConfig) -> list[float]:
+def _piloted(run: RunConfig) -> list[Record]:
     found = (records.read(dataclasses.replace(run, seed=number)) for number in PILOT_REALISATIONS)
-    return [100 * record.history[-1].validation_accuracy for record in found if record]
+    return [record for record in found if record]
+
+
+def validated(found: Mapping[float, Sequence[Record]]) -> dict[float, list[float]]:
+    """Returns the validation accuracies of an arm's pilots, in percent, by rate."""
+    return {rate: [100 * each.history[-1].validation_accuracy for each in runs] for rate, runs in found.items()}
+
+
+def re_estimated(found: Sequence[Record]) -> list[float]:
+    """Returns validation accuracies in percent with averages of batch normalisation estimated anew, where recorded."""
+    results = [record.evaluations.get("validation, re-estimated") for record in found]
+    return [100 * each.accuracy for each in results if each]
 
 
 def chosen_rate(arm: str, tried: Mapping[float, list[float]]) -> float | None:
@@ -54,24 +78,29 @@ def chosen_rate(arm: str, tried: Mapping[float, list[float]]) -> float | None:
     It is the smallest rate whose mean validation accuracy is at most `TIE` below the highest. If this is the lowest or
     the highest of the three that are tried first, the next rate beyond it is tried too, once.
     """
-    complete = {
-        rate: sum(values) / len(values) for rate, values in tried.items() if len(values) == len(PILOT_REALISATIONS)
-    }
-    first = PILOT_RATES[arm]
+    asked, complete = asked_rates(arm, tried), _complete(tried)
+    return _smallest_of_the_best(complete, asked) if set(asked) <= set(complete) else None
+
+
+def asked_rates(arm: str, tried: Mapping[float, list[float]]) -> tuple[float, ...]:
+    """Returns the learning rates that the pilots of an arm must have so far: three, then a fourth if an end is best."""
+    first, complete = PILOT_RATES[arm], _complete(tried)
     if not set(first) <= set(complete):
-        return None
-    chosen = _smallest_of_the_best({rate: complete[rate] for rate in first})
-    place = LADDER.index(chosen)
-    beyond = {first[0]: place - 1, first[-1]: place + 1}.get(chosen)
-    if beyond is None or not 0 <= beyond < len(LADDER):
-        return chosen
-    if LADDER[beyond] not in complete:
-        return None
-    return _smallest_of_the_best({rate: complete[rate] for rate in (*first, LADDER[beyond])})
+        return first
+    best = _smallest_of_the_best(complete, first)
+    place = LADDER.index(best)
+    beyond = {first[0]: place - 1, first[-1]: place + 1}.get(best, len(LADDER))
+    return (*first, LADDER[beyond]) if 0 <= beyond < len(LADDER) else first
 
 
-def _smallest_of_the_best(found: Mapping[float, float]) -> float:
-    return min(rate for rate, accuracy in found.items() if accuracy >= max(found.values()) - TIE)
+def _complete(tried: Mapping[float, list[float]]) -> dict[float, float]:
+    """Returns the mean validation accuracies of those rates that all pilot realisations have."""
+    return {rate: sum(values) / len(values) for rate, values in tried.items() if len(values) == len(PILOT_REALISATIONS)}
+
+
+def _smallest_of_the_best(found: Mapping[float, float], rates: Sequence[float]) -> float:
+    highest = max(found[rate] for rate in rates)
+    return min(rate for rate in rates if found[rate] >= highest - TIE)
 
 
 def recorded_runs(runs: Mapping[str, RunConfig] = UNSEEN) -> dict[str, dict[int, Record]]:
@@ -108,3 +137,20 @@ def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "scaled") ->
         name: Comparison(asked[name], numbers[name], tuple(a - b for a, b in zip(*pairs[name], strict=True)), verdict)
         for name, verdict in zip(asked, judged, strict=True)
     }
+
+
+def so_far(found: Mapping[str, Mapping[int, Record]]) -> str:
+    """Returns in words what the primary runs have shown: nothing before all of them are there.
+
+    Args:
+        found: as `recorded_runs` returns it.
+    """
+    finished, registered = sum(map(len, found.values())), len(UNSEEN) * len(REALISATIONS)
+    judged = {name: each.contrast for name, each in compared(found).items() if each.contrast}
+    if not judged:
+        return f"{finished or 'none'} of {registered} primary runs are finished, and no verdict is given before all are"
+    return f"all {registered} primary runs are finished; " + "; ".join(
+        f"{name}: {each.verdict}, {each.difference.mean:+.1f} points "
+        f"({each.difference.low:+.1f} to {each.difference.high:+.1f})"
+        for name, each in judged.items()
+    )

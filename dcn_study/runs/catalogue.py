@@ -1,4 +1,4 @@
-"""The runs and measurements of the book by name, and the names of all other runs."""
+"""The runs of the book by name, and the names of all other runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dcn_study.runs.unseen import PILOTS as UNSEEN_PILOTS
 
 __all__ = [
     "CONTROL_SEEDS",
+    "DEFORMABLE_ARM",
+    "DROPPED",
     "EVALUATED_ARMS",
     "LADDER",
-    "MEASUREMENTS",
     "NAMED",
     "PAPER",
     "PILOTS",
     "PILOT_RATES",
     "RATES",
     "REALISATIONS",
-    "REMEASURE",
     "RETUNED",
     "RUNS",
     "SEEDS",
@@ -36,6 +36,7 @@ __all__ = [
     "TUNING",
     "TWO_BY_TWO",
     "UNSEEN",
+    "arm_run",
     "book_runs",
     "in_book",
     "is_named",
@@ -143,7 +144,10 @@ STUDY |= {f"rescaled_{arm}": dataclasses.replace(STUDY[f"scale_{arm}"], train_on
 TWO_BY_TWO = ("scale_cnn", "scale_deform_conv_cnn", "rescaled_cnn", "rescaled_deform_conv_cnn")
 REALISATIONS = 6
 FEW_REALISATIONS = {"scale_conv_offset_cnn": 3, "scale_mini_resnet": 3, "scale_deform_conv_mini_resnet": 3}
-EVALUATED_ARMS = ("scale_cnn", "scale_deform_conv_cnn")  # whose networks the pages evaluate again
+# Registered runs that an amendment dropped, with all their realisations; none of them has been begun.
+DROPPED = ("rescaled_wider_cnn", "rescaled_modulated_cnn", "rescaled_transformer_cnn", "scale_modulated_cnn")
+DEFORMABLE_ARM = "scale_deform_conv_cnn"
+EVALUATED_ARMS = ("scale_cnn", DEFORMABLE_ARM)  # whose networks measurements evaluate
 
 # Pilots of the study, on a realisation of their own, for a third of the epochs: each arm with three learning rates, and
 # with the next one as long as the best is at an end.
@@ -201,7 +205,9 @@ TUNING += dict.fromkeys(spread_run(source, number) for number in range(REALISATI
 _STAND_IN = {"frozen_mini_resnet": dataclasses.replace(_DEFORMABLE_RESIDUAL, model="mini_resnet")}
 _UNSEEN = {f"unseen_{arm}": run for arm, run in UNSEEN.items()} | {f"fresh_{arm}": run for arm, run in FRESH.items()}
 _UNSEEN |= {f"unseen_pilot_{arm}_{rate:g}": run for arm, runs in UNSEEN_PILOTS.items() for rate, run in runs.items()}
-NAMED = RUNS | STUDY | _RETUNED | _UNSEEN | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _STAND_IN
+# With the repaired layer at a rate that falls to zero, which no page shows yet.
+_OTHERS = _STAND_IN | {"decayed_repaired_cnn": dataclasses.replace(RUNS["repaired_cnn"], decay="cosine")}
+NAMED = RUNS | STUDY | _RETUNED | _UNSEEN | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _OTHERS
 
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
@@ -212,32 +218,6 @@ STAND_INS = {"deformable_cnn": ("cnn_batch_norm", 1), "deformable_mini_resnet": 
 # How many seeds of a run the book shows, from 0; of every other run one, and of the study's its realisations.
 CONTROL_SEEDS = 3
 SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS) | dict.fromkeys((*PAPER, "cnn_batch_norm"), 10)
-
-# The parameters of the measurements that the book shows: see the functions in `dcn_study.experiments`.
-MEASUREMENTS: dict[str, dict[str, Any]] = {
-    "runtime": {
-        "batches": "1,32,128",
-        "sizes": "28,56",
-        "batch": 32,
-        "repeats": 7,
-        "threads": 0,
-        "device": "/CPU:0",
-        "memory": True,
-    },
-    "offsets": {"run": "deformable_cnn", "steps": 300, "seed": 0},
-    "sensitivity": {"draws": 5, "images": TEST_IMAGES},
-    "robustness": {"zooms": 7, "shifts": 9, "images": 500},
-    "mechanism": {"realisations": REALISATIONS, "images": 2000, "digits": 50, "occluded": 3},
-    "regions": {"realisations": 6, "canvases": 4000, "test_canvases": 1000, "epochs": 8},
-    "bench": {"repeats": 15},
-    "arms": {"arms": "all", "batch": 128, "repeats": 9, "threads": 1, "memory": True},
-}
-
-# The command that takes a measurement again.
-REMEASURE = {name: f"dcn run {name} --force" for name in MEASUREMENTS} | {
-    "bench": "dcn bench --record",
-    "arms": "dcn run registration --force",
-}
 
 # What the profile "smoke" changes in every run: enough to see that all of it works, in seconds. Six whole batches.
 SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 192, "test_size": 100}
@@ -284,6 +264,11 @@ def seeds_of(run: str, seeds: int | None = None, **changes: Any) -> list[RunConf
 def book_runs() -> list[RunConfig]:
     """Returns the configurations of all runs that the book shows, each after the run that it starts from."""
     return list(dict.fromkeys(config for run in RUNS for config in seeds_of(run)))
+
+
+def arm_run(arm: str) -> RunConfig:
+    """Returns the configuration of an arm of either study, a key of `names.ARMS`."""
+    return STUDY.get(f"scale_{arm}") or UNSEEN[arm]
 
 
 def realisations_of(run: str) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ import filelock
 
 from dcn_study.errors import LockedError
 
-__all__ = ["file_sha256", "locked", "now", "project_root", "replacing"]
+__all__ = ["file_sha256", "locked", "now", "project_root", "replacing", "wait_for"]
+
+TOLD_AGAIN = 30  # seconds after which a process that waits says so again
 
 
 def project_root() -> Path:
@@ -68,6 +72,19 @@ def locked(path: Path, what: str) -> Iterator[None]:
         holder.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def wait_for(path: Path, why: str) -> None:
+    """Waits until no process holds a lock, and says why, at once and now and then.
+
+    Args:
+        path: the lock file, as for `locked`.
+        why: what is waited for.
+    """
+    while True:
+        print(f"waiting: {why}", file=sys.stderr, flush=True)
+        with contextlib.suppress(filelock.Timeout), filelock.FileLock(path).acquire(timeout=TOLD_AGAIN):
+            return
 
 
 def file_sha256(path: Path) -> str:

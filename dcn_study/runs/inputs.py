@@ -15,7 +15,7 @@ from typing import Any
 
 import pydantic
 
-__all__ = ["MEASUREMENT_CODE", "RUN_CODE", "Inputs", "Machine", "code_sha256", "machine", "processors", "versions"]
+__all__ = ["MODEL_CODE", "RUN_CODE", "Inputs", "Machine", "code_sha256", "machine", "processors", "versions"]
 
 _OPERATORS = (
     "compilation",
@@ -27,38 +27,14 @@ _OPERATORS = (
     "sampling",
 )
 _LAYERS = ("conv_offset", "deformable_conv")
-_MODELS = (
+# The modules that compute what networks do, and those that compute a run.
+MODEL_CODE = (
     *(f"dcn.ops.{name}" for name in _OPERATORS),
     *(f"dcn.layers.{name}" for name in _LAYERS),
     "dcn.models",
 )
-
-# The modules that compute a run; and those that compute each measurement.
 _RUNS = ("arms", "effective_field", "mnist_scale", "networks", "splits", "steps", "transforms")
-RUN_CODE = (*_MODELS, *(f"dcn_study.runs.{name}" for name in _RUNS))
-MEASUREMENT_CODE = {
-    "runtime": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "runtime", "timing"))),
-    "bench": (*_MODELS, *(f"dcn_study.experiments.{name}" for name in ("as_published", "bench", "timing"))),
-    "arms": (*RUN_CODE, *(f"dcn_study.experiments.{name}" for name in ("arms", "timing"))),
-    "offsets": (*RUN_CODE, "dcn_study.experiments.offsets"),
-    "sensitivity": (*RUN_CODE, "dcn_study.experiments.sensitivity"),
-    "robustness": (*RUN_CODE, "dcn_study.experiments.robustness"),
-    "regions": (
-        "dcn.ops.compilation",
-        "dcn.ops.differentiation",
-        "dcn.ops.geometry",
-        "dcn.ops.interpolation",
-        "dcn.ops.roi_pooling",
-        "dcn.layers.roi_pooling",
-        "dcn_study.runs.mnist_scale",
-        "dcn_study.experiments.regions",
-    ),
-    "mechanism": (
-        *RUN_CODE,
-        "dcn.diagnostics",
-        *(f"dcn_study.experiments.{name}" for name in ("mechanism", "receptive_field")),
-    ),
-}
+RUN_CODE = (*MODEL_CODE, *(f"dcn_study.runs.{name}" for name in _RUNS))
 
 
 class Inputs(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):

@@ -23,6 +23,7 @@ from dcn_study.runs.files import file_sha256, locked, now, replacing
 from dcn_study.runs.inputs import Inputs, machine
 from dcn_study.runs.networks import build_model, classes, initial_model
 from dcn_study.runs.progress import Bar, Progress, Reporting
+from dcn_study.runs.reading import records_only
 from dcn_study.runs.records import Epoch, Provenance, Record, Witness
 from dcn_study.runs.splits import Splits, splits
 
@@ -73,10 +74,10 @@ def train(
         LockedError: if another process trains this run.
         DivergedError: if a loss is no longer finite.
     """
-    if not force or records.records_only():
+    if not force or records_only():
         found = records.read(config, book=book)
         kept = found if found is not None and found.config == config else None
-        if records.records_only():
+        if records_only():
             if kept is None:
                 raise RecordError(records.missing(config))
             return kept
@@ -84,8 +85,7 @@ def train(
             return kept
     data = splits(config)
     inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
-    folder = records.checkpoint_folder(config)
-    with locked(folder.with_name(f"{folder.name}.lock"), f"run {record_name(config)}"):
+    with locked(records.lock_path(config), f"run {record_name(config)}"):
         report = report or (Bar() if progress else None)
         return _train(config, data, inputs, records.record_path(config, book=book), force, report)
 

@@ -10,6 +10,7 @@ from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.files import file_sha256
 from dcn_study.runs.networks import build_model
+from dcn_study.runs.reading import note_file, note_weights
 from dcn_study.runs.records import Record
 
 __all__ = ["load_model", "start_of"]
@@ -22,6 +23,7 @@ def load_model(record: Record) -> keras.Model:
         RecordError: if the weights are missing, or not those of the record.
     """
     path = record.weights_path
+    note_file(path)
     if not path.is_file():
         raise RecordError(f"{path} is missing: the weights of run {record.name}")
     expected, found = record.provenance.weights, file_sha256(path)
@@ -29,6 +31,7 @@ def load_model(record: Record) -> keras.Model:
         raise RecordError(f"{path} is not what run {record.name} wrote: expected SHA-256 {expected}, found {found}")
     model = build_model(record.config, load_digits(record.config.data).x_test.shape[1:])
     model.load_weights(path)
+    note_weights(record.name, found)
     return model
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from dcn.layers import ConvOffset2D, DeformableConv2D
+from dcn_study.experiments.presets import REGULAR
 from dcn_study.names import MODELS
 from dcn_study.show.figures import COLOURS
-from dcn_study.show.presets import REGULAR
 
 __all__ = ["KERNEL_BITS", "OFFSET_BITS", "laboratory", "packed"]
 

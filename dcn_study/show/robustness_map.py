@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dcn_study.experiments.robustness import move
+from dcn_study.experiments.moves import move
 from dcn_study.names import MODELS
 from dcn_study.runs.data import load_digits
 

@@ -1,4 +1,4 @@
-"""Records of runs and measurements: their form, where they are, and whether they still hold."""
+"""Records: the form of those of runs and measurements; of runs, where they are and whether they still hold."""
 
 from dcn_study.runs.records.form import (
     Confirmation,
@@ -10,16 +10,8 @@ from dcn_study.runs.records.form import (
     Record,
     Witness,
     parse,
+    read_file,
     write,
-)
-from dcn_study.runs.records.measurements import (
-    RECORDS_ONLY,
-    inspect_measurement,
-    measurement,
-    measurement_path,
-    measurement_standing,
-    read_measurement,
-    records_only,
 )
 from dcn_study.runs.records.runs import (
     CHECKPOINT,
@@ -31,8 +23,10 @@ from dcn_study.runs.records.runs import (
     initial_record,
     inspect,
     interrupted,
+    lock_path,
     missing,
     read,
+    read_named,
     record_path,
     recorded,
     shown,
@@ -42,7 +36,6 @@ from dcn_study.runs.records.runs import (
 
 __all__ = [
     "CHECKPOINT",
-    "RECORDS_ONLY",
     "Confirmation",
     "Epoch",
     "Evaluation",
@@ -58,18 +51,15 @@ __all__ = [
     "how_to_restart",
     "initial_record",
     "inspect",
-    "inspect_measurement",
     "interrupted",
-    "measurement",
-    "measurement_path",
-    "measurement_standing",
+    "lock_path",
     "missing",
     "parse",
     "read",
-    "read_measurement",
+    "read_file",
+    "read_named",
     "record_path",
     "recorded",
-    "records_only",
     "shown",
     "standing",
     "trained",

@@ -189,7 +189,7 @@ class Measurement(_Part):
     """One measurement.
 
     Attributes:
-        name: a key of `catalogue.MEASUREMENTS`.
+        name: a key of `measurements.MEASUREMENTS`.
         parameters: all of its parameters.
         results: what was measured.
         inputs: what it depended on.

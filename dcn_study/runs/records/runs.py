@@ -26,6 +26,7 @@ from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.files import file_sha256, project_root
 from dcn_study.runs.inputs import RUN_CODE, Inputs, code_sha256, versions
+from dcn_study.runs.reading import note_file
 from dcn_study.runs.records.form import Record, read_file
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "initial_record",
     "inspect",
     "interrupted",
+    "lock_path",
     "missing",
     "read",
     "read_named",
@@ -96,6 +98,7 @@ def read(config: RunConfig, *, book: bool = False) -> Record | None:
     if not book and is_named(config):
         paths.append(record_path(config, book=True))
     for path in paths:
+        note_file(path)
         if path.is_file():
             return read_file(path, Record)
     return None
@@ -118,6 +121,7 @@ def existing() -> list[Record]:
         for path in sorted((project_root() / folder).glob("*.json")):
             with contextlib.suppress(RecordError):  # damaged, or the record of a measurement
                 found.append(read_file(path, Record))
+                note_file(path)
     return found
 
 
@@ -129,6 +133,12 @@ def shown() -> list[RunConfig]:
 def checkpoint_folder(config: RunConfig) -> Path:
     """Returns where the checkpoint of a run is kept until it is finished."""
     return project_root() / "checkpoints" / record_name(config)
+
+
+def lock_path(config: RunConfig) -> Path:
+    """Returns the file that is locked while a run is trained."""
+    folder = checkpoint_folder(config)
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def interrupted(config: RunConfig) -> bool:
@@ -192,6 +202,7 @@ def read_named(name: str) -> Record | None:
     """
     for folder in ("book/records", "runs"):
         path = project_root() / folder / f"{name}.json"
+        note_file(path)
         if path.is_file():
             return read_file(path, Record)
     return None
@@ -232,6 +243,7 @@ def standing(config: RunConfig, record: Record | None) -> Standing:
     changes = []
     files = {record.weights_path: record.provenance.weights, record.predictions_path: record.provenance.predictions}
     for path, expected in files.items():
+        note_file(path)
         if not path.is_file():
             if expected and (path != record.weights_path or keeps_weights(config)):
                 changes.append(f"{path.name} is missing")

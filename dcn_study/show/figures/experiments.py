@@ -168,20 +168,21 @@ def receptive_fields(
     return axes
 
 
-def block_changes(found: Mapping[tuple[str, str], Mapping[str, Any]], axes: np.ndarray | None = None) -> np.ndarray:
+def block_changes(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], axes: np.ndarray | None = None) -> np.ndarray:
     """Draws how much one channel of a residual block's output changes when one of its kernels is disturbed.
 
     Args:
-        found: as `blocks.disturb` returns it.
+        effects: as `blocks.disturb` returns them.
         axes: as many axes as cases; new ones by default.
 
     Returns:
         The axes.
     """
+    found = {(form, name): each for form, by_name in effects.items() for name, each in by_name.items()}
     if axes is None:
         size = (2.3 * len(found), 2.7)
         axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")[1].ravel()
-    highest = max(effect["change"].max() for effect in found.values())
+    highest = max(np.max(effect["change"]) for effect in found.values())
     for ax, ((form, name), effect) in zip(axes, found.items(), strict=True):
         drawn = ax.imshow(effect["change"], cmap="viridis", vmin=0, vmax=highest)
         ax.set(title=f"{form},\n{name} convolution", xticks=[], yticks=[])

@@ -12,6 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from dcn_study.experiments.statistics import interval
 from dcn_study.experiments.study import MNIST_SCALE, SMALLEST, Comparison, arm_label
+from dcn_study.names import TEST_IMAGES
+from dcn_study.runs.records import Record
 from dcn_study.show.figures.style import ACCENT, PALETTE, REGULAR
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "beyond_training",
     "by_size",
     "differences",
+    "field_and_accuracy",
     "replaced_offsets",
     "study_accuracies",
 ]
@@ -83,19 +86,20 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bo
     return figure
 
 
-def differences(compared: Mapping[str, Comparison]) -> Axes:
+def differences(compared: Mapping[str, Comparison], smallest: float = SMALLEST) -> Axes:
     """Draws the primary contrasts: each pair's difference, and for two pairs or more their mean with its interval.
 
     Verdicts stand on the right once there are any.
 
     Args:
         compared: as `study.compared` returns it.
+        smallest: the smallest effect of interest, in percentage points.
 
     Returns:
         The axes.
     """
     _, ax = plt.subplots(figsize=(8, 0.6 * len(compared) + 1.2), layout="constrained")
-    ax.axvspan(-SMALLEST, SMALLEST, color="0.9", zorder=0, label="too small to matter")
+    ax.axvspan(-smallest, smallest, color="0.9", zorder=0, label="too small to matter")
     ax.axvline(0, color="0.5", linewidth=1)
     for height, each in enumerate(compared.values()):
         _values(ax, height, each.differences, ACCENT)
@@ -105,6 +109,35 @@ def differences(compared: Mapping[str, Comparison]) -> Axes:
     ax.set(xlabel="difference in test accuracy, A - B (percentage points)", ylim=(len(compared) - 0.5, -0.5))
     ax.figure.legend(loc="outside lower center", fontsize="small")
     return ax
+
+
+def field_and_accuracy(found: Mapping[str, Mapping[int, Record]]) -> np.ndarray:
+    """Draws the effective receptive field of each run against its accuracy on scaled digits, a panel by kind of digits.
+
+    Args:
+        found: arm → realisation → record; those without `field_areas` are left out.
+
+    Returns:
+        The two axes: the field on plain and on scaled digits.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.8), sharey=True, layout="constrained")
+    for ax, (kind, label) in zip(axes, TEST_IMAGES.items(), strict=True):
+        for number, (arm, runs) in enumerate(found.items()):
+            points = [
+                (record.field_areas[kind], 100 * record.evaluations["scaled"].accuracy)
+                for record in runs.values()
+                if record.field_areas
+            ]
+            if points:
+                colour, marker = SHOWN_COLOURS[number], MARKERS[number]
+                name = arm_label(arm) if ax is axes[0] else None
+                ax.plot(*zip(*points, strict=True), marker, color=colour, markersize=5, alpha=0.8, label=name)
+        ax.set(title=f"{label} digits", xlabel="effective receptive field (pixels)")
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    axes[0].set_ylabel("accuracy on unseen digits (%)")
+    if axes[0].get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    return axes
 
 
 def _values(ax: Axes, height: float, values: Sequence[float], colour: tuple[float, float, float]) -> None:

@@ -12,8 +12,9 @@ from dcn_study.show.tables.accuracies import (
 )
 from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
-from dcn_study.show.tables.networks import layers, models, multiply_adds
-from dcn_study.show.tables.origin import cards, durations, measurements, parameters, provenance, status
+from dcn_study.show.tables.networks import layers, models, totals
+from dcn_study.show.tables.origin import cards, measurements, parameters, provenance, status
+from dcn_study.show.tables.registered import registered
 from dcn_study.show.tables.study import (
     areas,
     arms,
@@ -28,9 +29,9 @@ from dcn_study.show.tables.study import (
     reported_gains,
     spread,
     study_accuracies,
-    unseen_pilots,
 )
 from dcn_study.show.tables.times import bench, logged_ratio, memory, processors, runtime, training_cost
+from dcn_study.show.tables.unseen import unseen_accuracies, unseen_changes, unseen_pilots
 
 __all__ = [
     "accuracy",
@@ -46,14 +47,12 @@ __all__ = [
     "controls",
     "descriptions",
     "draws",
-    "durations",
     "fields",
     "layers",
     "logged_ratio",
     "measurements",
     "memory",
     "models",
-    "multiply_adds",
     "parameters",
     "pilots",
     "primary_contrasts",
@@ -62,6 +61,7 @@ __all__ = [
     "provenance",
     "rates_tried",
     "regions",
+    "registered",
     "replaced_offsets",
     "reported_gains",
     "runtime",
@@ -73,6 +73,9 @@ __all__ = [
     "spread",
     "status",
     "study_accuracies",
+    "totals",
     "training_cost",
+    "unseen_accuracies",
+    "unseen_changes",
     "unseen_pilots",
 ]

@@ -8,30 +8,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from dcn_study.experiments.agreement import agreement as judge
-from dcn_study.experiments.agreement import first_rule
+from dcn_study.experiments.agreement import first_rule, of_runs
 from dcn_study.names import CONTROLS, MODELS, TEST_IMAGES
 from dcn_study.runs import published
-from dcn_study.runs.records import Evaluation, Record
+from dcn_study.runs.records import Record
 from dcn_study.show.tables.layout import with_corner
 
 __all__ = ["accuracy", "agreement", "controls", "draws", "seen", "selection", "side_by_side", "split"]
 
 
-def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """Returns test accuracies in percent: as published, as recorded, and from the stored weights just now.
-
-    Args:
-        record: of the run.
-        again: by kind of test images, as `networks.evaluate` returned them.
-    """
+def accuracy(record: Record) -> pd.DataFrame:
+    """Returns test accuracies of a run in percent, next to the published ones."""
     reference = published.accuracies(record.config)
     rows = {
         TEST_IMAGES.get(kind, kind): {
             "published": 100 * reference.get(kind, math.nan),
             "this run": 100 * stored.accuracy,
             "difference": 100 * (stored.accuracy - reference.get(kind, math.nan)),
-            "evaluated again": 100 * again[kind].accuracy,
             "images": int(stored.images),
         }
         for kind, stored in record.evaluations.items()
@@ -41,21 +34,22 @@ def accuracy(record: Record, again: Mapping[str, Evaluation]) -> pd.DataFrame:
 
 
 def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Returns published accuracies next to ours, over seeds, and whether they agree, by the rule and by the first rule.
+    """Returns published accuracies next to ours, over seeds, and whether they agree, by the rule and its forerunners.
 
     Args:
         runs: by model, the records of all seeds, in the order of the seeds.
 
     Returns:
         One row for each model and kind of test images. Accuracies in percent; "low" and "high" are the ends of the
-        prediction interval, "tolerance" is that of the first rule in percentage points.
+        prediction interval, "limit" is how far it would reach from the mean with infinitely many seeds, and
+        "tolerance" is that of the first rule, both in percentage points.
     """
-    rows = {}
+    rows, together = {}, of_runs(runs)
     for model, found in runs.items():
         for kind in TEST_IMAGES:
             ours = [record.evaluations[kind].accuracy for record in found]
             theirs = published.ACCURACY[model][kind]
-            judged = judge(ours, found[0].evaluations[kind].images, theirs)
+            judged = together[model][kind]
             tolerance, first = first_rule(ours, theirs)
             rows[MODELS[model], kind] = {
                 "published": 100 * theirs,
@@ -63,7 +57,10 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
                 "mean": judged.mean,
                 "low": judged.low,
                 "high": judged.high,
+                "limit": judged.limit,
+                "p (Holm)": judged.p_value,
                 "outcome": judged.outcome,
+                "second rule": judged.alone,
                 "tolerance": tolerance,
                 "first rule": first,
                 **{f"seed {record.config.seed}": 100 * value for record, value in zip(found, ours, strict=True)},

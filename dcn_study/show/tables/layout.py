@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-__all__ = ["with_corner"]
+from dcn_study.experiments.statistics import interval
+
+__all__ = ["with_corner", "with_interval"]
 
 
 def with_corner(frame: pd.DataFrame, corner: str) -> pd.DataFrame:
     """Names the column of row names in the header itself, where pandas would add a row for it."""
     return frame.rename_axis(index=None, columns=corner)
+
+
+def with_interval(differences: Sequence[float]) -> str:
+    """Returns a mean with its 95% t-interval, as text; a dash where there is no value."""
+    if not differences:
+        return "–"
+    found = interval(differences)
+    return f"{found.mean:+.2f}" + (f" ({found.low:+.2f} to {found.high:+.2f})" if len(differences) > 1 else "")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-import numpy as np
 import pandas as pd
 
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs.records import Measurement, Record, Standing
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["cards", "durations", "measurements", "parameters", "provenance", "status"]
+__all__ = ["cards", "measurements", "parameters", "provenance", "status"]
 
 
 class Declared(Protocol):
@@ -41,25 +40,6 @@ def parameters(declared: Mapping[str, Mapping[str, Declared]]) -> pd.DataFrame:
         for name, parameter in of_notebook.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["notebook", "parameter"])
-
-
-def durations(shown: Mapping[str, Sequence[Record | Measurement | None]]) -> pd.DataFrame:
-    """Returns how long it takes to make each page's records again, one row per page that shows any.
-
-    Args:
-        shown: by page, the records behind it; None for one that is missing.
-    """
-    rows = {}
-    for page, records in shown.items():
-        runs = [record.provenance.seconds for record in records if isinstance(record, Record)]
-        measured = [record.seconds or np.nan for record in records if isinstance(record, Measurement)]
-        if runs or measured:
-            rows[page] = {
-                "runs": len(runs),
-                "training (min)": sum(runs) / 60 if runs else np.nan,
-                "measurement (min)": sum(measured) / 60 if measured else np.nan,
-            }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "page")
 
 
 def cards(stored: Iterable[Record]) -> pd.DataFrame:

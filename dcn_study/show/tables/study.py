@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dcn_study.experiments import unseen
 from dcn_study.experiments.statistics import MOST_RUNS, Contrast, Interval, contrast, contrasts, detectable, interval
 from dcn_study.experiments.study import (
     PRIMARY,
@@ -23,8 +22,7 @@ from dcn_study.experiments.study import (
 from dcn_study.names import ARMS
 from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY, realisations_of
 from dcn_study.runs.records import Measurement, Record
-from dcn_study.runs.unseen import PILOT_RATES as PILOT_RATES_UNSEEN
-from dcn_study.show.tables.layout import with_corner
+from dcn_study.show.tables.layout import with_corner, with_interval
 
 __all__ = [
     "areas",
@@ -40,7 +38,6 @@ __all__ = [
     "reported_gains",
     "spread",
     "study_accuracies",
-    "unseen_pilots",
 ]
 
 
@@ -80,24 +77,6 @@ def pilots(found: Mapping[str, Mapping[float, Record | None]]) -> pd.DataFrame:
                 for rate in rates
             },
             "best": "not run yet" if chosen is None else f"{chosen:g}",
-        }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "arm")
-
-
-def unseen_pilots(found: Mapping[str, Mapping[float, list[float]]]) -> pd.DataFrame:
-    """Returns one row per arm of the second study: mean validation accuracies in percent by rate, and the choice.
-
-    Args:
-        found: as `unseen.pilot_accuracies` returns it.
-    """
-    rows = {}
-    for arm, tried in found.items():
-        rates = sorted({*PILOT_RATES_UNSEEN[arm], *tried})
-        chosen = unseen.chosen_rate(arm, tried)
-        rows[ARMS[arm]] = {
-            "rates": ", ".join(f"{rate:g}" for rate in rates),
-            "validation accuracy": ", ".join(f"{np.mean(tried[rate]):.2f}" if rate in tried else "–" for rate in rates),
-            "chosen": "not run yet" if chosen is None else f"{chosen:g}",
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "arm")
 
@@ -181,23 +160,17 @@ def contrasts_by_rates(chosen: Mapping[str, Comparison], best: Mapping[str, Comp
     for name in chosen:
         row: dict[str, Any] = {}
         for rates, each in (("as chosen", chosen[name]), ("at the best rates", best[name])):
-            row[rates] = _with_interval(each.differences)
+            row[rates] = with_interval(each.differences)
             row[f"pairs, {rates}"] = len(each.differences)
         rows[name] = row
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
 
 
-def _with_interval(differences: Sequence[float]) -> str:
-    if not differences:
-        return "–"
-    found = interval(differences)
-    return f"{found.mean:+.2f}" + (f" ({found.low:+.2f} to {found.high:+.2f})" if len(differences) > 1 else "")
-
-
 def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
     """Returns one row per primary contrast: how often A is above B, and the interval of the mean from resampled pairs.
 
-    Once the contrasts are judged, also the p-value by Holm's method, and how many pairs would decide.
+    Once the contrasts are judged, also the p-values of the verdict and of a difference from zero, both by Holm's
+    method, and how many pairs would decide.
 
     Args:
         compared: as `study.compared` returns it.
@@ -212,6 +185,7 @@ def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
             "bootstrap from": resampled.low if resampled else np.nan,
             "to": resampled.high if resampled else np.nan,
             "p (Holm)": each.contrast.p_value if each.contrast else np.nan,
+            "p, not zero": each.contrast.zero_p_value if each.contrast else np.nan,
             "pairs to decide": _pairs_to_decide(each.contrast),
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
@@ -252,7 +226,7 @@ def reported_gains(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
 
 
 def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
-    """Returns one row per run of the study: accuracies in percent, and the paired difference to the CNN.
+    """Returns one row per run of the study: accuracies in percent, and the paired difference to the CNN, with interval.
 
     Args:
         found: run → realisation → accuracy in percent; runs without any are left out.
@@ -262,13 +236,13 @@ def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
         if not values:
             continue
         mean = interval(list(values.values()))
-        regular = found[f"{run.partition('_')[0]}_cnn"]
+        regular = found.get(f"{run.partition('_')[0]}_cnn", found.get("cnn", {}))
         pairs = [values[number] - regular[number] for number in values if number in regular]
         rows[arm_label(run)] = {
             "realisations": f"{len(values)} of {realisations_of(run)}",
             "accuracy": mean.mean,
             "± (95%)": mean.half if len(values) > 1 else np.nan,
-            "minus the CNN": float(np.mean(pairs)) if pairs and values is not regular else np.nan,
+            "minus the CNN": "–" if values is regular else with_interval(pairs),
         }
     columns = ["realisations", "accuracy", "± (95%)", "minus the CNN"]
     return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "arm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from dcn_study.experiments.ratios import ratios
 from dcn_study.names import MODELS, TIMED
 from dcn_study.runs import published
 from dcn_study.runs.records import Measurement
@@ -17,7 +18,7 @@ def runtime(times: pd.DataFrame) -> pd.DataFrame:
     """Returns milliseconds, their spread, and ratios of models for each batch size.
 
     Args:
-        times: as `runtime.table` returns them, of one image size.
+        times: as `ratios.runtimes` returns them, of one image size.
     """
     columns = {"ms": "milliseconds", "IQR": "spread", "ratio": "ratio"}
     shown = times.assign(spread=times["high"] - times["low"])
@@ -85,8 +86,6 @@ def bench(measured: Measurement) -> pd.DataFrame:
         measured: as `bench.bench` returns it.
     """
     shapes = [" x ".join(map(str, result["shape"])) for result in measured.results["shapes"]]
-    from dcn_study.experiments.bench import ratios  # loads TensorFlow, which other tables do without
-
     rows = {label.strip(): values for label, values in ratios(measured.results).items()}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*shapes, "geometric mean"])
     return with_corner(frame, "ratio of medians, by shape (batch x channels x side x filters)")
@@ -98,8 +97,6 @@ def processors(measured: Measurement) -> pd.DataFrame:
     Args:
         measured: as `bench.bench` returns it.
     """
-    from dcn_study.experiments.bench import ratios  # loads TensorFlow, which other tables do without
-
     results = measured.results
     here = {label: values[-1] for label, values in ratios(results).items()}
     columns = {f"{results['processor']['name']}, {measured.started[:10]}": here}

@@ -1,0 +1,116 @@
+"""What is behind a page: its notebook and the records that it read, and the sentences and table that say so."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from dcn_study.book.execution import Executed, with_outputs
+from dcn_study.book.pages import page_parameters, template_of
+from dcn_study.book.values import values_file
+from dcn_study.errors import RecordError
+from dcn_study.runs import measurements, records
+from dcn_study.runs.files import project_root
+from dcn_study.runs.inputs import Inputs
+from dcn_study.runs.records import Measurement, Record, Standing
+
+__all__ = ["Source", "finished", "sources"]
+
+FEW = 4  # as many records as a caption names one by one
+MANY = 60  # as many records as a page lists; where there are more, the page with the status of all of them does
+VALUES_LINK = '\n\n<p class="only-on-screen">The numbers of this page for programs: <a href="{0}">{0}</a>.</p>\n'
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A record that a page shows: where it is, whether it holds, and, if it is valid, the record."""
+
+    path: Path
+    standing: Standing
+    record: Record | Measurement | None
+
+
+def sources(files: Iterable[Path]) -> list[Source]:
+    """Returns the records among the files that a page looked for, in their order."""
+    root = project_root()
+    shelves = (root / "book" / "records", root / "runs")
+    return [_source(path) for path in files if path.suffix == ".json" and path.parent in shelves and path.is_file()]
+
+
+@functools.cache
+def _source(path: Path) -> Source:
+    """Returns a record with its standing, which is found once for all pages."""
+    try:
+        measured = records.read_file(path, Measurement)
+        return Source(path, measurements.inspect(measured.name, measured.parameters)[1], measured)
+    except RecordError:
+        try:
+            record = records.read_file(path, Record)
+        except RecordError as error:
+            return Source(path, Standing("damaged", (str(error),)), None)
+    return Source(path, records.inspect(record.config)[1], record)
+
+
+def finished(page: str, parameters: Mapping[str, Any], executed: Executed) -> nbformat.NotebookNode:
+    """Returns an executed page with the book's lead, figures named after it, and what is behind it.
+
+    The lead is written for the book: a page with other parameters begins as its notebook does. A figure whose cell has
+    the tag "drawing" comes from no record, and has its notebook alone for a source.
+    """
+    notebook, template = with_outputs(page, executed), template_of(page)
+    lead = project_root() / "book" / "leads" / f"{page}.md"
+    given = {name: value for name, value in parameters.items() if name != "force"}
+    if lead.is_file() and given in (page_parameters(page), page_parameters(page, "smoke")):
+        notebook.cells[0].source = lead.read_text(encoding="utf-8")
+    shown, link = sources(executed.files), _link("notebooks", template)
+    if len(shown) <= FEW:
+        named = ", ".join([*(_link("records", source.path) for source in shown), link])
+    else:
+        named = f"{{ref}}`{len(shown)} records and the notebook <{page}-sources>`"
+    for cell in notebook.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure:
+            figure["name"] = f"{page}-{figure['name']}"
+            figure["caption"] += f" Source: {link}." if "drawing" in cell.metadata.tags else f" Sources: {named}."
+    notebook.cells.append(nbformat.v4.new_markdown_cell(_section(page, shown, link), id="sources"))
+    return notebook
+
+
+def _section(page: str, shown: list[Source], link: str) -> str:
+    """Returns the section that names what is behind a page: its notebook, and how each of its records was made."""
+    text = f"({page}-sources)=\n## Sources\n\nThe notebook behind this page: {link}."
+    if len(shown) > MANY:
+        text += f" It shows {len(shown)} records: how each was made is on the page {{ref}}`status <status-sources>`."
+    elif shown:
+        header = ("record", "standing", "seed", "made", "minutes", "code (SHA-256)", "processor")
+        lines = (f"| {' | '.join(row)} |" for row in (header, (":--",) * len(header), *map(_row, shown)))
+        used = sorted({_inputs(source.record).versions["TensorFlow"] for source in shown if source.record})
+        text += f" The records, and how they were made, with TensorFlow {', '.join(used)}:\n\n" + "\n".join(lines)
+    return text + VALUES_LINK.format(Path(values_file(page)).name)
+
+
+def _row(source: Source) -> tuple[str, ...]:
+    link, standing = _link("records", source.path), str(source.standing)
+    record = source.record
+    if record is None:
+        return (link, standing, *[""] * 5)
+    if isinstance(record, Record):
+        made, seed = record.provenance, str(record.config.seed)
+        date, minutes, machine = made.finished, f"{made.seconds / 60:.0f}", made.machine
+    else:
+        date, seed, machine = record.started, "", record.machine
+        minutes = "" if record.seconds is None else f"{record.seconds / 60:.0f}"
+    return (link, standing, seed, date[:10], minutes, _inputs(record).code[:8], machine.short)
+
+
+def _inputs(record: Record | Measurement) -> Inputs:
+    return record.provenance.inputs if isinstance(record, Record) else record.inputs
+
+
+def _link(folder: str, path: Path) -> str:
+    return f"{{download}}`{path.name} <../{folder}/{path.name}>`"

@@ -1,0 +1,359 @@
+"""The measurements of the book: what each depends on, its record, and whether that still holds.
+
+A measurement is declared here alone: its function, the parameters with which the book shows it, what it depends on, and
+how a part of it is repeated. The function is named, not imported, so that reading a record loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dcn_study.errors import DataError, LockedError, RecordError
+from dcn_study.names import regular
+from dcn_study.runs import reading, records
+from dcn_study.runs.catalogue import REALISATIONS
+from dcn_study.runs.configuration import TEST_IMAGES
+from dcn_study.runs.data import data_sha256
+from dcn_study.runs.files import locked, now, project_root, wait_for
+from dcn_study.runs.inputs import MODEL_CODE, RUN_CODE, Inputs, code_sha256, machine, versions
+from dcn_study.runs.libraries import load_tensorflow
+from dcn_study.runs.records import Confirmation, Measurement, Standing
+
+__all__ = [
+    "MEASUREMENTS",
+    "Declared",
+    "confirm",
+    "differences",
+    "inspect",
+    "missing",
+    "path_of",
+    "ratio_differences",
+    "read",
+    "result",
+    "standing",
+]
+
+_TRAINED: dict[str, Any] = {"seed": 0, "epochs": None, "train_size": None, "test_size": None}
+_POOLING = (
+    *(f"dcn.ops.{name}" for name in ("compilation", "differentiation", "geometry", "interpolation", "roi_pooling")),
+    "dcn.layers.roi_pooling",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """A measurement.
+
+    Attributes:
+        function: module and name in `dcn_study.experiments`. It takes the parameters, which it checks, and returns the
+            results, as JSON holds them.
+        parameters: those with which the book shows it.
+        code: modules that compute it, besides the function's own.
+        data: whether it uses images: those of its parameter `data`, or MNIST.
+        repeat: what a repetition for `confirm` changes in its parameters, so that its results are the beginning of
+            those on record, or some of its rows of times; None: it is taken again instead.
+    """
+
+    function: str
+    parameters: Mapping[str, Any]
+    code: tuple[str, ...] = RUN_CODE
+    data: bool = True
+    repeat: Mapping[str, Any] | None = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that compute it."""
+        return (*self.code, f"dcn_study.experiments.{self.function.partition('.')[0]}")
+
+    def measure(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the results of its function."""
+        load_tensorflow()
+        module, _, name = self.function.partition(".")
+        return getattr(importlib.import_module(f"dcn_study.experiments.{module}"), name)(**parameters)
+
+
+def _experiments(*names: str) -> tuple[str, ...]:
+    return tuple(f"dcn_study.experiments.{name}" for name in names)
+
+
+MEASUREMENTS: dict[str, Declared] = {
+    "models": Declared(
+        "layers.model_costs",
+        {"height": 28, "width": 28, "classes": 10},
+        (*RUN_CODE, *_POOLING, *_experiments("regions")),
+        data=False,
+        repeat={},
+    ),
+    "lineage": Declared(
+        "lineage.probe_found",
+        {"seed": 0},
+        ("dcn.diagnostics", *_experiments("choices", "implementations")),
+        data=False,
+        repeat={},
+    ),
+    "offsets": Declared(
+        "offsets.trace_offsets", {"run": "deformable_cnn", "steps": 300, "seed": 0}, repeat={"steps": 5}
+    ),
+    "identity": Declared(
+        "identity.without_offsets", {"run": "deformable_cnn", **_TRAINED}, (*RUN_CODE, "dcn.diagnostics"), repeat={}
+    ),
+    "residual": Declared(
+        "blocks.residual",
+        {"size": 1.0, **_TRAINED},
+        (*RUN_CODE, "dcn.diagnostics", *_experiments("identity")),
+        repeat={},
+    ),
+    "batch_statistics": Declared(
+        "blocks.batch_statistics",
+        {"run": "cnn_scaled", "seeds": None, "epochs": None, "train_size": None, "test_size": None},
+        repeat={},
+    ),
+    "sampling": Declared(
+        "receptive_field.fields",
+        {"digit": 0, "occluded": 5, **_TRAINED, "data": ""},
+        (*RUN_CODE, "dcn.diagnostics"),
+        repeat={},
+    ),
+    "laboratory": Declared(
+        "laboratory.answers",
+        {"scale": 0.5, **_TRAINED, "data": ""},
+        (*RUN_CODE, *_experiments("mechanism", "presets")),
+        repeat={},
+    ),
+    "sensitivity": Declared("sensitivity.sensitivity", {"draws": 5, "images": TEST_IMAGES}, repeat={"draws": 1}),
+    "robustness": Declared(
+        "robustness.robustness", {"zooms": 7, "shifts": 9, "images": 500}, (*RUN_CODE, *_experiments("moves"))
+    ),
+    "mechanism": Declared(
+        "mechanism.mechanism",
+        {"realisations": REALISATIONS, "images": 2000, "digits": 50, "occluded": 3},
+        (*RUN_CODE, "dcn.diagnostics", *_experiments("receptive_field")),
+        repeat={"realisations": 1},
+    ),
+    "regions": Declared(
+        "regions.regions",
+        {"realisations": 6, "canvases": 4000, "test_canvases": 1000, "epochs": 8},
+        (*_POOLING, "dcn_study.runs.mnist_scale"),
+        repeat={"realisations": 1},
+    ),
+    "runtime": Declared(
+        "runtime.compare",
+        {
+            "batches": "1,32,128",
+            "sizes": "28,56",
+            "batch": 32,
+            "repeats": 7,
+            "threads": 0,
+            "device": "/CPU:0",
+            "memory": True,
+        },
+        (*MODEL_CODE, *_experiments("as_published", "timing")),
+        data=False,
+        repeat={"batches": "32", "sizes": "28", "repeats": 5, "memory": False},
+    ),
+    "bench": Declared(
+        "bench.bench", {"repeats": 15}, (*MODEL_CODE, *_experiments("as_published", "timing")), data=False
+    ),
+    "arms": Declared(
+        "arms.arm_costs",
+        {"arms": "all", "batch": 128, "repeats": 9, "threads": 1, "memory": True},
+        (*RUN_CODE, *_experiments("timing")),
+        data=False,
+    ),
+}
+
+
+def path_of(name: str, parameters: Mapping[str, Any]) -> Path:
+    """Returns where a measurement is kept: in `book/records` as the book shows it, with other parameters in `runs`.
+
+    Args:
+        name: a key of `MEASUREMENTS`.
+        parameters: those that differ from the book's; others are ignored.
+    """
+    complete = _complete(name, parameters)
+    if complete == MEASUREMENTS[name].parameters:
+        return project_root() / "book" / "records" / f"{name}.json"
+    digest = hashlib.sha256(json.dumps(complete, sort_keys=True).encode()).hexdigest()[:8]
+    return project_root() / "runs" / f"{name}-{digest}.json"
+
+
+def _complete(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: parameters.get(key, value) for key, value in MEASUREMENTS[name].parameters.items()}
+
+
+def read(name: str, parameters: Mapping[str, Any] | None = None) -> Measurement | None:
+    """Returns the record of a measurement, or None; by default that which the book shows.
+
+    Raises:
+        RecordError: if the file is there but is no valid record.
+    """
+    path = path_of(name, parameters or {})
+    reading.note_file(path)
+    return records.read_file(path, Measurement) if path.is_file() else None
+
+
+def result(name: str, parameters: Mapping[str, Any] | None = None, *, force: bool = False) -> Measurement:
+    """Returns a measurement; takes and stores it if it is missing, or if `force`. Reading loads no TensorFlow.
+
+    If another process takes it, its record is waited for.
+
+    Args:
+        name: a key of `MEASUREMENTS`.
+        parameters: those that differ from the book's.
+        force: whether to measure although there is a record.
+
+    Raises:
+        ConfigurationError: if a parameter breaks its rule.
+        RecordError: if a record is damaged, or is missing while only records may be read.
+    """
+    complete, path = _complete(name, parameters or {}), path_of(name, parameters or {})
+    lock = project_root() / "runs" / f".{path.stem}.lock"
+    while True:
+        if not force or reading.records_only():
+            found = read(name, complete)
+            if found is not None and found.parameters == complete:
+                return found
+        if reading.records_only():
+            raise RecordError(missing(name, complete))
+        try:
+            with locked(lock, f"measurement {path.stem}"):
+                measured = _measured(name, complete)
+                records.write(measured)
+                return measured
+        except LockedError as error:
+            wait_for(lock, str(error))
+
+
+def missing(name: str, parameters: Mapping[str, Any] | None = None) -> str:
+    """Returns the message that a measurement has no record, and the command that makes one."""
+    return f"{path_of(name, parameters or {})} is missing. Take it, on an idle machine, with: dcn measure {name}"
+
+
+def _measured(name: str, parameters: Mapping[str, Any]) -> Measurement:
+    declared, started, before = MEASUREMENTS[name], now(), time.monotonic()
+    with reading.noted() as read_by_it:
+        results = json.loads(json.dumps(declared.measure(parameters)))
+    return Measurement(
+        name=name,
+        parameters=dict(parameters),
+        results=results,
+        inputs=_inputs(name, parameters, read_by_it.weights),
+        machine=machine(),
+        started=started,
+        seconds=round(time.monotonic() - before, 1),
+        path=path_of(name, parameters),
+    )
+
+
+def _inputs(name: str, parameters: Mapping[str, Any], weights: Mapping[str, str]) -> Inputs:
+    declared = MEASUREMENTS[name]
+    data = data_sha256(parameters.get("data", "")) if declared.data else ""
+    return Inputs(code=code_sha256(declared.modules), versions=versions(), data=data, weights=dict(weights))
+
+
+def standing(name: str, parameters: Mapping[str, Any] | None = None) -> Standing:
+    """Returns whether the record of a measurement holds, as `records.standing` does for a run.
+
+    It is confirmed by a repetition of a part of it, see `confirm`.
+
+    Raises:
+        RecordError: if a record is damaged.
+    """
+    found = read(name, parameters)
+    if found is None:
+        return Standing("missing")
+    changes = ["parameters"] if found.parameters != _complete(name, parameters or {}) else []
+    weights = {}
+    for run in found.inputs.weights:
+        record = records.read_named(run)
+        if record is not None:
+            weights[run] = record.provenance.weights
+            origin = records.standing(record.config, record)
+            changes += [] if origin.holds else [f"{run}, which it evaluates, is {origin}"]
+    current = _inputs(name, found.parameters, weights)
+    made = [found.inputs, *(confirmation.inputs for confirmation in found.confirmations)]
+    if current not in made:
+        changes += made[-1].changes(current)
+    if changes:
+        return Standing("stale", tuple(changes))
+    return Standing("fresh" if current == made[0] else "confirmed")
+
+
+def inspect(name: str, parameters: Mapping[str, Any] | None = None) -> tuple[Measurement | None, Standing]:
+    """Returns the record of a measurement, if it is valid, and its standing, "damaged" included."""
+    try:
+        return read(name, parameters), standing(name, parameters)
+    except (DataError, RecordError) as error:
+        return None, Standing("damaged", (str(error),))
+
+
+TOLERANCE = 1e-3  # absolute for numbers up to one, relative for greater ones
+TIMES_TOLERANCE = 0.3  # relative, of the ratio of a time to that of the same regular network: machines differ
+
+
+def confirm(measured: Measurement) -> list[str]:
+    """Repeats a part of a measurement with the current code, and adds a confirmation if it gives what is on record.
+
+    Returns:
+        The differences found, in words; none if the measurement is confirmed.
+    """
+    declared = MEASUREMENTS[measured.name]
+    if declared.repeat is None:
+        return [f"it is taken again, not confirmed, with: dcn measure {measured.name}"]
+    again = _measured(measured.name, {**measured.parameters, **declared.repeat})
+    current = measured.inputs.model_copy(update={"code": again.inputs.code, "versions": again.inputs.versions})
+    found = ["data"] if again.inputs.data != current.data else []
+    found += [f"weights of {run}" for run, digest in again.inputs.weights.items() if current.weights.get(run) != digest]
+    times = "rows" in measured.results
+    apart = (ratio_differences if times else differences)(again.results, measured.results)
+    tolerance = TIMES_TOLERANCE if times else TOLERANCE
+    found += [f"{place} differs by {apart[place]:.1e}" for place in apart if not apart[place] <= tolerance][:5]
+    if not found:
+        largest = {"results": max(apart.values(), default=0.0)}
+        confirmation = Confirmation(inputs=current, machine=machine(), date=now(), differences=largest)
+        measured.confirmations = [*measured.confirmations, confirmation]
+        records.write(measured)
+    return found
+
+
+def ratio_differences(found: dict[str, Any], recorded: dict[str, Any]) -> dict[str, float]:
+    """Returns by how much ratios of times differ, relatively, for the rows that both results have.
+
+    Args:
+        found: with "rows" of milliseconds, as `runtime.compare` measures them.
+        recorded: the same, with more rows.
+    """
+    ratios = [_ratios(results["rows"]) for results in (found, recorded)]
+    return {
+        " ".join(map(str, row)): abs(ratio / ratios[1][row] - 1) if row in ratios[1] else float("inf")
+        for row, ratio in ratios[0].items()
+    }
+
+
+def _ratios(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], float]:
+    """Returns the time of each row, relative to that of the CNN or mini-ResNet without deformation."""
+    times = {(row["model"], row["batch"], row["size"], row["what"]): row["milliseconds"] for row in rows}
+    return {(model, *where): time / times[(regular(model), *where)] for (model, *where), time in times.items()}
+
+
+def differences(found: Any, recorded: Any, place: str = "results") -> dict[str, float]:
+    """Returns by how much the results of a repetition differ from the beginning of those on record, by place.
+
+    Lists of a repetition may be shorter. What is of another form differs by infinity.
+    """
+    if isinstance(found, dict) and isinstance(recorded, dict) and set(found) == set(recorded):
+        parts = [differences(found[name], recorded[name], f"{place}.{name}") for name in found]
+    elif isinstance(found, list) and isinstance(recorded, list) and len(found) <= len(recorded):
+        parts = [differences(a, b, f"{place}.{i}") for i, (a, b) in enumerate(zip(found, recorded, strict=False))]
+    elif isinstance(found, int | float) and isinstance(recorded, int | float):
+        return {place: abs(found - recorded) / max(1.0, abs(recorded))}
+    else:
+        return {} if found == recorded else {place: float("inf")}
+    return {name: value for part in parts for name, value in part.items()}

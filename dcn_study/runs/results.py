@@ -1,0 +1,38 @@
+"""The result of a run: read, and trained only if it is missing."""
+
+from __future__ import annotations
+
+from dcn_study.errors import LockedError, RecordError
+from dcn_study.runs import records
+from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.files import wait_for
+from dcn_study.runs.libraries import load_tensorflow
+from dcn_study.runs.reading import records_only
+from dcn_study.runs.records import Record
+
+__all__ = ["result"]
+
+
+def result(config: RunConfig, *, force: bool = False) -> Record:
+    """Returns the record of a run; trains it if there is none, if its training was interrupted, or if `force`.
+
+    Reading loads no TensorFlow. If another process trains the run, its record is waited for.
+
+    Raises:
+        ConfigurationError, DataError, DivergedError: as `training.train`.
+        RecordError: if the record is damaged, or is missing while only records may be read.
+    """
+    while True:
+        found = records.read(config)
+        there = found is not None and found.config == config
+        if found is not None and there and (records_only() or not (force or records.interrupted(config))):
+            return found
+        if records_only():
+            raise RecordError(records.missing(config))
+        load_tensorflow()
+        from dcn_study.runs import training
+
+        try:
+            return training.train(config, force=force)
+        except LockedError as error:
+            wait_for(records.lock_path(config), str(error))

@@ -1,0 +1,89 @@
+"""Tables of the second study, on unseen digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dcn_study.experiments import unseen
+from dcn_study.experiments.statistics import interval
+from dcn_study.experiments.study import accuracies
+from dcn_study.names import ARMS, TEST_IMAGES
+from dcn_study.runs.mnist_scale import OUT_OF_RANGE
+from dcn_study.runs.records import Record
+from dcn_study.runs.unseen import PILOT_REALISATIONS
+from dcn_study.show.tables.layout import with_corner
+
+__all__ = ["unseen_accuracies", "unseen_changes", "unseen_pilots"]
+
+
+def unseen_pilots(found: Mapping[str, Mapping[float, Sequence[Record]]]) -> pd.DataFrame:
+    """Returns one row per arm and learning rate: mean validation accuracies in percent, and the choice.
+
+    Args:
+        found: as `unseen.pilot_runs` returns it.
+    """
+    rows = {}
+    for arm, tried in found.items():
+        accuracy = unseen.validated(tried)
+        chosen = unseen.chosen_rate(arm, accuracy)
+        for rate in sorted({*unseen.asked_rates(arm, accuracy), *tried}):
+            runs = tried.get(rate, ())
+            rows[ARMS[arm], f"{rate:g}"] = {
+                "realisations": f"{len(runs)} of {len(PILOT_REALISATIONS)}",
+                "validation": np.mean(accuracy[rate]) if runs else np.nan,
+                "re-estimated": np.mean(again) if (again := unseen.re_estimated(runs)) else np.nan,
+                "choice": "chosen" if rate == chosen else "" if chosen else "not yet",
+            }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["arm", "learning rate"])
+    return table
+
+
+def unseen_accuracies(
+    found: Mapping[str, Mapping[int, Record]], costs: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Returns one row per arm: realisations, accuracies in percent with 95% intervals, and what the arm costs.
+
+    Args:
+        found: arm → realisation → record.
+        costs: results of `experiments.arms.arm_costs`, which may lack some.
+    """
+    rows = {}
+    for arm, runs in found.items():
+        steps, memory, counted = (costs.get(name, {}).get(arm) for name in ("step_ms", "memory", "multiply_adds"))
+        rows[ARMS[arm]] = {
+            "realisations": len(runs),
+            **{label: _mean([*accuracies(runs, kind).values()]) for kind, label in TEST_IMAGES.items()},
+            "parameters": costs["parameters"].get(arm, 0),
+            "million multiply-adds": counted / 1e6 if counted else np.nan,
+            "ms per step": steps[1] if steps else np.nan,
+            "MB": memory / 1e6 if memory else np.nan,
+        }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "arm")
+
+
+def unseen_changes(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
+    """Returns one row per kind of change and its size: each arm's mean accuracy in percent on digits so changed.
+
+    Args:
+        found: arm → realisation → record.
+    """
+    rows = {}
+    for name in OUT_OF_RANGE:
+        kind, size = name.split()
+        values = {arm: [*accuracies(runs, name).values()] for arm, runs in found.items()}
+        rows[kind, size] = {ARMS[arm]: np.mean(each) if each else np.nan for arm, each in values.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["change", "size"])
+    return table
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    found = interval(values)
+    return f"{found.mean:.2f}" + (f" ± {found.half:.2f}" if len(values) > 1 else "")
