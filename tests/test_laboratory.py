@@ -9,10 +9,11 @@ from helpers import ROOT, inside
 from playwright.sync_api import expect
 
 from dcn import deformable_cnn, mini_resnet
-from dcn_study.book.pages import PAGES
+from dcn_study import names
 from dcn_study.experiments import presets, receptive_field
 from dcn_study.experiments.mechanism import with_offsets
-from dcn_study.runs import arms, effective_field, records, weights
+from dcn_study.runs import arms, effective_field, measurements, records, weights
+from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.data import load_digits
 from dcn_study.show import laboratory
 
@@ -23,8 +24,7 @@ DIGITS = 40  # of which each takes some 0.04 s in each network
 @pytest.fixture(scope="module")
 def trained():
     with inside(ROOT):
-        recorded = records.trained(PAGES["laboratory"].runs)
-        return {record.config.model: weights.load_model(record) for record in recorded.values()}
+        return {model: weights.load_model(records.read(run_config(run))) for model, run in names.SHOWN.items()}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,10 @@ def offered(trained):
     digits = load_digits()
     first = [int(np.flatnonzero(digits.y_test == label)[0]) for label in range(10)]
     images, labels = digits.x_test[first], digits.y_test[first]
-    return images, labels, presets.presets(trained, images, labels)
+    with inside(ROOT):
+        recorded = measurements.result("laboratory").results["presets"]
+    assert recorded == presets.presets(trained, images, [int(label) for label in labels])
+    return images, labels, recorded
 
 
 @pytest.fixture(scope="module")
