@@ -37,7 +37,7 @@ __all__ = ["build", "render_page", "run", "variant"]
 LONGEST = ("guide", "laboratory", "sampling", "regions")  # pages that compute, to be begun first
 AT_ONCE = 2  # pages
 TOLD_AGAIN = 30  # seconds after which a build says what it is doing
-PDF_LINK = '\n<p class="only-on-screen">The whole report for print: <a href="report.pdf">report.pdf</a>.</p>\n'
+PDF = "report.pdf"
 
 
 def run(page: str, parameters: Mapping[str, Any], output: Path, *, progress: bool = True) -> Executed:
@@ -212,16 +212,13 @@ def _build(
     book, html = rendering.copy_book(root, staging), staging / "_build" / "html"
     for page, executed in pages.items():
         _place(page, page_parameters(page, profile), executed, book)
-    if browser:
-        with (book / "intro.md").open("a", encoding="utf-8") as first:
-            first.write(PDF_LINK)
     _say("rendering", progress)
-    rendering.render(root, staging, "html")
+    rendering.render(root, staging, "html", printed=PDF if browser else "")
     rendering.offer_narrow(html)
     if browser:
         _say("printing", progress)
         rendering.render(root, staging, "singlehtml")
-        rendering.print_book(browser, staging / "_build" / "singlehtml" / "intro.html", html / "report.pdf")
+        rendering.print_book(browser, staging / "_build" / "singlehtml" / "intro.html", html / PDF)
     _describe(root, profile, html, pages)
 
 
