@@ -6,10 +6,12 @@ import contextlib
 import logging
 import signal
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 import dask
 from distributed import CancelledError, Client, LocalCluster, TimeoutError
 from distributed.client import ClosedClientError
+from distributed.utils import silence_logging_cmgr
 
 from dcn_study.errors import ClusterError
 
@@ -55,6 +57,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
     This process ends them itself. It hears a Ctrl+C at the end of the block.
     """
+    resource_tracker.ensure_running()  # which would lift the block where it is started
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -69,12 +72,13 @@ def connect(address: str) -> Iterator[Client]:
     Raises:
         ClusterError: if no scheduler answers there.
     """
-    try:
-        client = Client(address, timeout=ANSWER)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ClusterError(f"no scheduler answers at {address}: {error}") from error
-    with client:
-        yield client
+    with silence_logging_cmgr(logging.CRITICAL):
+        try:
+            client = Client(address, timeout=ANSWER)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ClusterError(f"no scheduler answers at {address}: {error}") from error
+        with client:
+            yield client
 
 
 @contextlib.contextmanager

@@ -9,11 +9,10 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
+from dcn_study.cluster.process import installed
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import is_named, record_name, run_config
 from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.data import data_sha256
-from dcn_study.runs.inputs import Inputs, code_sha256, versions
 from dcn_study.runs.records import Record
 
 __all__ = ["Slot", "Task", "plan", "schedule"]
@@ -107,8 +106,7 @@ def _digest(config: RunConfig, predecessor: Task | None) -> str:
     if predecessor is None:
         inputs = records.current_inputs(config)
     else:
-        weights = {predecessor.name: predecessor.inputs}
-        inputs = Inputs(code=code_sha256(), versions=versions(), data=data_sha256(config.data), weights=weights)
+        inputs = installed(config).model_copy(update={"weights": {predecessor.name: predecessor.inputs}})
     return hashlib.sha256(inputs.model_dump_json().encode()).hexdigest()[:12]
 
 

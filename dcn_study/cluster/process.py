@@ -55,16 +55,16 @@ def _sender() -> Callable[..., None]:
     os.dup2(2, 1)  # what libraries print does not mix with the messages
 
     def send(**message: Any) -> None:
-        with lock:
-            messages.write(json.dumps(message) + "\n")
+        try:
+            with lock:
+                messages.write(json.dumps(message) + "\n")
+        except OSError:  # nobody reads it
+            os._exit(1)
 
     def beat() -> None:
-        try:
-            while True:
-                send()
-                time.sleep(BEAT)
-        except OSError:
-            os._exit(1)
+        while True:
+            send()
+            time.sleep(BEAT)
 
     threading.Thread(target=beat, daemon=True).start()
     return send
@@ -90,10 +90,10 @@ def _train(config: RunConfig, threads: int, replaces: str, send: Callable[..., N
     book = is_named(config)
     path = records.record_path(config, book=book)
     while True:
-        # With --force the record is replaced that was there at first, unless its successor is already being trained.
-        force = replaces and path.is_file() and file_sha256(path) == replaces and not records.interrupted(config)
+        # A run that replaces a record and has lost its worker resumes, or is finished already.
+        force = path.is_file() and file_sha256(path) == replaces and not records.interrupted(config)
         try:
-            return str(training.train(config, book=book, force=bool(force), report=report).path)
+            return str(training.train(config, book=book, force=force, report=report).path)
         except LockedError as error:  # by the process of a worker that has just gone, or of another cluster
             send(text=str(error), whole=True)
             time.sleep(BEAT)

@@ -113,8 +113,9 @@ def _submitted(client: Client, tasks: Sequence[Task], threads: int, force: bool)
         with replacing(mark) as temporary:
             temporary.write_text(uuid.uuid4().hex, encoding="utf-8")
     for number, task in enumerate(tasks):
-        path = records.record_path(task.config, book=is_named(task.config))
+        path, replaces = records.record_path(task.config, book=is_named(task.config)), ""
         if force:
+            replaces = file_sha256(path) if path.is_file() else "nothing"
             folder = records.checkpoint_folder(task.config)
             with locked(folder.with_name(f"{folder.name}.lock"), f"run {task.name}"):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -123,15 +124,14 @@ def _submitted(client: Client, tasks: Sequence[Task], threads: int, force: bool)
             configuration=task.config.to_dict(),
             installed=installed(task.config).model_dump(),
             threads=threads,
-            replaces=file_sha256(path) if force and path.is_file() else "",
+            replaces=replaces,
             root=str(project_root()),
             mark=mark.read_text(encoding="utf-8"),
-            own=f"forced-{client.id}" if force else "project",
         )
         first = None if task.after else records.initial_record(task.config)
         initial = futures[task.after] if task.after else read(first.path) if first else None
         with connected():
-            key = ("run", task.name, task.inputs)  # all in one group, which Dask queues as a whole
+            key = ("run", task.name, task.inputs)  # all are of one group, which `_set_up` has Dask queue
             futures[task.name] = client.submit(train, request, initial, key=key, priority=-number)
     return futures
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distributed import get_worker
+from distributed import Status, get_worker
 
 from dcn_study.errors import ClusterError, StudyError
 from dcn_study.runs.files import replacing
@@ -38,10 +38,9 @@ class Request:
         configuration: all fields of its `RunConfig`.
         installed: what the client has, see `process.installed`.
         threads: for an operation of TensorFlow.
-        replaces: digest of the record that is to be replaced; empty if any record is the result.
+        replaces: digest of the record that is to be replaced, or "nothing"; empty if any valid record will do.
         root: the project's folder on the client.
         mark: content of its `MARK`.
-        own: name of the folder in which a worker works that does not share the client's.
     """
 
     name: str
@@ -51,7 +50,6 @@ class Request:
     replaces: str
     root: str
     mark: str
-    own: str
 
 
 def read(record: Path) -> Files:
@@ -72,8 +70,8 @@ def write(files: Files, folder: Path) -> None:
 def train(request: Request, initial: Files | None) -> Files:
     """Trains a run in a process of its own, with reports to `TOPIC`, and returns its files.
 
-    A valid record that is already in the folder is returned at once. If the task is cancelled, the process is killed;
-    the last complete epoch stays.
+    A valid record that is already in the folder is returned at once. If the task is cancelled or the worker closes, the
+    process is killed; the last complete epoch stays.
 
     Args:
         request: the run.
@@ -86,7 +84,7 @@ def train(request: Request, initial: Files | None) -> Files:
     worker, mark = get_worker(), Path(request.root, MARK)
     key, last = worker.get_current_task(), {"text": f"starts on {worker.address}"}
     shares = mark.is_file() and mark.read_text(encoding="utf-8") == request.mark
-    root = Path(request.root) if shares else _own_project(Path(worker.local_directory, request.own), initial or {})
+    root = Path(request.root) if shares else _own_project(request, initial or {})
     log = root / "logs" / f"{request.name}.log"
     log.parent.mkdir(exist_ok=True)
     with (
@@ -103,8 +101,8 @@ def train(request: Request, initial: Files | None) -> Files:
         assert process.stdout is not None
         for line in process.stdout:  # at least one a second
             task = worker.state.tasks.get(key)
-            if task is None or task.state != "executing":  # cancelled; Dask cannot stop this thread
-                process.kill()
+            if task is None or task.state != "executing" or worker.status in (Status.closing, Status.closed):
+                process.kill()  # cancelled, or the scheduler is gone; Dask cannot stop this thread
             last = json.loads(line) or last
             if "text" in last:
                 worker.log_event(TOPIC, {"run": request.name, **last})
@@ -118,12 +116,13 @@ def train(request: Request, initial: Files | None) -> Files:
     return read(Path(last["record"]))
 
 
-def _own_project(folder: Path, initial: Files) -> Path:
+def _own_project(request: Request, initial: Files) -> Path:
     """Returns a project in the folder of this worker, kept while the worker lives.
 
-    There is one for each run from whose weights others start, so that a record made from other weights is not found.
+    Runs that start from other weights or replace another record have another one, and find no files of each other.
     """
-    root = folder / hashlib.sha256(b"".join(initial.values())).hexdigest()[:12]
+    origin = request.replaces.encode() + b"".join(initial.values())
+    root = Path(get_worker().local_directory, f"project-{hashlib.sha256(origin).hexdigest()[:12]}")
     (root / "book").mkdir(parents=True, exist_ok=True)
     (root / "_config.yml").touch()
     write(initial, root / "book" / "records")
