@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dcn_study.cluster.display import duration
 from dcn_study.errors import LockedError
@@ -23,6 +23,9 @@ from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.files import file_sha256
 from dcn_study.runs.inputs import Inputs, code_sha256, versions
+
+if TYPE_CHECKING:
+    from dcn_study.runs.progress import Progress
 
 __all__ = ["installed", "main"]
 
@@ -72,7 +75,6 @@ def _sender() -> Callable[..., None]:
 
 def _train(config: RunConfig, threads: int, replaces: str, send: Callable[..., None]) -> str:
     from dcn_study.runs import training
-    from dcn_study.runs.progress import Progress
 
     began: list[tuple[float, int]] = []  # the time and the step of the first report
 

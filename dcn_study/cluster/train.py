@@ -87,7 +87,7 @@ def train_all(
                 raise
             except Exception as error:  # whatever the run raised
                 failures[arrived] = str(error)
-            del futures[arrived]  # Dask forgets the result, so that it is not made again if its worker dies
+            futures.pop(arrived).release()  # a result that Dask remembers is made again if its worker dies
             display.finish(arrived, failures.get(arrived, ""))
             if arrived not in failures:
                 with tqdm.external_write_mode():  # what it prints goes above the bars
