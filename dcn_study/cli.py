@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--scheduler", metavar="ADDRESS", help="train on a running Dask cluster, such as tcp://HOST:8786"
     )
-    command.add_argument("--threads", type=int, metavar="N", help="threads of each run; default: all, shared evenly")
+    command.add_argument(
+        "--threads", type=int, metavar="N", help="threads of each run; default: all, shared evenly; 1 with --scheduler"
+    )
     command.add_argument("--dry-run", action="store_true", help="print the plan and how long it takes, train nothing")
     command.set_defaults(call=_train)
 

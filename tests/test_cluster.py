@@ -214,7 +214,7 @@ def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
         ended = Ended({made.weights_path.name: weights, made.path.name: record, f"{task.name}.json": record})
         train._received(task, {task.name: ended}, {})  # noqa: SLF001
 
-    task, weights = Task(config, made.name, "digest"), weights_of(config)
+    task, weights = Task(config, made.name), weights_of(config)
     for record, given, told in (
         (content, b"other", "does not hold here: mini_resnet-.*weights.h5"),
         (content[:-9], weights, "is not a valid record"),
@@ -223,7 +223,7 @@ def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
             receive(task, record, given)
     other = run_config("mini_resnet", epochs=1, train_size=64, test_size=40)
     with pytest.raises(RecordError, match="must hold the record of run mini_resnet-.* Received: that of "):
-        receive(Task(other, record_name(other), "digest"), content, weights)
+        receive(Task(other, record_name(other)), content, weights)
     monkeypatch.setattr("dcn_study.runs.records.runs.versions", lambda: {"Keras": "99.0"})
     with pytest.raises(RecordError, match=r"does not hold here: .*Keras .*, now 99\.0"):
         receive(task, content, weights)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import heapq
 import math
 import statistics
 from collections.abc import Iterable, Sequence
 
-from dcn_study.cluster.process import installed
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import is_named, record_name, run_config
 from dcn_study.runs.configuration import RunConfig
@@ -25,15 +23,12 @@ class Task:
     Attributes:
         config: the run.
         name: name of its record.
-        inputs: digest of its inputs. For a run that starts from another run of the plan, whose weights do not exist
-            yet, the digest of that run's inputs takes the place of the weights' digest.
         after: name of the run of the plan that it starts from; empty if there is none.
         seconds: expected duration, from earlier records; None if there is no record of a similar run.
     """
 
     config: RunConfig
     name: str
-    inputs: str
     after: str = ""
     seconds: float | None = None
 
@@ -70,7 +65,9 @@ def plan(configurations: Iterable[RunConfig], *, force: bool = False) -> list[Ta
         if config.initial_run:
             initial = record_name(run_config(config.initial_run, seed=config.seed, data=config.data))
             after = initial if initial in tasks else ""
-        tasks[name] = Task(config, name, _digest(config, tasks.get(after)), after, _expected(config, known))
+        if not after:
+            records.current_inputs(config)  # raises an error if something is missing or damaged
+        tasks[name] = Task(config, name, after, _expected(config, known))
     paths = _paths(tasks)
     return sorted(tasks.values(), key=lambda task: (task.config.seed, -paths[task.name], bool(task.after), task.name))
 
@@ -100,14 +97,6 @@ def schedule(tasks: Sequence[Task], workers: int) -> list[Slot]:
 def _done(config: RunConfig) -> bool:
     record = records.read(config, book=is_named(config))
     return record is not None and record.config == config and not records.interrupted(config)
-
-
-def _digest(config: RunConfig, predecessor: Task | None) -> str:
-    if predecessor is None:
-        inputs = records.current_inputs(config)
-    else:
-        inputs = installed(config).model_copy(update={"weights": {predecessor.name: predecessor.inputs}})
-    return hashlib.sha256(inputs.model_dump_json().encode()).hexdigest()[:12]
 
 
 def _expected(config: RunConfig, known: Sequence[Record]) -> float | None:

@@ -130,8 +130,9 @@ def _submitted(client: Client, tasks: Sequence[Task], threads: int, force: bool)
         )
         first = None if task.after else records.initial_record(task.config)
         initial = futures[task.after] if task.after else read(first.path) if first else None
+        digest = hashlib.sha256(repr(request).encode()).hexdigest()[:12]  # the same request is trained only once
         with connected():
-            key = ("run", task.name, task.inputs)  # all are of one group, which `_set_up` has Dask queue
+            key = ("run", task.name, digest)  # all are of one group, which `_set_up` has Dask queue
             futures[task.name] = client.submit(train, request, initial, key=key, priority=-number)
     return futures
 
