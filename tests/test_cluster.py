@@ -325,7 +325,7 @@ def test_the_command_gives_the_records_of_serial_runs_bit_by_bit_although_it_was
 
 
 def test_the_command_says_if_nobody_answers(project, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_chosen", lambda names: SMALL)
+    monkeypatch.setattr(cli, "_chosen", lambda *_: SMALL)
     monkeypatch.setattr(connection, "ANSWER", 0.5)
     assert cli.main(["train", "--scheduler", "tcp://127.0.0.1:9"]) == 1
     assert "no scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err

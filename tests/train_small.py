@@ -22,7 +22,7 @@ SMALL = [run_config("mini_resnet", epochs=6, train_size=160, test_size=40, seed=
 
 def main(address):
     if address == "command":
-        cli._chosen = lambda names: SMALL  # noqa: SLF001
+        cli._chosen = lambda *_: SMALL  # noqa: SLF001
         code = cli.main(["train", "--workers", "2", "--threads", "1"])
         assert not set(SET_BY_NANNY) & set(os.environ)  # Dask's nannies would set them for this process too
         return code
