@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--scheduler", metavar="ADDRESS", help="train on a running Dask cluster, such as tcp://HOST:8786"
     )
-    command.add_argument("--threads", type=int, metavar="N", help="threads of each run; default: all, shared evenly")
+    command.add_argument(
+        "--threads", type=int, metavar="N", help="threads of each run; default: all, shared evenly; 1 with --scheduler"
+    )
     command.add_argument("--dry-run", action="store_true", help="print the plan and how long it takes, train nothing")
     command.set_defaults(call=_train)
 
@@ -319,7 +321,8 @@ def _train_here(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str,
 def _train_on_workers(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, str]:
     """Trains the runs of a plan on Dask workers; returns the reasons of those that failed."""
     try:
-        from dcn_study.cluster.train import connect, local, train_all
+        from dcn_study.cluster.connection import connect, local
+        from dcn_study.cluster.train import train_all
     except ImportError as error:
         raise ConfigurationError(
             f"--workers and --scheduler require Dask, see the extra 'cluster' of dcn_study/pyproject.toml: {error}"
@@ -327,12 +330,12 @@ def _train_on_workers(tasks: Sequence[Task], options: argparse.Namespace) -> dic
     from dcn_study.runs.inputs import processors
 
     if options.scheduler:
-        cluster = connect(options.scheduler)
+        cluster, threads = connect(options.scheduler), options.threads or 1
     else:
-        workers = min(options.workers, len(tasks))
-        cluster = local(workers, options.threads or max(1, processors() // options.workers))
+        cluster = local(min(options.workers, len(tasks)))
+        threads = options.threads or max(1, processors() // options.workers)
     with cluster as client:
-        return train_all(client, tasks, threads=options.threads or 0, force=options.force, finished=_print_result)
+        return train_all(client, tasks, threads=threads, force=options.force, finished=_print_result)
 
 
 def _chosen(run_names: Sequence[str], changes: Sequence[str] = ()) -> list[RunConfig]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BookError",
+    "ClusterError",
     "ConfigurationError",
     "DataError",
     "DivergedError",
@@ -48,6 +49,10 @@ class LockedError(StudyError):
 
 class PageError(StudyError):
     """A notebook is missing, or its parameters are not declared as they should be."""
+
+
+class ClusterError(StudyError):
+    """The scheduler of a cluster is gone, or a worker cannot be used; the message says which, and what to do."""
 
 
 class BookError(StudyError):
