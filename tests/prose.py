@@ -25,6 +25,7 @@ NOT_PROSE = (
     r"^\(.*?\)=$",
     r"^:{3,}.*?$|^:\w+:.*?$",  # the lines of directives, whose content is prose
     r"<[^>]*>",
+    r"\$[^$\n]+\$",
 )
 
 

@@ -20,7 +20,7 @@ import nbformat
 from dcn_study.book import execution, rendering
 from dcn_study.book.crate import CRATE, crate
 from dcn_study.book.execution import CELL_SECONDS, Executed
-from dcn_study.book.pages import PAGES, page_parameters
+from dcn_study.book.pages import FORMER, IN_BOOK, page_parameters
 from dcn_study.book.sources import finished, sources
 from dcn_study.book.values import values_file, write_values
 from dcn_study.errors import BookError
@@ -53,7 +53,7 @@ def run(page: str, parameters: Mapping[str, Any], output: Path, *, progress: boo
     """
     executed = execution.execute(page, parameters, progress=progress)
     with replacing(output) as temporary:
-        nbformat.write(finished(page, parameters, executed), temporary)
+        nbformat.write(finished(page, executed), temporary)
     return executed
 
 
@@ -87,7 +87,7 @@ def render_page(page: str, parameters: Mapping[str, Any], executed: Executed, ou
         book = rendering.copy_book(root, staging)
         contents = f"format: jb-book\nroot: executed/{page}\nchapters:\n  - file: references\n"
         (book / "_toc.yml").write_text(contents, encoding="utf-8")
-        _place(page, parameters, executed, book)
+        _place(page, executed, book)
         rendering.render(root, staging, "html", strict=False)
         rendering.offer_narrow(staging / "_build" / "html")
         target = staging / "_build" / "html" / values_file(page)
@@ -158,10 +158,10 @@ def _records_only(wanted: bool) -> Iterator[None]:
 def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> dict[str, Executed]:
     """Returns all pages, some at a time; those of which nothing changed as they were executed before."""
     folder = project_root() / "_build" / "executed" / profile
-    parameters = {page: page_parameters(page, profile) for page in PAGES}
-    found = {page: execution.kept(page, parameters[page], folder, force=force) for page in PAGES}
+    parameters = {page: page_parameters(page, profile) for page in IN_BOOK}
+    found = {page: execution.kept(page, parameters[page], folder, force=force) for page in IN_BOOK}
     done = {page: executed for page, executed in found.items() if executed is not None}
-    waiting = sorted((page for page in PAGES if page not in done), key=lambda page: page not in LONGEST)
+    waiting = sorted((page for page in IN_BOOK if page not in done), key=lambda page: page not in LONGEST)
     if done:
         _say(f"{len(done)} pages are unchanged", progress)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -183,12 +183,12 @@ def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> d
             pool.shutdown(wait=False, cancel_futures=True)
             execution.stop_kernels()
             raise
-    return {page: done[page] for page in PAGES}
+    return {page: done[page] for page in IN_BOOK}
 
 
-def _place(page: str, parameters: Mapping[str, Any], executed: Executed, book: Path) -> None:
+def _place(page: str, executed: Executed, book: Path) -> None:
     """Writes a page into a copied book, with the records that it shows."""
-    rendering.write_page(finished(page, parameters, executed), book / "executed" / f"{page}.ipynb")
+    rendering.write_page(finished(page, executed), book / "executed" / f"{page}.ipynb")
     for source in sources(executed.files):
         shutil.copy(source.path, book / "records")
 
@@ -198,13 +198,14 @@ def _build(
 ) -> None:
     book, html = rendering.copy_book(root, staging), staging / "_build" / "html"
     for page, executed in pages.items():
-        _place(page, page_parameters(page, profile), executed, book)
+        _place(page, executed, book)
     if browser:
         with (book / "intro.md").open("a", encoding="utf-8") as first:
             first.write(PDF_LINK)
     _say("rendering", progress)
     rendering.render(root, staging, "html")
     rendering.offer_narrow(html)
+    rendering.redirect(html, FORMER)
     if browser:
         _say("printing", progress)
         rendering.render(root, staging, "singlehtml")

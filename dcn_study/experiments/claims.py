@@ -18,19 +18,20 @@ import numpy as np
 from dcn_study.errors import RecordError
 from dcn_study.experiments import study
 from dcn_study.experiments.agreement import Agreement, agreement, of_runs
-from dcn_study.experiments.first_epoch import FirstEpoch, first_epoch
+from dcn_study.experiments.first_epoch import LEARNING, FirstEpoch, first_epoch
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import SHOWN_LAYERS, TEST_IMAGES
 from dcn_study.runs import measurements, published
-from dcn_study.runs.catalogue import EVALUATED_ARMS, TWO_BY_TWO
+from dcn_study.runs.catalogue import EVALUATED_ARMS, TWO_BY_TWO, run_config, seeds_of
 from dcn_study.runs.records import Measurement, Record
+from dcn_study.runs.results import result
 
-__all__ = ["GROUPS", "OUTCOMES", "Claim", "Facts", "claims", "gather"]
+__all__ = ["GROUPS", "OUTCOMES", "Claim", "Facts", "claims", "gather", "recorded"]
 
 OUTCOMES = {
     "agrees": "the published number is one that our runs could give",
     "differs": "the published number is not one that our runs give",
-    "undecided": "our runs are too few or spread too widely, or the number is outside as one of several may be by chance",
+    "undecided": "our runs are too few or spread too widely, or the number is outside as chance puts one of several",
     "supported": "our runs show the same",
     "contradicted": "our runs or the published code show otherwise",
     "not tested": "no experiment here decides it",
@@ -145,12 +146,25 @@ class Facts:
         return self.largest_kernel == 0 and self.largest_gradient == 0
 
 
+def recorded(seeds: int | None = None, **changes: Any) -> dict[str, list[Record]]:
+    """Returns the records by which claims are judged, by run and in the order of their seeds; trains what is missing.
+
+    Args:
+        seeds: of each model; by default as in the book.
+        **changes: as for `run_config`.
+    """
+    several = (*published.ACCURACY, "cnn_scaled", *LEARNING)
+    runs = {name: [result(config) for config in seeds_of(name, seeds, **changes)] for name in several}
+    return runs | {
+        name: [result(run_config(name, **changes))] for name in ("cnn_batch_norm", "long_frozen_mini_resnet")
+    }
+
+
 def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:
     """Returns the facts from the records of runs and from the book's measurements.
 
     Args:
-        runs: by name, the records of its seeds in their order: the paper's models, "cnn_batch_norm", "cnn_scaled",
-            "long_frozen_mini_resnet", and those of `first_epoch.LEARNING`.
+        runs: as `recorded` returns them.
 
     Raises:
         RecordError: if a measurement or the weights of a run are missing or damaged.
@@ -315,7 +329,7 @@ def _curves(facts: Facts) -> dict[str, dict[str, str]]:
     found = {}
     for model, curves in facts.curves.items():
         epochs = [epoch for curve in curves.values() for epoch in curve]
-        outside, wide = (sum(told) for told in zip(*((each.outcome == "differs", each.wide) for each in epochs)))
+        outside, wide = sum(each.outcome == "differs" for each in epochs), sum(each.wide for each in epochs)
         outcome = "differs" if outside > OUTSIDE * len(epochs) else "undecided" if wide > len(epochs) / 2 else "agrees"
         inside = ", ".join(
             f"{name} {sum(epoch.outcome != 'differs' for epoch in curve)} of {len(curve)}"
@@ -413,10 +427,9 @@ def _protocol(facts: Facts) -> dict[str, dict[str, str]]:
         "same-epochs": _result(_holds(deformable == regular), f"{deformable} and {regular} in the author's log"),
         "two-by-two": _result(
             _holds(facts.combinations == len(facts.two_by_two)),
-            f"the paper has {facts.combinations} of {len(facts.two_by_two)}; our study has all, on digits of its own: "
-            "{:.2f}% and {:.2f}% without and with deformable convolutions; with augmentation {:.2f}% and {:.2f}%".format(
-                *facts.two_by_two
-            ),
+            f"the paper has {facts.combinations} of {len(facts.two_by_two)}; our study has all, on its own digits: "
+            + "{:.2f}% and {:.2f}% without and with deformable convolutions, ".format(*facts.two_by_two)
+            + "with augmentation {2:.2f}% and {3:.2f}%".format(*facts.two_by_two),
         ),
     }
 

@@ -14,9 +14,9 @@ from dcn_study.show.figures.narrow import NARROW, narrow
 from dcn_study.show.figures.runs import (
     accuracies,
     digits,
+    published_curves,
     selection,
     training_curve,
-    transform_distribution,
     validation_curves,
 )
 from dcn_study.show.figures.study import (
@@ -30,7 +30,7 @@ from dcn_study.show.figures.study import (
     replaced_offsets,
     study_accuracies,
 )
-from dcn_study.show.figures.style import COLOURS, as_image, as_table, use_style
+from dcn_study.show.figures.style import COLOURS, as_image, as_table, colour_of, use_style
 from dcn_study.show.figures.times import cost_by_size, runtime_ratios
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "beyond_training",
     "block_changes",
     "by_size",
+    "colour_of",
     "controls",
     "cost_by_size",
     "differences",
@@ -55,6 +56,7 @@ __all__ = [
     "moved_bins",
     "narrow",
     "offset_traces",
+    "published_curves",
     "receptive_fields",
     "replaced_offsets",
     "robustness",
@@ -62,7 +64,6 @@ __all__ = [
     "selection",
     "study_accuracies",
     "training_curve",
-    "transform_distribution",
     "use_style",
     "validation_curves",
 ]
