@@ -68,7 +68,5 @@ if __name__ == "__main__":
     found = counted()
     for part, page, count in found:
         print(f"{count:6,}  {page:32} {part}")
-    before = [part for part, _, _ in found].index(APPENDIX) if APPENDIX in {part for part, _, _ in found} else None
-    print(
-        f"{sum(count for *_, count in found):6,}  in all; {sum(count for *_, count in found[:before]):,} before the appendix"
-    )
+    total, before = sum(count for *_, count in found), sum(count for part, _, count in found if part != APPENDIX)
+    print(f"{total:6,}  in all; {before:,} before the appendix")

@@ -19,7 +19,7 @@ from dcn_study.errors import BookError
 __all__ = ["copy_book", "find_browser", "offer_narrow", "print_book", "redirect", "render", "write_page"]
 
 PROMPTS = {"parameters": "Parameters of this page", INJECTED: "Their values"}
-HAS_NARROW = re.compile(r'<img [^>]*class="has-narrow ([\w-]+)"[^>]*>')
+HAS_NARROW = re.compile(r'<img [^>]*class="has-narrow ([\w-]+)[^"]*"[^>]*>')
 REDIRECT = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>This page has moved</title>
 <script>location.replace("{0}" + location.hash)</script>
@@ -67,7 +67,8 @@ def _write_narrow(cell: nbformat.NotebookNode, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             name = make_id(cell.metadata.mystnb.figure.name)  # as Sphinx makes it the figure's id
             (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
-            cell.metadata.mystnb.image["classes"] = f"has-narrow {name}"
+            own = cell.metadata.mystnb.image.get("classes", "")
+            cell.metadata.mystnb.image["classes"] = f"has-narrow {name} {own}".rstrip()
 
 
 def offer_narrow(html: Path) -> None:

@@ -78,7 +78,9 @@ def first_epoch(runs: Mapping[str, Sequence[Record]]) -> dict[str, FirstEpoch]:
         "training loss": FirstEpoch(
             curve["train_loss"][0],
             tuple(epoch.loss for epoch in inert),
-            *(math.exp(value) for value in (loss.mean, loss.low, loss.high)),
+            math.exp(loss.mean),
+            math.exp(loss.low),
+            math.exp(loss.high),
             tuple(epoch.loss for epoch in learning),
         ),
     }

@@ -72,8 +72,8 @@ def training_curve(runs: Sequence[Record], ax: Axes | None = None, *, title: str
         ends.append((name, values.mean(axis=0)[-1], colour))
         if reference is not None:
             theirs = 100 * np.array(reference[stated])
-            line = {"color": colour, "linestyle": "--", "linewidth": 1.2, "marker": "o", "markersize": 3.5}
-            ax.plot(reference["epoch"], theirs, **line, markerfacecolor="white", label=f"{name}, published")
+            (line,) = ax.plot(reference["epoch"], theirs, "--o", color=colour, label=f"{name}, published")
+            line.set(linewidth=1.2, markersize=3.5, markerfacecolor="white")
     ax.set(title=title or MODELS.get(config.model) or ARMS.get(config.model, config.model), xlabel="epoch")
     ax.set_ylabel("accuracy (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

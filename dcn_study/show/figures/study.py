@@ -172,14 +172,13 @@ def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[s
         The axes.
     """
     _, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
-    for run, values in found.items():
-        if not values:
-            continue
+    for number, run in enumerate(sorted((run for run in found if found[run]), key=costs.__getitem__)):
+        values = found[run]
         mean, colour = interval(list(values.values())), colour_of(run)
         half, fill = mean.half if len(values) > 1 else 0.0, colour if run.startswith("rescaled") else "white"
         ax.errorbar(costs[run], mean.mean, yerr=half, fmt="o", color=colour, markerfacecolor=fill, capsize=3)
-        place = {"xytext": (7, 5), "textcoords": "offset points"}
-        ax.annotate(arm_label(run), (costs[run], mean.mean), **place, color=colour, fontsize="small")
+        place, apart = (costs[run], mean.mean), (7, -13 if number % 2 else 5)
+        ax.annotate(arm_label(run), place, apart, textcoords="offset points", color=colour, fontsize="small")
     ax.set(xlabel=label, ylabel="test accuracy (%)")
     ax.margins(x=0.3)
     return ax

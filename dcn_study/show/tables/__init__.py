@@ -12,7 +12,7 @@ from dcn_study.show.tables.accuracies import (
     side_by_side,
     split,
 )
-from dcn_study.show.tables.claims import claims
+from dcn_study.show.tables.claims import claims, tally
 from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
 from dcn_study.show.tables.networks import layers, models, totals
 from dcn_study.show.tables.origin import cards, measurements, parameters, protocol, provenance, status
@@ -32,7 +32,15 @@ from dcn_study.show.tables.study import (
     spread,
     study_accuracies,
 )
-from dcn_study.show.tables.times import bench, logged_ratio, memory, processors, published_runtime, runtime, training_cost
+from dcn_study.show.tables.times import (
+    bench,
+    logged_ratio,
+    memory,
+    processors,
+    published_runtime,
+    runtime,
+    training_cost,
+)
 from dcn_study.show.tables.unseen import unseen_accuracies, unseen_changes, unseen_pilots
 
 __all__ = [
@@ -79,6 +87,7 @@ __all__ = [
     "spread",
     "status",
     "study_accuracies",
+    "tally",
     "totals",
     "training_cost",
     "unseen_accuracies",

@@ -15,7 +15,18 @@ from dcn_study.runs import published
 from dcn_study.runs.records import Record
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["accuracy", "agreement", "by_seed", "controls", "draws", "first_epoch", "seen", "selection", "side_by_side", "split"]
+__all__ = [
+    "accuracy",
+    "agreement",
+    "by_seed",
+    "controls",
+    "draws",
+    "first_epoch",
+    "seen",
+    "selection",
+    "side_by_side",
+    "split",
+]
 
 
 def accuracy(record: Record) -> pd.DataFrame:

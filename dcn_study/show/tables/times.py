@@ -86,7 +86,9 @@ def published_runtime(measured: Measurement) -> pd.DataFrame:
         for row in measured.results["rows"]
         if (row["batch"], row["size"]) == (parameters["batch"], first)
     }
-    log = {model: float(np.mean(published.curve(model)["milliseconds_per_step"])) for model in ("cnn", "deformable_cnn")}
+    log = {
+        model: float(np.mean(published.curve(model)["milliseconds_per_step"])) for model in ("cnn", "deformable_cnn")
+    }
     rows = {}
     for what, title, (regular, deformable) in (
         ("forward", "forward pass", (published.FORWARD["regular"], published.FORWARD["deformable"])),
