@@ -6,8 +6,9 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dcn_study.errors import ConfigurationError, StudyError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
     from dcn_study.runs.configuration import RunConfig
     from dcn_study.runs.records import Record, Standing
+
+Result = TypeVar("Result")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -314,8 +317,17 @@ def _measure(options: argparse.Namespace) -> int:
                 f"NAME must be one of {', '.join(measurements.MEASUREMENTS)}. Received: {name}{hint}"
             )
     for name in options.name:
-        print(f"record: {measurements.result(name, force=True).path}", flush=True)
+        print(f"record: {_apart(partial(measurements.result, force=True), name).path}", flush=True)
     return 0
+
+
+def _apart(function: Callable[..., Result], argument: Any) -> Result:
+    """Calls a function in a process of its own: training leaves TensorFlow set to be deterministic, which shows."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, argument).result()
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -365,7 +377,7 @@ def _confirm_measurement(name: str, again: bool) -> bool:
         print(f"{name:<34} {standing}", flush=True)
         return standing.holds
     try:
-        differences = measurements.confirm(measured)
+        differences = _apart(measurements.confirm, measured)
     except StudyError as error:
         differences = [str(error)]
     result = f"differs: {'; '.join(differences)}" if differences else "confirmed"

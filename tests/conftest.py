@@ -75,11 +75,11 @@ def project(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def browser_path():
     """Where Chromium or Chrome is; None if there is none, unless BROWSER_PATH demands one."""
-    from dcn_study.book import build
+    from dcn_study.book import rendering
     from dcn_study.errors import BookError
 
     try:
-        return build.find_browser()
+        return rendering.find_browser()
     except BookError:
         if "BROWSER_PATH" in os.environ:
             raise

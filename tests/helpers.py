@@ -6,7 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from dcn_study.runs import records
+import pytest
+
+from dcn_study.runs import measurements, records
 from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.inputs import Inputs, Machine, code_sha256, versions
@@ -69,6 +71,13 @@ def keep(config, book=False, **provenance):
     records.write(record)
     record.weights_path.write_bytes(weights_of(config))
     return record
+
+
+def keep_measurement(name, parameters=None, results=None):
+    """Writes a record as if this measurement had been taken."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measurements.Declared, "measure", lambda self, given: results or {})
+        return measurements.result(name, parameters, force=True)
 
 
 @contextlib.contextmanager

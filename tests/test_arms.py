@@ -9,7 +9,7 @@ from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import arms as experiment
 from dcn_study.experiments.arms import arm_costs, arms_named, step_memory_here
 from dcn_study.names import ARMS
-from dcn_study.runs import arms, catalogue, networks, records
+from dcn_study.runs import arms, catalogue, measurements, networks
 from dcn_study.runs.splits import splits
 from dcn_study.show import tables
 
@@ -139,8 +139,7 @@ def test_the_learning_rate_falls_to_zero():
 def test_costs_are_measured_once_and_kept(project, monkeypatch):
     parameters = {"arms": "cnn,dilated_cnn", "batch": 2, "repeats": 2, "threads": 0, "memory": True}
     monkeypatch.setattr(experiment, "peak_memory", lambda measure, arm, batch, threads: {"cnn": 7_000_000}.get(arm))
-    measured = arm_costs(**parameters)
-    assert records.read_measurement("arms", parameters) == measured
+    measured = measurements.result("arms", parameters)
     assert measured.results["parameters"]["cnn"] == measured.results["parameters"]["dilated_cnn"]
     table = tables.arms(measured)
     assert list(table.index) == [ARMS["cnn"], ARMS["dilated_cnn"]]

@@ -8,7 +8,8 @@ import tensorflow as tf
 from dcn.ops import resample_by_offsets
 from dcn_study import cli
 from dcn_study.experiments import as_published, bench
-from dcn_study.runs import records
+from dcn_study.experiments.ratios import ratios
+from dcn_study.runs import measurements
 from dcn_study.runs.inputs import machine
 from dcn_study.show import tables
 
@@ -35,15 +36,17 @@ def tiny(monkeypatch):
     monkeypatch.setattr(bench, "SHAPES", (TINY,))
     monkeypatch.setattr(bench, "MEMORY_SHAPE", TINY)
     monkeypatch.setattr(bench, "peak_memory", lambda measure, jit_compile: 7200)
+    monkeypatch.setattr(bench, "PEER_PYTHON", "nothing")
+    monkeypatch.setattr(bench.bench, "__defaults__", ("nothing",))
 
 
 def test_bench_measures_every_contestant_and_names_its_peers(project, tiny, capsys):
-    assert cli.main(["bench", "--repeats", "2", "--record", "--peer-python", "nothing"]) == 0
+    assert cli.main(["bench", "--repeats", "2", "--record"]) == 0
     printed = capsys.readouterr().out
     assert "deform_conv2d forward / conv2d" in printed
     assert "torchvision is not installed, not measured" in printed
     assert "in im2col matrices: 1.00" in printed
-    measured = records.read_measurement("bench", {"repeats": 2})
+    measured = measurements.read("bench", {"repeats": 2})
     assert measured.path.parent == project / "runs"  # the book's has more repeats
     assert "torchvision" not in measured.results["peers"]
     if "onnxruntime" in measured.results["shapes"][0]["milliseconds"]:
@@ -75,11 +78,11 @@ def test_bench_refuses_no_repeats(capsys):
 def test_what_another_processor_measured_is_kept(project, tiny, monkeypatch):
     for name in ("one", "other", "one"):
         monkeypatch.setattr(bench, "processor", lambda name=name: {"name": name, "flags": [], "caches": {}})
-        measured = bench.bench(1, peer_python="nothing", force=True)
+        measured = measurements.result("bench", {"repeats": 1}, force=True)
     assert list(measured.results["elsewhere"]) == ["other"]
     other = measured.results["elsewhere"]["other"]
     assert other["code"] == measured.inputs.code
-    assert other["means"].keys() == bench.ratios(measured.results).keys()
+    assert other["means"].keys() == ratios(measured.results).keys()
     table = tables.processors(measured)
     assert table.shape == (len(other["means"]), 2)
     assert "one" in table.columns[0]

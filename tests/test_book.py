@@ -1,4 +1,4 @@
-"""The book, made small: all pages with tiny runs, in a copy of the project."""
+"""How a book is built, on one of two pages; what the whole book must have is in `test_whole_book`."""
 
 import io
 import json
@@ -6,251 +6,246 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
-from crates import check_crate, references
-from helpers import ROOT, inside, keep
+from helpers import ROOT, inside, keep, keep_measurement
 
-from dcn_study.book import build, pages
-from dcn_study.errors import BookError, LockedError
+from dcn_study.book import build, execution, pages, rendering, sources
+from dcn_study.book.pages import Page
+from dcn_study.errors import BookError, ConfigurationError, LockedError
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import MEASUREMENTS, PAPER, RATES, SMOKE, book_runs, record_name, run_config
+from dcn_study.runs.catalogue import book_runs, run_config
 from dcn_study.runs.files import locked
+from dcn_study.runs.measurements import MEASUREMENTS
+
+SHOWS = """
+import os, time
+from matplotlib import pyplot as plt
+from myst_nb import glue
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.results import result
+from dcn_study.show import figures
+figures.use_style()
+record = result(run_config("cnn"))
+glue("accuracy", 100 * record.evaluations["plain"].accuracy, display=False)
+glue("given", given, display=False)
+"""
+FIGURE = {"figure": {"name": "curve", "caption": "A curve."}, "image": {"alt": "A line that rises from 0 to 1."}}
+TWO = {"shows": Page("shows", {"given": 7}), "draws": Page("draws")}
+
+
+def code(source, *tags, **mystnb):
+    return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags), **({"mystnb": mystnb} if mystnb else {})})
+
+
+def write_notebook(root, name, *cells):
+    metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    notebook = nbformat.v4.new_notebook(cells=list(cells), metadata=metadata)
+    nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def two_pages(tmp_path_factory):
+    """A project with two pages, one of which shows a record, and its book."""
+    root = tmp_path_factory.mktemp("two")
+    for name in ("book/records", "book/leads", "book/executed", "notebooks"):
+        (root / name).mkdir(parents=True)
+    for name in (".zenodo.json", "CITATION.cff", "_config.yml"):
+        shutil.copy(ROOT / name, root)
+    shutil.copytree(ROOT / "book" / "_static", root / "book" / "_static")
+    for name in ("references.md", "references.bib"):
+        shutil.copy(ROOT / "book" / name, root / "book")
+    chapters = "".join(
+        f"  - file: {name}\n" for name in ("executed/shows", "executed/draws", "executed/again", "references")
+    )
+    (root / "book" / "_toc.yml").write_text(f"format: jb-book\nroot: intro\nchapters:\n{chapters}")
+    (root / "book" / "intro.md").write_text("# Two pages\n\nOf {glue:text}`executed/shows.ipynb::given:d`.\n")
+    (root / "book" / "executed" / "again.md").write_text("# Again\n")
+    (root / "book" / "leads" / "shows.md").write_text("# In the book\n\nIts lead.")
+    heading = nbformat.v4.new_markdown_cell("# A page\n\nIts first paragraph.")
+    words = nbformat.v4.new_markdown_cell("It is {glue:text}`accuracy:.1f`.")
+    plot = code("plt.plot([0, 1]);", "hide-input", **FIGURE)
+    write_notebook(root, "shows", heading, code("given: int = 1", "parameters"), code(SHOWS), words, plot)
+    drawing = code("import matplotlib.pyplot as plt\nplt.plot([0, 1]);", "drawing", **FIGURE)
+    write_notebook(root, "draws", heading, code("side: int = 2", "parameters"), drawing)
+    with inside(root), pytest.MonkeyPatch.context() as patch:
+        use_two_pages(patch)
+        keep(run_config("cnn"))
+        build.build("smoke", progress=False)
+    return root
+
+
+def use_two_pages(patch):
+    for module in (build, pages):
+        patch.setattr(module, "PAGES", TWO)
 
 
 @pytest.fixture
-def small(built, monkeypatch):
-    monkeypatch.chdir(built)
-    return built
+def two(two_pages, monkeypatch):
+    monkeypatch.chdir(two_pages)
+    use_two_pages(monkeypatch)
+    sources._source.cache_clear()  # noqa: SLF001
+    return two_pages
 
 
-def test_every_page_is_there_with_its_numbers(small):
-    html = small / "_build" / "smoke"
-    for page in (
-        "intro",
-        "summary",
-        "method",
-        "api",
-        "references",
-        *(f"executed/{page}" for page in pages.PAGES),
-    ):
-        text = (html / f"{page}.html").read_text(encoding="utf-8")
-        assert "{glue" not in text, page
-        assert "No key" not in text, page
-    cnn = (html / "executed/cnn.html").read_text(encoding="utf-8")
-    record = records.read(run_config("cnn", **SMOKE))
-    assert f"{100 * record.evaluations['plain'].accuracy:.2f}" in cnn
-    assert "fresh" in cnn
-    assert "<h1>The 4-layer CNN" in cnn
+@pytest.fixture
+def executions(monkeypatch):
+    """The pages that are executed, in their order."""
+    found, execute = [], execution.execute
+
+    def noted(page, *given, **named):
+        found.append(page)
+        return execute(page, *given, **named)
+
+    monkeypatch.setattr(execution, "execute", noted)
+    return found
 
 
-def test_every_figure_has_an_alternative_text(small):
-    for page in (small / "_build" / "smoke").glob("executed/*.html"):
-        images = re.findall(r"<img[^>]*>", page.read_text(encoding="utf-8"))
-        for image in images:
-            assert re.search(r'alt="[^"]{20,}"', image), f"{page.name}: {image}"
+def html_of(root, page):
+    return (root / "_build" / "smoke" / "executed" / f"{page}.html").read_text(encoding="utf-8")
 
 
-def test_the_book_describes_its_files_for_programs(small):
-    html = small / "_build" / "smoke"
-    entities = check_crate(json.loads((html / "ro-crate-metadata.json").read_text(encoding="utf-8")), html)
-    shown = {source.path.name for page in pages.PAGES for source in sources_of(page)}
-    files = {name for name, entity in entities.items() if entity["@type"] == "File"}
-    assert {name for name in files if name.startswith("records/")} == {
-        f"records/{path.name}" for path in (html / "records").iterdir()
-    }
-    assert {f"records/{name}" for name in shown} <= files
-    assert "records/cnn.weights.h5" in files
-    for page in pages.PAGES:
-        paths = (f"executed/{page}.html", f"executed/{page}.values.json", f"_sources/executed/{page}.ipynb")
-        assert files.issuperset(paths)
-    assert references(entities["#deformable_cnn"]["object"])[-1] == "records/cnn.weights.h5"
+def test_a_page_has_lead_numbers_figure_and_sources(two):
+    text = html_of(two, "shows")
+    assert "<h1>In the book" in text
+    assert "It is <span" in text
+    assert "80.0" in text
+    before, after = text.split('<section id="parameters">')
+    assert "tag_parameters" not in before
+    assert "Parameters of this page" in after
+    assert "Their values" in after
+    assert re.search(r"<figcaption>.*A curve\..*Sources: .*cnn\.json.*shows\.ipynb", text, re.DOTALL)
+    row = next(row for row in text[text.index('id="sources"') :].split("<tr") if ">cnn.json<" in row)
+    record = records.read(run_config("cnn"))
+    for told in ("fresh", record.provenance.finished[:10], record.provenance.inputs.code[:8], "one"):
+        assert told in row
+    assert re.search(r"<figcaption>.*Source: .*draws\.ipynb", html_of(two, "draws"), re.DOTALL)
+    assert "cnn.json" not in html_of(two, "draws")
 
 
-def test_every_page_has_its_numbers_for_programs(small):
-    found = {}
-    for page in pages.PAGES:
-        path = small / "_build" / "smoke" / "executed" / f"{page}.values.json"
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found[page] = content["values"]
-        named = [each["path"] for each in content["records"]]
-        assert named == [f"records/{source.path.name}" for source in sources_of(page)]
-    prose = "".join(path.read_text(encoding="utf-8") for path in (small / "book").glob("*.md"))
-    cited = re.findall(r"\{glue:text\}`executed/(\w+)\.ipynb::(\w+)", prose)
-    assert cited
-    for page, name in cited:
-        assert name in found[page], f"{page}: {name}"
-    record = records.read(run_config("cnn", **SMOKE))
-    assert found["cnn"]["record"] == record.name
-    assert found["cnn"]["accuracy_plain"] == pytest.approx(100 * record.evaluations["plain"].accuracy, abs=0.01)
+def test_figures_have_a_form_for_narrow_screens(two):
+    found = re.findall(r'<picture><source [^>]*srcset="../_static/narrow/([^"]*)" /><img', html_of(two, "shows"))
+    assert found == ["shows-curve.svg"]
+    assert (two / "_build" / "smoke" / "_static" / "narrow" / "shows-curve.svg").is_file()
 
 
-def sources_of(page):
-    return pages.sources(page, pages.page_parameters(page, "smoke"))
+def test_what_a_page_read_is_described_for_programs(two):
+    html = two / "_build" / "smoke"
+    values = json.loads((html / "executed" / "shows.values.json").read_text(encoding="utf-8"))
+    assert values["values"] == {"accuracy": 80.0, "given": 7}
+    assert values["parameters"] == {"given": 7}
+    assert [each["path"] for each in values["records"]] == ["records/cnn.json"]
+    assert {path.name for path in (html / "records").iterdir()} == {"cnn.json", "cnn.weights.h5"}
+    assert "records/cnn.json" in (html / "ro-crate-metadata.json").read_text(encoding="utf-8")
 
 
-def test_progress_is_shown_without_what_tensorflow_says_when_it_is_loaded():
-    shown = io.StringIO()
-    stream = build.Progress(shown)
-    stream.write("WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n")
-    stream.write("I0000 00:00:1795573986.763573    4807 port.cc:153] oneDNN custom operations are on.\n")
-    stream.write("cnn 1/1:  94%|#########4| 15/16\rcnn 1/1: 100%|##########| 16/16\n")
-    assert shown.getvalue() == "cnn 1/1:  94%|#########4| 15/16\rcnn 1/1: 100%|##########| 16/16\n"
+def test_a_page_is_executed_again_only_if_something_changed(two, executions):
+    build.build("smoke", progress=False)
+    assert executions == []
+    lead, path = two / "book" / "leads" / "shows.md", two / "notebooks" / "draws.ipynb"
+    lead.write_text("# Rewritten\n\nIts lead.")  # prose is not executed
+    prose = path.read_text()
+    path.write_text(prose.replace("Its first paragraph", "Its only paragraph"))
+    build.build("smoke", progress=False)
+    assert executions == []
+    assert "<h1>Rewritten" in html_of(two, "shows")
+    assert "Its only paragraph" in html_of(two, "draws")
+    keep(run_config("cnn"), finished="2026-01-03T00:00:00")
+    sources._source.cache_clear()  # noqa: SLF001
+    build.build("smoke", progress=False)
+    assert executions == ["shows"]
+    assert "2026-01-03" in html_of(two, "shows")
+    path.write_text(prose.replace("plt.plot([0, 1])", "plt.plot([0, 2])"))
+    build.build("smoke", progress=False)
+    assert executions == ["shows", "draws"]
+    build.build("smoke", force=True, progress=False)
+    assert sorted(executions) == ["draws", "draws", "shows", "shows"]
 
 
-def test_a_page_is_rendered_by_itself(small):
-    executed, parameters = small / "runs" / "again.ipynb", {"template": "data"}
-    build.execute("again", parameters, executed, progress=False)
-    before = executed.read_bytes()
-    rendered = build.render_page("again", parameters, executed)
+@pytest.mark.parametrize("damage", ["notebook", "state", "module"])
+def test_what_was_kept_is_not_trusted_blindly(two, damage, monkeypatch):
+    folder = two / "_build" / "executed" / "smoke"
+    parameters = pages.page_parameters("shows")
+    assert execution.kept("shows", parameters, folder) is not None
+    assert execution.kept("shows", {"given": 8}, folder) is None
+    state, notebook = folder / "shows.json", folder / "shows.ipynb"
+    before = state.read_bytes(), notebook.read_bytes()
+    content = json.loads(before[0])
+    assert any(path.endswith("dcn_study/runs/results.py") for path in content["modules"])
+    assert not any(path.endswith("dcn_study/runs/training.py") for path in content["modules"])
+    if damage == "notebook":
+        notebook.write_bytes(before[1][:-9])
+    elif damage == "state":
+        state.write_bytes(before[0][:-9])
+    else:
+        content["modules"] = {**content["modules"], str(two / "_config.yml"): "of an earlier day"}
+        state.write_text(json.dumps(content))
+    assert execution.kept("shows", parameters, folder) is None
+    state.write_bytes(before[0])
+    notebook.write_bytes(before[1])
+
+
+def test_a_page_is_rendered_by_itself(two):
+    output, parameters = two / "runs" / "shows.ipynb", {"given": 3}
+    executed = build.run("shows", parameters, output, progress=False)
+    before = output.read_bytes()
+    assert nbformat.reads(before.decode(), as_version=4).cells[0].source.startswith("# A page")
+    rendered = build.render_page("shows", parameters, executed, output)
     text = rendered.read_text(encoding="utf-8")
-    assert "<h1>Run it again" in text
-    assert "Parameters of this page" in text
-    assert '<a href="again.values.json">' in text
-    values = json.loads((rendered.parent / "again.values.json").read_text(encoding="utf-8"))
+    assert "<h1>A page" in text
+    assert '<a href="shows.values.json">' in text
+    values = json.loads((rendered.parent / "shows.values.json").read_text(encoding="utf-8"))
     assert values["parameters"] == parameters
-    assert executed.read_bytes() == before  # the notebook can be run again as it is
+    assert output.read_bytes() == before  # the notebook can be run again as it is
 
 
 @pytest.mark.parametrize(
-    ("profile", "changes", "heading"),
-    [
-        ("paper", {}, "# The 4-layer CNN\n"),
-        ("smoke", {"force": True}, "# The 4-layer CNN\n"),
-        ("paper", {"seed": 7}, "# A training run\n"),
-        ("smoke", {"data": "fashion_mnist"}, "# A training run\n"),
-    ],
+    ("given", "heading"),
+    [({"given": 7}, "# In the book"), ({"given": 7, "force": True}, "# In the book"), ({"given": 1}, "# A page")],
 )
-def test_what_the_book_says_of_a_run_is_not_said_of_another(project, monkeypatch, profile, changes, heading):
-    for folder in ("notebooks", "book/leads"):
-        shutil.copytree(ROOT / folder, project / folder)
-    given = []
-
-    def no_papermill(template, *_, **__):
-        given.append(nbformat.read(template, as_version=4).cells[0].source)
-        raise InterruptedError
-
-    monkeypatch.setattr("papermill.execute_notebook", no_papermill)
-    with pytest.raises(InterruptedError):
-        build.execute("cnn", pages.page_parameters("cnn", profile, changes), project / "out.ipynb", progress=False)
-    assert given[0].startswith(heading)
+def test_what_the_book_says_of_a_page_is_not_said_of_another(two, given, heading):
+    (two / "book" / "leads" / "shows.md").write_text("# In the book\n\nIts lead.")
+    notebook = nbformat.read(two / "_build" / "executed" / "smoke" / "shows.ipynb", as_version=4)
+    finished = sources.finished("shows", given, execution.Executed(notebook, (), ()))
+    assert finished.cells[0].source.startswith(heading)
 
 
-def test_a_page_begins_with_its_content_and_ends_with_its_parameters(small):
-    for page in pages.PAGES:
-        text = (small / "_build" / "smoke" / "executed" / f"{page}.html").read_text(encoding="utf-8")
-        before, after = text.split('<section id="parameters">')
-        assert "tag_parameters" not in before
-        assert 'class="cell tag_parameters tag_hide-input' in after
-        assert "Parameters of this page" in after
-
-
-def test_figures_have_a_form_for_narrow_screens(small):
-    html, found = small / "_build" / "smoke", []
-    for page in pages.PAGES:
-        text = (html / "executed" / f"{page}.html").read_text(encoding="utf-8")
-        found += re.findall(r'<picture><source [^>]*srcset="../_static/narrow/([^"]*)" /><img', text)
-    assert sorted(found) == sorted(path.name for path in (html / "_static" / "narrow").iterdir())
-    assert "gain-controls.svg" in found
-    assert "sampling-grids.svg" in found
-
-
-def test_every_figure_links_to_its_record_and_its_notebook(small):
-    for page, content in pages.PAGES.items():
-        path = small / "_build" / "smoke" / "executed" / f"{page}.html"
-        text = path.read_text(encoding="utf-8")
-        captions = re.findall(r"<figcaption>.*?</figcaption>", text, flags=re.DOTALL)
-        without = (
-            "verdict",
-            "laboratory",
-            "registration",
-            "guide",
-            "again",
-            "status",
-            "operators",
-            "cluster",
-            "networks",
-            "unseen",
-        )
-        assert captions or page in without
-        found = pages.sources(page, pages.page_parameters(page, "smoke"))
-        expected = {source.path.name for source in found} | {f"{content.notebook}.ipynb"}
-        section = text[text.index('id="sources"') :]
-        drawings = [caption for caption in captions if " Source: " in caption]
-        template = nbformat.read(small / "notebooks" / f"{content.notebook}.ipynb", as_version=4)
-        assert len(drawings) == sum("drawing" in cell.metadata.get("tags", []) for cell in template.cells)
-        for part in (section, *(caption for caption in captions if f'href="#{page}-sources"' not in caption)):
-            links = dict(re.findall(r'<a class="reference download[^>]*href="([^"]*/([^"/]*))"', part))
-            assert set(links.values()) == ({f"{content.notebook}.ipynb"} if part in drawings else expected)
-            assert all((path.parent / link).is_file() for link in links)
-        for source in found:
-            row = next(row for row in section.split("<tr") if f">{source.path.name}<" in row)
-            if isinstance(source.record, records.Record):
-                made = source.record.provenance
-                date, inputs, machine = made.finished, made.inputs, made.machine
-            else:
-                date, inputs, machine = source.record.started, source.record.inputs, source.record.machine
-            for told in (source.standing.state, date[:10], inputs.code[:8], machine.processor.split("(")[0]):
-                assert told in row
-
-
-def test_the_pages_name_no_folder_of_this_machine(small):
-    for path in (small / "_build" / "smoke").rglob("*"):
-        if path.suffix in (".html", ".ipynb", ".md", ".js", ".svg", ".json"):
-            assert str(small) not in path.read_text(encoding="utf-8"), path
-
-
-def test_nothing_is_loaded_from_elsewhere(small):
-    for page in (small / "_build" / "smoke").rglob("*.html"):
-        loaded = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?:)?//[^"]*"', page.read_text("utf-8"))
-        assert not loaded, page.name
-
-
-def test_the_committed_records_are_untouched(small):
-    for path in (ROOT / "book" / "records").iterdir():
-        assert (small / "book" / "records" / path.name).read_bytes() == path.read_bytes()
-    assert not (small / "_build" / "html").exists()
-    assert not (small / "_build" / "smoke.staging").exists()
-
-
-def test_a_failing_notebook_leaves_book_and_records_as_they_were(small, monkeypatch):
-    before = {path: path.stat().st_mtime_ns for path in (small / "_build" / "smoke").rglob("*") if path.is_file()}
-    before |= {path: path.stat().st_mtime_ns for path in (small / "runs").iterdir()}
-    monkeypatch.setattr(build, "PAGES", ["data", "models"])
-    path = small / "notebooks" / "data.ipynb"
+@pytest.mark.parametrize(
+    ("source", "kind", "words"),
+    [
+        ("1 / 0", BookError, r"page draws: cell \d+ failed with ZeroDivisionError: division by zero$"),
+        ("import os\nos.write(2, b'out of memory')\nos._exit(1)", BookError, "(?s)page draws: Kernel died.*out of mem"),
+        ("import time\ntime.sleep(60)", BookError, "(?s)page draws: a cell took longer than 5 s: .*sleep"),
+        (
+            "from dcn_study.runs.catalogue import run_config\nrun_config('cnn', epochs=0)",
+            ConfigurationError,
+            "page draws: cell .* epochs must be at least 1",
+        ),
+    ],
+    ids=["fails", "dies", "hangs", "refuses"],
+)
+def test_a_failing_page_leaves_book_and_records_as_they_were(two, source, kind, words):
+    before = {path: path.stat().st_mtime_ns for path in (two / "_build" / "smoke").rglob("*") if path.is_file()}
+    path = two / "notebooks" / "draws.ipynb"
     good = path.read_bytes()
     notebook = nbformat.reads(good.decode(), as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell("1 / 0"))
+    notebook.cells.append(code(source))
     nbformat.write(notebook, path)
     try:
-        with pytest.raises(BookError, match=r"page data: cell \d+ failed with ZeroDivisionError: division by zero$"):
-            build.build("smoke", progress=False)
+        with pytest.raises(kind, match=words):
+            build.build("smoke", cell_seconds=5, progress=False)
     finally:
         path.write_bytes(good)
-    after = {path: path.stat().st_mtime_ns for path in before}
-    assert after == before
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert list((two / "_build").glob("smoke.staging*")) == []
 
 
-@pytest.mark.parametrize("fork", [False, True], ids=["started", "forked"])
-def test_a_kernel_that_dies_is_an_error_with_its_last_words(project, fork):
-    (project / "notebooks").mkdir()
-    words = "import os\nos.write(2, b'out of memory')\nos._exit(1)"
-    cells = [nbformat.v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(words)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), project / "notebooks" / "data.ipynb")
-    output = project / "runs" / "data.ipynb"
-    with pytest.raises(BookError, match=r"(?s)page data: Kernel died.*out of memory"):
-        build.execute("data", {}, output, progress=False, fork=fork)
-    assert not output.exists()
-
-
-def test_a_warning_of_the_rendering_is_an_error(small, monkeypatch):
-    page = small / "book" / "references.md"
-    good = page.read_text()
-    index = small / "_build" / "smoke" / "index.html"
+def test_a_warning_of_the_rendering_is_an_error(two):
+    page = two / "book" / "executed" / "again.md"
+    good, index = page.read_text(), two / "_build" / "smoke" / "index.html"
     before = index.read_bytes()
-    monkeypatch.setattr(build, "PAGES", {})
-    monkeypatch.setattr(build, "execute", None)
     page.write_text(good + "\n[nowhere](nothing.md)\n")
     try:
         with pytest.raises(BookError, match=r"(?s)exit code 1.*nothing"):
@@ -258,6 +253,55 @@ def test_a_warning_of_the_rendering_is_an_error(small, monkeypatch):
     finally:
         page.write_text(good)
     assert index.read_bytes() == before
+
+
+def test_kernels_end_with_a_build_that_is_killed(two):
+    path = two / "notebooks" / "draws.ipynb"
+    good = path.read_bytes()
+    notebook = nbformat.reads(good.decode(), as_version=4)
+    notebook.cells.append(
+        code("import os, pathlib, time\npathlib.Path('kernel').write_text(str(os.getpid()))\ntime.sleep(99)")
+    )
+    nbformat.write(notebook, path)
+    program = "from dcn_study.book import build, execution, pages\nfrom dcn_study.book.pages import Page\n"
+    program += "two = {'draws': Page('draws')}\nfor module in (build, pages): module.PAGES = two\n"
+    program += "build.build('smoke', progress=False)"
+    builder = subprocess.Popen([sys.executable, "-c", program], cwd=two)
+    told = two / "kernel"
+    try:
+        wait_until(told.is_file)
+        wait_until(told.read_text)
+        builder.kill()
+        builder.wait()
+        wait_until(lambda: not alive(int(told.read_text())))
+    finally:
+        builder.kill()
+        path.write_bytes(good)
+        told.unlink(missing_ok=True)
+
+
+def wait_until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def alive(process):
+    try:
+        with open(f"/proc/{process}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_progress_is_shown_without_what_tensorflow_says_when_it_is_loaded():
+    shown = io.StringIO()
+    stream = execution.Progress(shown)
+    stream.write("WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n")
+    stream.write("I0000 00:00:1795573986.763573    4807 port.cc:153] oneDNN custom operations are on.\n")
+    stream.write("cnn 1/1:  94%|#########4| 15/16\rcnn 1/1: 100%|##########| 16/16\n")
+    assert shown.getvalue() == "cnn 1/1:  94%|#########4| 15/16\rcnn 1/1: 100%|##########| 16/16\n"
 
 
 def test_without_a_browser_no_pdf_is_begun(project, monkeypatch):
@@ -268,23 +312,23 @@ def test_without_a_browser_no_pdf_is_begun(project, monkeypatch):
     assert not (project / "_build").exists()
 
 
+def copy_project_without_records(target):
+    for name in ("notebooks", "book"):
+        shutil.copytree(ROOT / name, target / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("records"))
+
+
 def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeypatch):
     copy_project_without_records(project)
-    monkeypatch.setattr(build, "execute", None)
+    monkeypatch.setattr(execution, "execute", None)
     with pytest.raises(BookError, match=r"cnn.json is missing. Train it with: dcn train cnn"):
         build.build("paper")
-
-
-def test_the_paper_profile_does_not_train_what_has_another_configuration(project, monkeypatch):
-    copy_project_without_records(project)
-    monkeypatch.setattr(build, "execute", None)
     for config in book_runs():
         keep(config)
-    message = r"runtime.json is missing. Measure it, on an idle machine, with: dcn run runtime --force"
-    with pytest.raises(BookError, match=message):
+    with pytest.raises(
+        BookError, match=r"models.json is missing. Take it, on an idle machine, with: dcn measure models"
+    ):
         build.build("paper")
-    other = run_config("cnn_batch_norm", seed=1)
-    record = keep(other)
+    record = keep(run_config("cnn_batch_norm", seed=1))
     record.configuration["learning_rate"] *= 2
     records.write(record)
     message = "seed1.json is of another configuration. Train it with: dcn train --force cnn_batch_norm-seed1"
@@ -297,16 +341,14 @@ def test_a_page_of_the_book_cannot_train(project, monkeypatch):
     copy_project_without_records(project)
     for config in book_runs():
         keep(config)
-    for name, parameters in MEASUREMENTS.items():
-        records.measurement(name, parameters, dict)
-    path = project / "notebooks" / "data.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    asks = "from dcn_study.runs import catalogue, training\ntraining.train(catalogue.run_config('cnn', epochs=11))"
-    notebook.cells.append(nbformat.v4.new_code_cell(asks))
-    nbformat.write(notebook, path)
-    monkeypatch.setattr(build, "PAGES", ["data"])
-    monkeypatch.setattr(build, "_render", None)
-    with pytest.raises(BookError, match=r"page data: cell \d+ failed with RecordError: .* is missing"):
+    for name in MEASUREMENTS:
+        keep_measurement(name)
+    asks = "from dcn_study.runs import catalogue, results\nresults.result(catalogue.run_config('cnn', epochs=11))"
+    write_notebook(project, "draws", code("side: int = 2", "parameters"), code(asks))
+    for module in (build, pages):
+        monkeypatch.setattr(module, "PAGES", {"draws": Page("draws")})
+    monkeypatch.setattr(rendering, "render", None)
+    with pytest.raises(BookError, match=r"page draws: cell \d+ failed with RecordError: .* is missing"):
         build.build("paper", progress=False)
     assert not (project / "_build" / "html").exists()
     assert not (project / "checkpoints").exists()
@@ -329,12 +371,6 @@ def test_one_process_builds_a_book(project):
         pass
 
 
-def copy_project_without_records(target):
-    for name in ("notebooks", "book"):
-        shutil.copytree(ROOT / name, target / name, dirs_exist_ok=True)
-    shutil.rmtree(target / "book" / "records")
-
-
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
@@ -352,21 +388,6 @@ def test_unfinished_notebooks_are_rejected(tmp_path, cell, words):
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(**c) for c in cells]), path)
         if refused:
             with pytest.raises(BookError, match=words):
-                build.reject_unfinished(path)
+                execution.reject_unfinished(path)
         else:
-            build.reject_unfinished(path)
-
-
-def test_a_page_names_the_runs_that_it_reads():
-    def names(page):
-        return [record_name(config) for config in pages.runs_of(page, pages.page_parameters(page))]
-
-    assert names("offsets") == ["deformable_cnn"]
-    assert "deformable_cnn" in names("sampling")
-    assert {"deformable_cnn", "cnn_batch_norm-seed1"} <= set(names("accuracy"))
-    assert names("robustness") == list(PAPER)
-    assert names("sensitivity") == [*PAPER, *RATES]
-    with inside(ROOT):
-        for page in pages.PAGES:
-            paths = [source.path for source in pages.sources(page, pages.page_parameters(page))]
-            assert len(paths) == len(set(paths)), page
+            execution.reject_unfinished(path)

@@ -12,7 +12,7 @@ from dcn_study.experiments import blocks, claims, first_epoch
 from dcn_study.experiments.agreement import Agreement
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import LONGER
-from dcn_study.runs import records
+from dcn_study.runs import measurements, records
 from dcn_study.runs.catalogue import PAPER, run_config, seeds_of
 from dcn_study.show import tables
 
@@ -175,6 +175,7 @@ def test_more_epochs_help_the_mini_resnet_and_do_not_settle_the_deformable_one(f
     assert min(facts.longer) < facts.longer[0] < max(facts.longer)
 
 
+@pytest.mark.slow
 def test_the_running_averages_of_batch_normalisation_make_the_residual_networks_jump():
     with inside(ROOT):
         longer, *seeds = [
@@ -190,9 +191,9 @@ def test_the_running_averages_of_batch_normalisation_make_the_residual_networks_
 
 def test_the_baseline_falls_by_its_running_averages_alone():
     with inside(ROOT):
-        runs = map(records.read, seeds_of("cnn_scaled"))
+        runs = list(map(records.read, seeds_of("cnn_scaled")))
         lowest = min(runs, key=lambda record: record.evaluations["scaled"].accuracy)
-        by_batch = blocks.accuracy_by_batch(lowest, "scaled")
+        by_batch = measurements.read("batch_statistics").results["accuracies"][runs.index(lowest)]
     best = max(epoch.validation_accuracy for epoch in lowest.history)
     assert lowest.evaluations["scaled"].accuracy < best - 0.05
     assert by_batch == pytest.approx(best, abs=0.01)

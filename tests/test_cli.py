@@ -4,16 +4,20 @@ import shutil
 import subprocess
 import sys
 
+import nbformat
 import pytest
-from helpers import ROOT, keep, make
+from helpers import ROOT, keep, keep_measurement, make
 
 from dcn_study import cli
-from dcn_study.book import build, pages
+from dcn_study.book import build
+from dcn_study.book.execution import Executed
+from dcn_study.book.pages import PAGES
 from dcn_study.errors import ConfigurationError, RecordError
-from dcn_study.runs import confirmation, records, training
-from dcn_study.runs.catalogue import MEASUREMENTS, RUNS, SEEDS, SMOKE, book_runs, record_name, run_config
+from dcn_study.runs import confirmation, measurements, records, training
+from dcn_study.runs.catalogue import RUNS, SEEDS, SMOKE, book_runs, record_name, run_config
 from dcn_study.runs.data import MNIST
 from dcn_study.runs.inputs import versions
+from dcn_study.runs.measurements import MEASUREMENTS
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def no_kernel(monkeypatch):
     def refuse(*given, **named):
         pytest.fail("a notebook was executed")
 
-    monkeypatch.setattr(build, "execute", refuse)
+    monkeypatch.setattr(build, "run", refuse)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,9 @@ def test_missing_data_end_a_run_before_a_kernel_starts(clone, no_kernel, capsys,
 
 def test_data_are_looked_for_in_the_folder_of_the_project(clone, monkeypatch):
     called = []
-    monkeypatch.setattr(build, "execute", lambda *given: called.append(given))
+    monkeypatch.setattr(
+        build, "run", lambda *given: called.append(given) or Executed(nbformat.v4.new_notebook(), (), ())
+    )
     shutil.copy(MNIST, clone / "digits.npz")
     (clone / "elsewhere").mkdir()
     monkeypatch.chdir(clone / "elsewhere")
@@ -112,8 +118,8 @@ def complete(clone):
     """A project with a record of every run and measurement of the book."""
     for config in book_runs():
         keep(config)
-    for name, parameters in MEASUREMENTS.items():
-        records.measurement(name, parameters, dict)
+    for name in MEASUREMENTS:
+        keep_measurement(name)
     return clone
 
 
@@ -148,7 +154,7 @@ def test_a_damaged_record_is_one_line(complete, capsys, damage, told, command):
 
 
 def test_a_damaged_measurement_is_one_line(complete, capsys):
-    path = records.measurement_path("offsets", {})
+    path = measurements.path_of("offsets", {})
     path.write_text(path.read_text().replace('"parameters"', '"arguments"'))
     assert cli.main(["check"]) == 1
     assert "parameters: Field required" in standings(capsys.readouterr().out)["offsets"]
@@ -156,8 +162,8 @@ def test_a_damaged_measurement_is_one_line(complete, capsys):
 
 def test_check_names_the_input_that_changed(complete, capsys, monkeypatch):
     here = versions()
-    for module in ("runs", "measurements"):
-        monkeypatch.setattr(f"dcn_study.runs.records.{module}.versions", lambda: {**here, "Keras": "99.0"})
+    for module in ("records.runs", "measurements"):
+        monkeypatch.setattr(f"dcn_study.runs.{module}.versions", lambda: {**here, "Keras": "99.0"})
     assert cli.main(["check"]) == 1
     found = standings(capsys.readouterr().out)
     assert found["cnn"] == found["bench"] == f"stale: Keras {here['Keras']}, now 99.0"
@@ -171,7 +177,7 @@ def test_list_shows_runs_pages_and_parameters(clone, capsys):
     assert lines["cnn"].split()[1:] == ["10", "min", "fresh"]
     assert "missing" in lines["mini_resnet-seed1"]
     lines = {line.split()[0]: line for line in second.splitlines()}
-    assert set(lines) == {"page", *pages.PAGES}
+    assert set(lines) == {"page", *PAGES}
     assert "epochs" in lines["cnn"]
 
 
@@ -278,7 +284,8 @@ def test_confirm_replays_fresh_records_only_if_asked_to(clone, monkeypatch, caps
 
 def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(build, "execute", lambda page, parameters, output: calls.append((page, parameters, output)))
+    nothing = Executed(nbformat.v4.new_notebook(), (), ())
+    monkeypatch.setattr(build, "run", lambda *given: calls.append(given) or nothing)
     arguments = ["run", "cnn", "-p", "epochs=1", "-p", "learning_rate=1e-4", "-p", "train_on=scaled"]
     assert cli.main([*arguments, "--profile", "smoke", "--force"]) == 0
     page, parameters, output = calls[0]
@@ -290,45 +297,21 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
     assert str(output) in capsys.readouterr().out
 
 
-def test_a_page_that_measures_a_run_names_its_sources(clone):
-    names = [source.path.name for source in pages.sources("offsets", {"run": "deformable_mini_resnet", "steps": 5})]
-    assert names[0] == "deformable_mini_resnet.json"
-    assert names[1].startswith("offsets-")
-
-
-@pytest.mark.parametrize("profile", ["paper", "smoke"])
 @pytest.mark.parametrize(
-    ("page", "changes"),
-    [
-        ("cnn", {"epochs": 1}),
-        ("cnn", {"seed": SEEDS["cnn"]}),
-        ("deformable_cnn", {"seed": SEEDS["deformable_cnn"]}),
-        ("accuracy", {"epochs": 1}),
-        ("accuracy", {"seeds": max(SEEDS.values()) + 2}),
-        ("validation", {"seeds": max(SEEDS.values()) + 2}),
-    ],
+    ("run", "changes"),
+    [("cnn", {"epochs": 1}), ("cnn", {"seed": SEEDS["cnn"]}), ("deformable_cnn", {"seed": SEEDS["deformable_cnn"]})],
 )
-def test_other_parameters_never_write_among_the_records_of_the_book(clone, page, changes, profile):
+def test_other_parameters_never_write_among_the_records_of_the_book(clone, run, changes):
     """Seeds beyond the book's are other parameters too; those of the book are read where they are."""
-    parameters = pages.page_parameters(page, profile, changes)
-    for config in pages.runs_of(page, parameters):
-        apart = records.record_path(config).parent == clone / "runs"
-        assert apart or (profile == "paper" and config in book_runs())
-        if "epochs" in changes or "seed" in changes:
-            assert apart
-
-
-def test_the_pages_show_what_the_book_records(clone):
-    shown = {config for page in pages.PAGES for config in pages.runs_of(page, pages.page_parameters(page))}
-    assert shown == set(book_runs())
-    assert {content.measurement for content in pages.PAGES.values()} - {""} == set(MEASUREMENTS)
+    assert records.record_path(run_config(run, **changes)).parent == clone / "runs"
+    assert records.record_path(run_config(run)).parent == clone / "book" / "records"
 
 
 def test_an_interruption_exits_130(clone, monkeypatch, capsys):
     def interrupt(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "execute", interrupt)
+    monkeypatch.setattr(build, "run", interrupt)
     assert cli.main(["run", "data"]) == 130
     assert "call again, without --force, to resume" in capsys.readouterr().err
 

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 from crates import check_crate, references
-from helpers import ROOT, keep
+from helpers import ROOT, keep, keep_measurement
 
 from dcn_study.book.crate import crate, repository
-from dcn_study.book.pages import Source
-from dcn_study.runs import records
+from dcn_study.book.sources import Source
+from dcn_study.runs import measurements, records
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.inputs import code_sha256
 
@@ -29,10 +29,8 @@ def described(project):
     for config in (run_config("cnn"), run_config("deformable_cnn")):
         keep(config)
         found.append(source_of(config))
-    records.measurement("runtime", {}, dict)
-    path = records.measurement_path("runtime", {})
-    measured, standing = records.inspect_measurement("runtime", {})
-    found.append(Source(path, standing, measured))
+    measured = keep_measurement("runtime")
+    found.append(Source(measured.path, measurements.standing("runtime"), measured))
     html = project / "html"
     shutil.copytree(project / "book" / "records", html / "records")
     for name in ("index.html", "executed/cnn.html", "executed/cnn.values.json", "_sources/executed/cnn.ipynb"):

@@ -137,15 +137,16 @@ def test_published_curves():
 
 def test_accuracy_table(record):
     record.evaluations = evaluations(0.98, 0.6, images=10_000)
-    table = tables.accuracy(record, record.evaluations)
-    assert table.loc["plain"].tolist() == pytest.approx([99.01, 98.0, -1.01, 98.0, 10_000])
+    table = tables.accuracy(record)
+    assert table.loc["plain"].tolist() == pytest.approx([99.01, 98.0, -1.01, 10_000])
     assert table.loc["scaled and translated", "difference"] == pytest.approx(-0.67)
 
 
 def test_layer_table():
     from dcn.models import cnn, deformable_cnn
+    from dcn_study.experiments.layers import layers_of
 
-    table = tables.layers(deformable_cnn(trainable=False))
+    table = tables.layers(layers_of(deformable_cnn(trainable=False)))
     assert table.loc["all", "parameters"] == deformable_cnn().count_params()
     assert table.loc["conv12"].tolist() == ["14 x 14 x 64", 9 * 32 * 64 + 64, 0, 14 * 14 * 9 * 32 * 64]
     assert table.loc["conv12_offset"].tolist() == [
@@ -154,7 +155,7 @@ def test_layer_table():
         9 * 32 * 64,
         28 * 28 * (9 * 32 * 64 + 4 * 32),
     ]
-    assert tables.layers(cnn()).loc["conv11_bn", "trainable"] == 64
+    assert tables.layers(layers_of(cnn())).loc["conv11_bn", "trainable"] == 64
 
 
 def test_provenance_table():

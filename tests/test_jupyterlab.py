@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT, started
 from playwright.sync_api import expect
 
-from dcn_study.book import build
+from dcn_study.book import execution
 
 
 @pytest.fixture
@@ -53,4 +53,4 @@ def test_a_template_runs_from_the_top(page, lab, project):
     with page.expect_response(lambda each: each.request.method == "PUT" and saving in each.url) as answer:
         page.keyboard.press("Control+s")
     assert answer.value.ok
-    build.reject_unfinished(path)
+    execution.reject_unfinished(path)

@@ -11,8 +11,8 @@ from helpers import ROOT
 
 import dcn
 from dcn_study.experiments import lineage
+from dcn_study.experiments.choices import Choices, is_neutral
 from dcn_study.experiments.implementations import FIELDS, FOUND, ROOTS
-from dcn_study.experiments.lineage import Choices
 from dcn_study.show import diagrams, tables
 
 RIGHT = Choices()
@@ -38,7 +38,7 @@ def test_a_right_sampler_passes_all_probes(seed):
     assert found["gradient at zero"]["number"] > 1
     assert found["gradient at zero"]["dead"] == []
     assert found["border"]["beyond"] == 1
-    assert lineage.is_neutral(found["start"])
+    assert is_neutral(found["start"])
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_finite_differences_catch_a_wrong_derivative(monkeypatch):
 
 def test_a_mask_that_halves_the_output_shows_in_a_new_layer():
     assert lineage.state(dataclasses.replace(RIGHT, mask="half"))["number"] == pytest.approx(0.5)
-    assert lineage.is_neutral(lineage.state(dataclasses.replace(RIGHT, mask="one")))
-    assert not lineage.is_neutral(lineage.state(dataclasses.replace(RIGHT, mask="sum")))
+    assert is_neutral(lineage.state(dataclasses.replace(RIGHT, mask="one")))
+    assert not is_neutral(lineage.state(dataclasses.replace(RIGHT, mask="sum")))
 
 
 @pytest.mark.parametrize(("border", "goes_on"), [("zeros", 1), ("pad", 1), ("clip", 0), ("pad_and_round", 0)])

@@ -10,9 +10,10 @@ from helpers import ROOT, keep
 from dcn import models
 from dcn.layers import DeformableConv2D
 from dcn_study.errors import ConfigurationError
-from dcn_study.experiments.mechanism import LAYERS, SCALES, SHARES, expansion, mechanism, with_offsets
+from dcn_study.experiments.mechanism import SCALES, SHARES, expansion, mechanism, with_offsets
 from dcn_study.experiments.statistics import interval
-from dcn_study.runs import records, weights
+from dcn_study.names import SHOWN_LAYERS
+from dcn_study.runs import weights
 from dcn_study.runs.catalogue import EVALUATED_ARMS, run_config
 
 SIZES = {"realisations": 1, "images": 6, "digits": 2, "occluded": 0}
@@ -40,7 +41,7 @@ def test_changed_offsets_are_used(random, deformed):
     np.testing.assert_allclose(zero(images), regular(images), atol=1e-6)
     asked = []
     with_offsets(deformed, lambda layer, offsets: asked.append(layer) or offsets)(images)
-    assert set(asked) == set(LAYERS)
+    assert set(asked) == set(SHOWN_LAYERS)
 
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 3), (1, 3)])
@@ -54,30 +55,24 @@ def test_the_expansion_is_that_of_an_enlarged_grid(random, size):
     assert expansion(offsets, size)[1, 2] == pytest.approx(factors[np.argmin(distances)], abs=1e-3)
 
 
-def test_it_is_measured_once_and_goes_stale_with_the_weights(project, monkeypatch, deformed):
+def test_it_is_measured(project, monkeypatch, deformed):
     runs = {name: run_config(name) for name in ("scale_cnn", "scale_deform_conv_cnn")}
     for config in runs.values():
         keep(config)
     built = {"cnn": models.cnn(), "deform_conv_cnn": deformed}
     monkeypatch.setattr(weights, "load_model", lambda record: built[record.config.model])
-    measured = mechanism(**SIZES)
-    found = measured.results
+    found = mechanism(**SIZES)
     assert len(found["accuracies"]) == 5
-    assert set(found["expansions"]) == set(found["offsets"]) == set(LAYERS)
+    assert set(found["expansions"]) == set(found["offsets"]) == set(SHOWN_LAYERS)
     assert set(found["expansions"]["conv21"]) == set(map(str, SCALES))
     for run in runs:
         areas = found["areas"][run]
-        assert set(areas) == set(LAYERS)
+        assert set(areas) == set(SHOWN_LAYERS)
         by_share = {share: areas["conv22"]["gradient"][str(share)]["1.0"] for share in SHARES}
         assert all(len(values) == 1 for values in by_share.values())
         assert sorted(by_share.values()) == list(by_share.values())
         assert set(areas["conv22"]) == {"gradient"}
     assert found["offsets"]["conv12"]["1.0"][0] > 0
-    assert records.measurement_standing("mechanism", SIZES).holds
-    monkeypatch.setattr(weights, "load_model", None)
-    assert mechanism(**SIZES) == measured
-    keep(runs["scale_cnn"], weights="0" * 64)
-    assert "weights of scale_cnn" in str(records.measurement_standing("mechanism", SIZES))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +99,7 @@ def test_grids_follow_the_digit_in_part_on_record(on_record):
     factors, smallest, largest = {}, SCALES[0], SCALES[-1]
     for layer, expansions in on_record["expansions"].items():
         factors[layer] = np.divide(expansions[str(largest)], expansions[str(smallest)])
-    last = LAYERS[-1]
+    last = SHOWN_LAYERS[-1]
     for layer in factors.keys() - {last}:
         assert 1 < factors[layer].min() < factors[layer].max() < largest / smallest, layer
     changes = np.subtract(*(on_record["expansions"][last][str(scale)] for scale in (largest, smallest)))
@@ -115,7 +110,8 @@ def test_deformable_convolutions_enlarge_the_receptive_field_on_record(on_record
     """What the first page and the conclusions say: in every realisation and at every scale; with the digit's size."""
     areas = on_record["areas"]
     regular, deformable = (
-        np.array([areas[run][LAYERS[-1]]["gradient"]["0.5"][str(scale)] for scale in SCALES]) for run in EVALUATED_ARMS
+        np.array([areas[run][SHOWN_LAYERS[-1]]["gradient"]["0.5"][str(scale)] for scale in SCALES])
+        for run in EVALUATED_ARMS
     )
     assert np.all(deformable > regular)
     constant, growing = (interval(np.polyfit(SCALES, np.sqrt(fields), 1)[0]) for fields in (regular, deformable))

@@ -6,8 +6,8 @@ import pytest
 from helpers import ROOT, keep, make
 
 from dcn_study.errors import ConfigurationError, RecordError
-from dcn_study.runs import inputs, records
-from dcn_study.runs.catalogue import MEASUREMENTS, SEEDS, run_config
+from dcn_study.runs import inputs, measurements, records
+from dcn_study.runs.catalogue import SEEDS, run_config
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.records import Confirmation
 
@@ -189,57 +189,11 @@ def test_a_failed_write_leaves_the_former_record(project):
     assert len(list(record.path.parent.iterdir())) == 2
 
 
-def test_a_measurement_is_taken_once_and_named_by_its_parameters(project):
-    taken = []
-
-    def take(**given):
-        return records.measurement("bench", given, lambda: taken.append(1) or {"n": len(taken)})
-
-    first = take(repeats=3)
-    assert first.path.parent == project / "runs"
-    assert take(repeats=3) == first
-    assert take(**MEASUREMENTS["bench"]).path == project / "book/records/bench.json"
-    assert len(taken) == 2
-    forced = records.measurement("bench", {"repeats": 3}, lambda: {"n": 7}, force=True)
-    assert forced.results == {"n": 7}
-    assert str(records.measurement_standing("bench", {"repeats": 3})) == "fresh"
-    assert str(records.measurement_standing("bench", {"repeats": 4})) == "missing"
-
-
-def test_a_measurement_goes_stale_with_its_inputs(project, monkeypatch):
-    made = records.measurement("bench", {"repeats": 3}, dict)
-    monkeypatch.setattr("dcn_study.runs.records.measurements.versions", lambda: {**made.inputs.versions, "Keras": "99"})
-    told = f"stale: Keras {made.inputs.versions['Keras']}, now 99"
-    assert str(records.measurement_standing("bench", {"repeats": 3})) == told
-
-
-def test_a_damaged_measurement_is_one_line_that_names_file_and_field(project):
-    made = records.measurement("bench", {"repeats": 3}, dict)
-    replace(made.path, '"parameters"', '"arguments"')
-    with pytest.raises(RecordError, match=f"{made.path} is not a valid record: parameters: Field required"):
-        records.read_measurement("bench", {"repeats": 3})
-    assert records.inspect_measurement("bench", {"repeats": 3})[1].state == "damaged"
-    assert records.measurement("bench", {"repeats": 3}, lambda: {"n": 1}, force=True).results == {"n": 1}
-
-
-def test_where_only_records_may_be_read_nothing_is_measured(project, monkeypatch):
-    made = records.measurement("bench", {"repeats": 3}, dict)
-    monkeypatch.setenv(records.RECORDS_ONLY, "1")
-    assert records.measurement("bench", {"repeats": 3}, lambda: pytest.fail("measured")) == made
-    message = "bench-.* is missing, and a build does not measure. Measure it with: dcn bench --record"
-    with pytest.raises(RecordError, match=message):
-        records.measurement("bench", {"repeats": 4}, lambda: pytest.fail("measured"))
-
-
-def test_every_measurement_has_code_and_a_command_to_take_it_again():
-    assert set(MEASUREMENTS) == set(inputs.MEASUREMENT_CODE)
-
-
 def test_the_committed_records_hold(monkeypatch):
     """Where other versions of the libraries are installed, nothing but these may have changed."""
     monkeypatch.chdir(ROOT)
     runs = [records.inspect(config) for config in records.shown()]
-    standings = [standing for _, standing in (*runs, *(records.inspect_measurement(name, {}) for name in MEASUREMENTS))]
+    standings = [standing for _, standing in (*runs, *map(measurements.inspect, measurements.MEASUREMENTS))]
     recorded = runs[0][0].confirmations[-1].inputs.versions
     if inputs.versions() == recorded:
         assert [str(standing) for standing in standings if not standing.holds] == []

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from dcn_study import errors, names
 from dcn_study.experiments import runtime, timing
-from dcn_study.runs import records
+from dcn_study.experiments.ratios import runtimes
+from dcn_study.runs import measurements
 from dcn_study.show import figures, tables
 
 SMALL = {"batches": "2,3", "sizes": "8,9", "batch": 2, "repeats": 2, "threads": 0, "device": "/CPU:0", "memory": True}
@@ -19,11 +20,10 @@ def few(monkeypatch):
     monkeypatch.setattr(runtime, "peak_memory", lambda *measure: 7_000_000)
 
 
-def test_a_comparison_measures_once_and_is_kept(project, few, monkeypatch):
-    measured = runtime.compare(**SMALL)
+def test_a_comparison_measures_all_and_is_kept(project, few):
+    measured = measurements.result("runtime", SMALL)
     assert measured.path.parent == project / "runs"
-    assert records.read_measurement("runtime", SMALL) == measured
-    table = runtime.table(measured)
+    table = runtimes(measured)
     assert len(table) == len(CHOSEN) * 3 * 2  # batches 2 and 3 at side 8, batch 2 at side 9; two measurements each
     assert (table["ratio"][table["model"] == "CNN"] == 1).all()
     assert (table["low"] <= table["milliseconds"]).all()
@@ -33,8 +33,6 @@ def test_a_comparison_measures_once_and_is_kept(project, few, monkeypatch):
     shown = tables.runtime(table[table["size"] == 8])
     assert shown.shape == (2 * len(CHOSEN), 6)
     assert shown["batch 2", "ratio"]["forward", "CNN"] == 1
-    monkeypatch.setattr(runtime, "times", None)
-    assert runtime.compare(**SMALL) == measured
 
 
 def test_all_ways_of_resampling_compute_the_same(random):
@@ -56,7 +54,7 @@ def test_every_contestant_can_be_built_and_classifies(random):
 
 
 def test_the_regular_models_are_contestants_too():
-    assert {each.regular for each in runtime.CONTESTANTS.values()} <= set(runtime.CONTESTANTS)
+    assert set(map(names.regular, runtime.CONTESTANTS)) <= set(runtime.CONTESTANTS)
     assert set(names.TIMED.values()) <= set(runtime.CONTESTANTS)
 
 

@@ -9,6 +9,7 @@ from helpers import evaluations, history, keep, make
 from dcn import DeformableConv2D, models
 from dcn_study import names
 from dcn_study.book.parameters import notebook_parameters
+from dcn_study.experiments import layers
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.inputs import Inputs, Machine
 from dcn_study.runs.records import Confirmation, Measurement, Standing
@@ -29,7 +30,7 @@ def multiply_adds_by_tensorflow(model):
 @pytest.mark.parametrize("build", [models.cnn, models.mini_resnet])
 def test_multiply_adds_are_those_that_tensorflow_counts(build):
     model = build()
-    ours = sum(tables.multiply_adds(layer) for layer in model.layers)
+    ours = sum(map(layers.multiply_adds, model.layers))
     assert ours == pytest.approx(multiply_adds_by_tensorflow(model), rel=1e-6)
 
 
@@ -38,8 +39,8 @@ def test_multiply_adds_of_deformable_layers():
     model = keras.Model(inputs, DeformableConv2D(8, 3, strides=2, padding="same", modulated=True)(inputs))
     outputs, reads = 3 * 3, 9 * 4
     # For each output: the convolution, 27 predicted numbers, four multiply-adds for each value read.
-    assert tables.multiply_adds(model.layers[1]) == outputs * (reads * 8 + reads * 27 + reads * 4)
-    table = tables.layers(models.deformable_cnn())
+    assert layers.multiply_adds(model.layers[1]) == outputs * (reads * 8 + reads * 27 + reads * 4)
+    table = tables.layers(layers.layers_of(models.deformable_cnn()))
     # At 14 x 14 the third convolution reads 64 channels; its offsets are twice as many numbers.
     assert table.loc["conv21_offset", "multiply-adds"] == 14 * 14 * (9 * 64 * 128 + 4 * 64)
     assert table.loc["conv12_bn", "multiply-adds"] == 0
@@ -47,7 +48,7 @@ def test_multiply_adds_of_deformable_layers():
 
 def test_model_table():
     built = {"cnn": models.cnn(), "deformable_cnn": models.deformable_cnn(trainable=False)}
-    table = tables.models(built)
+    table = tables.models({name: layers.layers_of(model) for name, model in built.items()})
     assert table.loc["CNN", "ratio"] == 1
     assert 4 < table.loc["deformable CNN", "ratio"] < 5
     assert table.loc["deformable CNN", "trainable"] < table.loc["deformable CNN", "parameters"]
@@ -196,18 +197,6 @@ def test_bench_shows_ratios_of_what_was_measured():
     table = tables.bench(measurement({}, {"shapes": shapes}))
     assert table.index.tolist() == ["deform_conv2d forward / conv2d"]
     assert table.iloc[0].tolist() == [2, 0.5, 1]
-
-
-def test_durations_are_those_of_the_records():
-    first, second = make(run_config("cnn"), seconds=90.0), make(run_config("cnn", seed=1), seconds=150.0)
-    taken = measurement({}, {}).model_copy(update={"seconds": 30.0})
-    shown = {"cnn": [first, second], "offsets": [first, taken], "bench": [measurement({}, {})], "guide": [None]}
-    table = tables.durations(shown)
-    assert table.loc["cnn"].tolist()[:2] == [2, 4]
-    assert table.loc["offsets"].tolist() == [1, 1.5, 0.5]
-    assert table.loc["bench", "runs"] == 0
-    assert table.loc["bench"].isna().tolist() == [False, True, True]
-    assert "guide" not in table.index
 
 
 def test_parameters_are_those_of_the_notebook():

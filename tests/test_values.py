@@ -8,7 +8,7 @@ import pytest
 from helpers import keep
 
 from dcn_study.book import values
-from dcn_study.book.pages import Source
+from dcn_study.book.sources import Source
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import run_config
 
@@ -63,7 +63,8 @@ def test_a_page_has_its_values_with_its_records(executed, project):
     record = keep(run_config("cnn"))
     target = project / "cnn.values.json"
     shown = [Source(record.path, records.inspect(record.config)[1], record)]
-    values.write_values("cnn", {"run": "cnn", "seeds": None}, shown, executed, target)
+    notebook = nbformat.read(executed, as_version=4)
+    values.write_values("cnn", {"run": "cnn", "seeds": None}, shown, notebook, target)
     content = json.loads(target.read_text(encoding="utf-8"))
     assert content["page"] == "cnn"
     assert content["parameters"] == {"run": "cnn", "seeds": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import hashlib
@@ -166,8 +167,7 @@ def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> d
         _say(f"{len(done)} pages are unchanged", progress)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running: dict[Future[Executed], str] = {
-            pool.submit(execution.execute, page, parameters[page], progress=False, cell_seconds=cell_seconds): page
-            for page in waiting
+            pool.submit(_executed_apart, page, parameters[page], cell_seconds): page for page in waiting
         }
         try:
             while running:
@@ -184,6 +184,15 @@ def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> d
             execution.stop_kernels()
             raise
     return {page: done[page] for page in IN_BOOK}
+
+
+def _executed_apart(page: str, parameters: Mapping[str, Any], cell_seconds: int) -> Executed:
+    """Executes a page in a thread, and closes the event loop that papermill leaves open there."""
+    try:
+        return execution.execute(page, parameters, progress=False, cell_seconds=cell_seconds)
+    finally:
+        with contextlib.suppress(RuntimeError):  # there is none yet
+            asyncio.get_event_loop().close()
 
 
 def _place(page: str, executed: Executed, book: Path) -> None:

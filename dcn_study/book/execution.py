@@ -101,7 +101,7 @@ def execute(
         except DeadKernelError as error:
             raise BookError(f"page {page}: {error}\n{_end_of(log)}") from error
         except CellTimeoutError as error:
-            raise BookError(f"page {page}: a cell took longer than {cell_seconds} s: {_first_line(error)}") from error
+            raise BookError(f"page {page}: a cell took longer than {cell_seconds} s:\n{_indent(str(error))}") from error
         except papermill.PapermillExecutionError as error:
             kind = ConfigurationError if error.ename == ConfigurationError.__name__ else BookError
             raise kind(f"page {page}: cell {error.exec_count} failed with {error.ename}: {error.evalue}") from error
@@ -235,12 +235,11 @@ def _digest(path: Path) -> str:
 
 
 def _end_of(log: Path) -> str:
-    text = log.read_text(encoding="utf-8")[-2000:]
-    return "\n".join(f"    {line}" for line in text.splitlines())
+    return _indent(log.read_text(encoding="utf-8")[-2000:])
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.strip().splitlines())
 
 
 def with_outputs(page: str, executed: Executed) -> nbformat.NotebookNode:
