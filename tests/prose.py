@@ -53,9 +53,6 @@ def text_of(page):
         return (ROOT / "book" / f"{page}.md").read_text(encoding="utf-8")
     notebook = nbformat.read(ROOT / "notebooks" / f"{PAGES[name].notebook}.ipynb", as_version=4)
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    lead = ROOT / "book" / "leads" / f"{name}.md"
-    if lead.is_file():
-        texts[0] = lead.read_text(encoding="utf-8")
     return "\n\n".join(texts)
 
 

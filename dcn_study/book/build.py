@@ -21,7 +21,7 @@ import nbformat
 from dcn_study.book import execution, rendering
 from dcn_study.book.crate import CRATE, crate
 from dcn_study.book.execution import CELL_SECONDS, Executed
-from dcn_study.book.pages import FORMER, IN_BOOK, page_parameters
+from dcn_study.book.pages import FORMER, in_book, page_parameters
 from dcn_study.book.sources import finished, sources
 from dcn_study.book.values import values_file, write_values
 from dcn_study.errors import BookError
@@ -159,10 +159,11 @@ def _records_only(wanted: bool) -> Iterator[None]:
 def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> dict[str, Executed]:
     """Returns all pages, some at a time; those of which nothing changed as they were executed before."""
     folder = project_root() / "_build" / "executed" / profile
-    parameters = {page: page_parameters(page, profile) for page in IN_BOOK}
-    found = {page: execution.kept(page, parameters[page], folder, force=force) for page in IN_BOOK}
+    wanted = in_book()
+    parameters = {page: page_parameters(page, profile) for page in wanted}
+    found = {page: execution.kept(page, parameters[page], folder, force=force) for page in wanted}
     done = {page: executed for page, executed in found.items() if executed is not None}
-    waiting = sorted((page for page in IN_BOOK if page not in done), key=lambda page: page not in LONGEST)
+    waiting = sorted((page for page in wanted if page not in done), key=lambda page: page not in LONGEST)
     if done:
         _say(f"{len(done)} pages are unchanged", progress)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -183,7 +184,7 @@ def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> d
             pool.shutdown(wait=False, cancel_futures=True)
             execution.stop_kernels()
             raise
-    return {page: done[page] for page in IN_BOOK}
+    return {page: done[page] for page in wanted}
 
 
 def _executed_apart(page: str, parameters: Mapping[str, Any], cell_seconds: int) -> Executed:

@@ -15,7 +15,7 @@ from dcn_study.runs.files import project_root
 from dcn_study.runs.libraries import check_device, load_tensorflow
 from dcn_study.runs.splits import splits
 
-__all__ = ["FORMER", "IN_BOOK", "PAGES", "Page", "check", "page_parameters", "template_of"]
+__all__ = ["FORMER", "PAGES", "Page", "check", "in_book", "page_parameters", "template_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,6 @@ PAGES: dict[str, Page] = {
 }
 
 
-IN_BOOK = tuple(page for page, content in PAGES.items() if content.in_book)
 # Addresses that pages of the book have had → the page that has their content now.
 FORMER = {
     "summary": "index",
@@ -82,6 +81,11 @@ FORMER = {
     "executed/sensitivity": "executed/validation",
     **{f"executed/{run}": "executed/runs" for run in PAPER},
 }
+
+
+def in_book() -> tuple[str, ...]:
+    """Returns the pages that the book has, in the order in which they are executed."""
+    return tuple(page for page, content in PAGES.items() if content.in_book)
 
 
 def template_of(page: str) -> Path:

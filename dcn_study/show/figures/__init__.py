@@ -1,7 +1,6 @@
 """Figures from arrays and records. Nothing here trains, reads or saves."""
 
 from dcn_study.show.figures.experiments import (
-    block_changes,
     controls,
     draws,
     effective_fields,
@@ -28,7 +27,6 @@ from dcn_study.show.figures.study import (
     field_and_accuracy,
     moved_bins,
     replaced_offsets,
-    study_accuracies,
 )
 from dcn_study.show.figures.style import COLOURS, as_image, as_table, colour_of, use_style
 from dcn_study.show.figures.times import cost_by_size, runtime_ratios
@@ -42,7 +40,6 @@ __all__ = [
     "as_image",
     "as_table",
     "beyond_training",
-    "block_changes",
     "by_size",
     "colour_of",
     "controls",
@@ -62,7 +59,6 @@ __all__ = [
     "robustness",
     "runtime_ratios",
     "selection",
-    "study_accuracies",
     "training_curve",
     "use_style",
     "validation_curves",

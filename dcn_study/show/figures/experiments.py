@@ -19,7 +19,6 @@ from dcn_study.runs.catalogue import STAND_INS
 from dcn_study.show.figures.style import COLOURS, PALETTE, colour_of
 
 __all__ = [
-    "block_changes",
     "controls",
     "draws",
     "effective_fields",
@@ -186,29 +185,6 @@ def receptive_fields(
             if number == 0:
                 ax.set_title(f"one output of {layer}")
         row[0].set_ylabel(MODELS[model].replace(" with ", "\nwith ").replace("true deformable ", "true deformable\n"))
-    return axes
-
-
-def block_changes(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], axes: np.ndarray | None = None) -> np.ndarray:
-    """Draws how much one channel of a residual block's output changes when one of its kernels is disturbed.
-
-    Args:
-        effects: as `blocks.disturb` returns them.
-        axes: as many axes as cases; new ones by default.
-
-    Returns:
-        The axes.
-    """
-    found = {(form, name): each for form, by_name in effects.items() for name, each in by_name.items()}
-    if axes is None:
-        size = (2.3 * len(found), 2.7)
-        axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")[1].ravel()
-    highest = max(np.max(effect["change"]) for effect in found.values())
-    for ax, ((form, name), effect) in zip(axes, found.items(), strict=True):
-        drawn = ax.imshow(effect["change"], cmap="viridis", vmin=0, vmax=highest)
-        ax.set(title=f"{form},\n{name} convolution", xticks=[], yticks=[])
-        ax.grid(False)
-    axes[0].figure.colorbar(drawn, ax=list(axes), label="|change|")
     return axes
 
 

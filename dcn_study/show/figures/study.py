@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dcn_study.experiments.statistics import interval
-from dcn_study.experiments.study import MNIST_SCALE, SMALLEST, Comparison, arm_label
+from dcn_study.experiments.study import SMALLEST, Comparison, arm_label
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs.records import Record
 from dcn_study.show.figures.style import ACCENT, REGULAR, colour_of, label_ends
@@ -25,7 +25,6 @@ __all__ = [
     "field_and_accuracy",
     "moved_bins",
     "replaced_offsets",
-    "study_accuracies",
 ]
 
 MARKERS = "osD^vP*X"
@@ -40,30 +39,6 @@ SHORT = {
     "shared_offsets_cnn": "same offsets for all",
     "antialiased_cnn": "CNN, anti-aliased",
 }
-
-
-def study_accuracies(found: Mapping[str, Mapping[int, float]], ax: Axes | None = None) -> Axes:
-    """Draws the accuracies of the study's runs, each realisation, and below a line those that others have published.
-
-    Args:
-        found: run → realisation → accuracy in percent; runs without any are left out.
-        ax: axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
-    """
-    ours = {arm_label(run): list(values.values()) for run, values in found.items() if values}
-    colours = [colour_of(run) for run, values in found.items() if values]
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8, 0.42 * (len(ours) + len(MNIST_SCALE)) + 1.4), layout="constrained")
-    for height, values in enumerate(ours.values()):
-        _values(ax, height, values, colours[height])
-    for height, (mean, deviation) in enumerate(MNIST_SCALE.values(), len(ours)):
-        ax.errorbar(mean, height, xerr=deviation, fmt="D", color="black", markerfacecolor="white", capsize=3)
-    ax.axhline(len(ours) - 0.5, color="0.5", linewidth=1)
-    ax.set_yticks(range(len(ours) + len(MNIST_SCALE)), [*ours, *(f"{name} (published)" for name in MNIST_SCALE)])
-    ax.set(xlabel="test accuracy (%)", ylim=(len(ours) + len(MNIST_SCALE) - 0.5, -0.5))
-    return ax
 
 
 def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bool = False) -> Figure:

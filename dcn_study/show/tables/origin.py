@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import pandas as pd
 
 from dcn_study.names import MODELS, TEST_IMAGES
 from dcn_study.runs import published
+from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.records import Measurement, Record, Standing
 from dcn_study.show.tables.layout import with_corner
 
@@ -65,16 +66,14 @@ def cards(stored: Iterable[Record]) -> pd.DataFrame:
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "network")
 
 
-def protocol(runs: Mapping[str, Record], counts: Mapping[str, int]) -> pd.DataFrame:
+def protocol(runs: Mapping[str, Sequence[RunConfig]]) -> pd.DataFrame:
     """Returns how the paper's runs are trained, one column per run.
 
     Args:
-        runs: by model, a record.
-        counts: by model, how many seeds there are.
+        runs: by model, the configurations of all seeds.
     """
     columns = {}
-    for model, record in runs.items():
-        config = record.config
+    for model, (config, *others) in runs.items():
         start = f"the trained {MODELS[config.initial_run]}'s weights" if config.initial_run else "random weights"
         frozen = "all but the blocks' convolutions" if model.endswith("resnet") else _IN_FROZEN_CNN
         kind = TEST_IMAGES[config.train_on]
@@ -85,8 +84,8 @@ def protocol(runs: Mapping[str, Record], counts: Mapping[str, int]) -> pd.DataFr
             "optimiser, learning rate": f"{OPTIMISERS[config.optimizer]}, {config.learning_rate:g}",
             "batch size": f"{config.batch_size}",
             "epochs, published": f"{len(published.curve(model)['epoch'])}",
-            "epochs, here": f"{len(record.history)}",
-            "seeds": f"{counts[model]}",
+            "epochs, here": f"{config.epochs}",
+            "seeds": f"{1 + len(others)}",
             "validated on": f"{kind} test images",
         }
     return with_corner(pd.DataFrame(columns), "setting")
