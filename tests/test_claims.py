@@ -8,13 +8,13 @@ import pytest
 from helpers import ROOT, inside
 
 from dcn_study.book.pages import PAGES
-from dcn_study.experiments import blocks, claims, first_epoch
+from dcn_study.experiments import blocks, claims, first_epoch, study, test_sets
 from dcn_study.experiments.agreement import Agreement
 from dcn_study.experiments.statistics import Interval, interval
-from dcn_study.names import LONGER
-from dcn_study.runs import measurements, records
-from dcn_study.runs.catalogue import PAPER, run_config, seeds_of
-from dcn_study.show import tables
+from dcn_study.names import CONTROLS, LONGER
+from dcn_study.runs import measurements, published, records
+from dcn_study.runs.catalogue import PAPER, STAND_INS, run_config, seeds_of
+from dcn_study.show import figures, tables
 
 
 @pytest.fixture(scope="module")
@@ -304,10 +304,58 @@ def test_the_table_links_to_the_evidence_and_is_safe(facts):
     found = claims.claims(facts)
     table = tables.claims([dataclasses.replace(found[0], words="a < b")], "accuracies")
     assert "a &lt; b" in table
-    assert '<a href="accuracy.html">accuracy</a>, <a href="cnn.html">CNN</a>' in table
+    assert '<a href="runs.html">runs</a>' in table
     assert 'class="outcome agrees"' in table
     assert f'<span class="paper">{found[0].published}</span>' in table
     rows = [tables.claims(found, group).count("<tr") - 1 for group in claims.GROUPS]
     assert sum(rows) == len(found)
     assert np.all(rows)
     assert isinstance(facts.accuracies["cnn"]["plain"], Agreement)
+
+
+def test_pages_that_once_contradicted_each_other_rest_on_one_fact(facts):
+    """Each pair of sentences, on two pages, and the fact that both state."""
+    found = outcomes(facts)
+    # offsets: "neither be credited with the gain ... nor be blamed"; the verdict on cause and implementation
+    assert facts.nothing_deforms
+    assert found["cause"] == found["unoptimised"] == found["drop-in"] == "contradicted"
+    # runtime and paper: the ratio of the paper is not tested
+    assert found["thirty-times"] == "not tested"
+    assert facts.forward_ratio < published.FORWARD["deformable"] / published.FORWARD["regular"]
+    # verdict and residual: frozen blocks alone, not the dead half that both networks have
+    assert found["too-simple"] == "contradicted"
+    assert found["contrast"] == "supported"
+    # verdict and mechanism: the paper's layer widens nothing, one that works does
+    assert (found["receptive-field"], found["wider-field"]) == ("contradicted", "supported")
+    # first page and mechanism: the same two numbers, of the last convolution and a digit of full size
+    assert facts.fields[2].mean == pytest.approx(facts.fields[0] - facts.fields[1])
+
+
+def test_another_test_set_may_change_an_accuracy_by_more_than_an_interval_reaches(facts):
+    """The method says that its rule makes no allowance for this, and no longer that it is smaller."""
+    with inside(ROOT):
+        found = measurements.read("sensitivity").results["accuracies"]
+    largest = max(test_sets.spreads({model: by_kind["ours"] for model, by_kind in found.items()}).values())
+    reach = [each["scaled"] for each in facts.accuracies.values()]
+    assert largest > min(min(each.mean - each.low, each.high - each.mean) for each in reach)
+
+
+def test_offsets_that_ignore_the_image_do_at_least_as_well_on_digits_like_those_of_training():
+    """The first page, the study, the mechanism and the README say so."""
+    with inside(ROOT):
+        contrast = study.compared(study.recorded_runs())["offsets that depend on the image"]
+    assert np.mean(contrast.differences) < 0
+    assert contrast.contrast.verdict == "equivalent"
+
+
+def test_the_first_figure_tells_stand_ins_from_runs(runs):
+    with inside(ROOT):
+        controls = {run: [records.read(config) for config in seeds_of(run)] for run in CONTROLS}
+    figure = figures.finding(tables.controls(controls), np.zeros((2, 5, 4)), np.zeros((2, 5, 4)))
+    drawn = [line for line in figure.axes[-1].get_lines() if line.get_markersize() == 4 and len(line.get_xdata())]
+    open_dots, filled = (
+        [line for line in drawn if (line.get_fillstyle() == "none") is hollow] for hollow in (True, False)
+    )
+    (stand_ins,) = open_dots
+    assert len(stand_ins.get_xdata()) == len(runs["deformable_cnn"]) - STAND_INS["deformable_cnn"][1]
+    assert [len(line.get_xdata()) for line in filled] == [10, 1, 10, 3]

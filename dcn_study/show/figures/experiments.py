@@ -116,6 +116,7 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
         names.append(f"{name}\n{len(values)} seeds{epochs}")
     ax.set_yticks(range(len(shown)), names, fontsize="small")
     ax.set(xlabel="scaled digits recognised (%)", ylim=(len(shown) - 0.5, -0.5))
+    ax.set_xlim(right=101)  # an interval of three seeds reaches beyond
     ax.xaxis.set_major_locator(MaxNLocator(6))
     return figure
 
