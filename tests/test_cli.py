@@ -38,8 +38,11 @@ def no_kernel(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "dnn"], ["NAME must be one of verdict, data, models, sampling, laboratory, cnn", "Received: dnn"]),
-        (["run", "acuracy"], ["Received: acuracy, did you mean accuracy?"]),
+        (
+            ["run", "dnn"],
+            ["NAME must be one of paper, verdict, method, runs, sampling, laboratory, cnn", "Received: dnn"],
+        ),
+        (["run", "papre"], ["Received: papre, did you mean paper?"]),
         (["run", "cnn_scaled-seed2"], ["is a run, not a page", "dcn run cnn -p run=cnn_scaled -p seed=2"]),
         (
             ["run", "cnn", "-p", "epoch=1"],

@@ -46,6 +46,13 @@ def test_tables_show_numbers_that_can_be_read():
     assert content == [",images,accuracy,small,exactly,nearly,none", "0,10000,94.3,0.0024,0,1.23e-05,"]
 
 
+def test_a_table_has_its_caption_and_no_more_digits_than_matter():
+    table = figures.as_table(tables.captioned(pd.DataFrame({"ms": [1983.82, 100.0, 99.94]}), "Times < 2 s."))
+    assert "<caption>Times &lt; 2 s.</caption>" in table
+    assert re.findall("<td>(.*?)</td>", table) == ["1,984", "100", "99.94"]
+    assert "<caption>" not in figures.as_table(pd.DataFrame({"a": [1]}))
+
+
 def test_training_curve_shows_both_runs(record):
     ax = figures.training_curve([record])
     lines = {line.get_label(): line for line in ax.get_lines()}

@@ -96,7 +96,9 @@ def use_style() -> None:
 
 
 def as_table(frame: pd.DataFrame) -> str:
-    """Returns a table as HTML: whole numbers by thousands, others with two decimals, small ones with more.
+    """Returns a table as HTML: whole numbers by thousands, others with two decimals, or none, or more for small ones.
+
+    A caption that `tables.captioned` gave it stands above.
 
     The attribute `data-csv` of the table holds its content as CSV, with all digits.
     """
@@ -105,12 +107,16 @@ def as_table(frame: pd.DataFrame) -> str:
         shown = frame.to_html(formatters=whole, float_format=_readable, na_rep="–", notebook=True)
     corner = str(frame.columns.name or "")
     content = frame.to_csv(index_label=[name or corner for name in frame.index.names], float_format="%.10g")
-    return shown.replace("<table ", f'<table data-csv="{html.escape(content)}" ', 1)
+    shown = shown.replace("<table ", f'<table data-csv="{html.escape(content)}" ', 1)
+    caption = frame.attrs.get("caption", "")
+    return shown.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1) if caption else shown
 
 
 def _readable(number: float) -> str:
     if abs(number) < 1e-9:  # what rounding leaves of a difference of equal numbers
         return "0"
+    if abs(number) >= 100:
+        return f"{number:,.0f}"
     if abs(number) < 0.0005:
         return f"{number:.1e}"
     return f"{number:.3f}" if abs(number) < 0.005 else f"{number:.2f}"

@@ -13,6 +13,7 @@ from dcn_study.show.tables.accuracies import (
     split,
 )
 from dcn_study.show.tables.claims import claims, tally
+from dcn_study.show.tables.layout import captioned
 from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
 from dcn_study.show.tables.networks import layers, models, totals
 from dcn_study.show.tables.origin import cards, measurements, parameters, protocol, provenance, status
@@ -50,6 +51,7 @@ __all__ = [
     "arms",
     "bench",
     "by_seed",
+    "captioned",
     "cards",
     "claims",
     "contrast_checks",
