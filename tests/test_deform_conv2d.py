@@ -43,6 +43,10 @@ def draw(random, case, *, batch=2, size=(5, 4), channels=6, kernel=(3, 2), filte
     )
 
 
+# Most points are proved on the path without XLA, which takes no time to compile. `test_compilation` compares both.
+plain = functools.partial(deform_conv2d, jit_compile=False)
+
+
 def gradients(tensors, upstream, **case):
     tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
     with tf.GradientTape() as tape:
@@ -79,14 +83,14 @@ def test_golden_value():
     # whole pixel to the left with dy a quarter down, where the missing row below counts as zero.
     inputs = tf.reshape([10.0, 20.0, 40.0], (1, 1, 3, 1))
     offsets = tf.reshape([0, 0.5, 0, 1.5, 0.25, -1.0], (1, 1, 3, 2))
-    outputs = deform_conv2d(inputs, tf.fill((1, 1, 1, 1), 3.0), offsets)
+    outputs = plain(inputs, tf.fill((1, 1, 1, 1), 3.0), offsets)
     assert outputs.numpy().ravel().tolist() == [3 * 15, 3 * 20, 3 * 0.75 * 20]
 
 
 def test_integer_offsets_are_a_shift(random):
     inputs = random.normal(size=(1, 5, 4, 1))
     offsets = np.tile([1.0, -1.0], (1, 5, 4, 1))
-    outputs = deform_conv2d(tf.constant(inputs), tf.ones((1, 1, 1, 1), tf.float64), tf.constant(offsets))
+    outputs = plain(tf.constant(inputs), tf.ones((1, 1, 1, 1), tf.float64), tf.constant(offsets))
     expected = np.zeros((5, 4))
     expected[:4, 1:] = inputs[0, 1:, :3, 0]
     np.testing.assert_array_equal(outputs[0, :, :, 0], expected)
@@ -111,7 +115,7 @@ def test_zero_offsets_and_unit_mask_equal_tensorflow(random, padding, strides, d
     zeros = tf.zeros((*expected.shape[:3], 12))
     given_ = {"strides": strides, "padding": padding, "dilation_rate": dilation_rate}
     mask = tf.ones((*expected.shape[:3], 6)) if size == (8, 7) else None
-    np.testing.assert_allclose(deform_conv2d(inputs, kernel, zeros, mask, **given_), expected, atol=1e-5)
+    np.testing.assert_allclose(plain(inputs, kernel, zeros, mask, **given_), expected, atol=1e-5)
 
 
 @st.composite
@@ -146,7 +150,7 @@ def test_values_equal_onnxruntime(drawn):
     case, sizes, with_mask, with_bias, seed = drawn
     random = np.random.default_rng(seed)
     inputs, kernel, offsets, mask, bias = (array.astype("float32") for array in draw(random, case, **sizes))
-    ours = deform_conv2d(inputs, kernel, offsets, mask if with_mask else None, bias if with_bias else None, **case)
+    ours = plain(inputs, kernel, offsets, mask if with_mask else None, bias if with_bias else None, **case)
     theirs = {
         "X": inputs.transpose(0, 3, 1, 2),
         "W": kernel.transpose(3, 2, 0, 1),
@@ -173,15 +177,15 @@ def test_gradients_equal_finite_differences(random, case, wanted):
         arguments = [np.broadcast_to(each, (len(many), *each.shape)) for each in tensors]
         arguments[wanted] = many
         if wanted in (1, 4):  # kernel or bias, of which all images of a call have the same
-            outputs = np.stack([deform_conv2d(*each, **case) for each in zip(*arguments, strict=True)])
+            outputs = np.stack([plain(*each, **case) for each in zip(*arguments, strict=True)])
         else:
             joined = [each.reshape(-1, *each.shape[2:]) for each in arguments]
             joined[1], joined[4] = tensors[1], tensors[4]
-            outputs = deform_conv2d(*joined, **case).numpy().reshape(len(many), *upstream.shape)
+            outputs = plain(*joined, **case).numpy().reshape(len(many), *upstream.shape)
         return (outputs * upstream).sum(axis=(1, 2, 3, 4))
 
     expected = reference.finite_differences(totals, tensors[wanted])
-    actual = gradients(tensors, upstream, **case)[wanted]
+    actual = gradients(tensors, upstream, jit_compile=False, **case)[wanted]
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
@@ -192,7 +196,7 @@ def test_offset_gradient_at_integers_is_the_right_sided_one(random):
     inputs = np.repeat(random.normal(size=(1, 5, 4, 1)), len(pairs), axis=0)
     offsets = np.broadcast_to(pairs[:, None, None], (len(pairs), 5, 4, 2)).copy()
     ones = np.ones((1, 1, 1, 1))
-    actual = gradients([inputs, ones, offsets], np.ones(inputs.shape))[2].numpy()
+    actual = gradients([inputs, ones, offsets], np.ones(inputs.shape), jit_compile=False)[2].numpy()
     still = reference.deform_conv2d(inputs, ones, offsets, **PLAIN)
     step = 1e-7
     for axis in (0, 1):
@@ -239,18 +243,20 @@ def test_unknown_batch_height_and_width(random, padding, jit_compile):
 )
 def test_small_and_empty(random, assert_close, batch, size, case):
     tensors = draw(random, case, batch=batch, size=size, channels=2, filters=3)
-    outputs = deform_conv2d(*map(tf.constant, tensors), **case)
+    outputs = plain(*map(tf.constant, tensors), **case)
     assert_close(outputs, reference.deform_conv2d(*tensors, **case), "float64")
-    for tensor, gradient in zip(tensors, gradients(tensors, np.ones(outputs.shape), **case), strict=True):
+    for tensor, gradient in zip(
+        tensors, gradients(tensors, np.ones(outputs.shape), jit_compile=False, **case), strict=True
+    ):
         assert gradient.shape == tensor.shape
         assert np.isfinite(gradient).all()
 
 
 def test_not_a_number_stays_where_it_is_read(random):
     tensors = draw(random, AWKWARD)
-    clean = deform_conv2d(*map(tf.constant, tensors), **AWKWARD).numpy()
+    clean = plain(*map(tf.constant, tensors), **AWKWARD).numpy()
     tensors[2][1, 1, 0, 0] = np.nan  # dy of point 0, offset group 0: input channels 0 and 1, of convolution group 0
-    dirty = deform_conv2d(*map(tf.constant, tensors), **AWKWARD).numpy()
+    dirty = plain(*map(tf.constant, tensors), **AWKWARD).numpy()
     expected = np.zeros(dirty.shape, bool)
     expected[1, 1, 0, :2] = True
     np.testing.assert_array_equal(np.isnan(dirty), expected)
@@ -260,7 +266,7 @@ def test_not_a_number_stays_where_it_is_read(random):
 @pytest.mark.parametrize("huge", [np.inf, -np.inf, 1e30, -1e9])
 def test_huge_offsets_read_zeros(random, huge):
     inputs, kernel, offsets, mask, bias = map(tf.constant, draw(random, AWKWARD))
-    outputs = deform_conv2d(inputs, kernel, tf.fill(offsets.shape, tf.cast(huge, tf.float64)), mask, bias, **AWKWARD)
+    outputs = plain(inputs, kernel, tf.fill(offsets.shape, tf.cast(huge, tf.float64)), mask, bias, **AWKWARD)
     np.testing.assert_array_equal(outputs, np.broadcast_to(bias, outputs.shape))
 
 
@@ -369,9 +375,7 @@ def test_integers_of_numpy_are_integers(random):
         if name != "padding"
     }
     padding = [[np.int64(1), np.int64(2)], [np.int64(0), np.int64(1)]]
-    np.testing.assert_array_equal(
-        deform_conv2d(*tensors, **integers, padding=padding), deform_conv2d(*tensors, **AWKWARD)
-    )
+    np.testing.assert_array_equal(plain(*tensors, **integers, padding=padding), plain(*tensors, **AWKWARD))
 
 
 def test_checks_of_single_arguments():
@@ -406,9 +410,9 @@ def test_offset_channels_are_ordered_as_torchvision_orders_them(random):
         kernel = np.zeros((3, 3, 4, 1))
         kernel[point // 3, point % 3, 2 * group] = 1
         offsets = np.zeros((1, 3, 3, 36))
-        still = deform_conv2d(inputs, kernel, offsets, offset_groups=2)
+        still = plain(inputs, kernel, offsets, offset_groups=2)
         offsets[..., (group * 9 + point) * 2] = 0.5
-        moved = deform_conv2d(inputs, kernel, offsets, offset_groups=2)
+        moved = plain(inputs, kernel, offsets, offset_groups=2)
         plane = inputs[0, :, :, 2 * group].numpy()
         plane = np.pad(plane, ((0, 1), (0, 0)))
         expected = 0.5 * (plane[1:] - plane[:-1])[point // 3 : point // 3 + 3, point % 3 : point % 3 + 3]

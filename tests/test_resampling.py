@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import reference
@@ -7,6 +9,8 @@ from scipy import ndimage
 from dcn.ops import resample_by_offsets, resampling
 
 SHAPES = [(2, 5, 4, 3), (1, 1, 1, 2), (1, 4, 7, 1), (0, 5, 4, 3)]
+# Without XLA, which takes no time to compile. `test_compilation` compares both.
+plain = functools.partial(resample_by_offsets, jit_compile=False)
 
 
 def draw(random, shape, spread=2.0):
@@ -28,7 +32,7 @@ def gradients(inputs, offsets, upstream, **choices):
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_values_equal_the_loops(random, assert_close, shape, dtype, corners, pairing):
     inputs, offsets = (tf.cast(array, dtype) for array in draw(random, shape))
-    result = resample_by_offsets(inputs, offsets, corners=corners, pairing=pairing)
+    result = plain(inputs, offsets, corners=corners, pairing=pairing)
     assert result.dtype == inputs.dtype
     expected = reference.resample_by_offsets(
         tf.cast(inputs, "float64").numpy(), tf.cast(offsets, "float64").numpy(), pairing
@@ -41,7 +45,7 @@ def test_values_equal_scipy(random, assert_close):
     grid = np.mgrid[:5, :4].transpose(1, 2, 0)
     coordinates = (grid + offsets[0]).transpose(2, 0, 1)
     expected = ndimage.map_coordinates(inputs[0, :, :, 0], coordinates, order=1, mode="nearest")
-    result = resample_by_offsets(tf.constant(inputs), tf.constant(offsets), pairing="per_pixel")
+    result = plain(tf.constant(inputs), tf.constant(offsets), pairing="per_pixel")
     assert_close(result[0, :, :, 0], expected, "float64")
 
 
@@ -59,7 +63,7 @@ def test_golden_value():
 
 def test_zero_offsets_are_the_identity(random):
     inputs = random.normal(size=(2, 5, 4, 3)).astype("float32")
-    outputs = resample_by_offsets(inputs, np.zeros((2, 5, 4, 6), "float32"))
+    outputs = plain(inputs, np.zeros((2, 5, 4, 6), "float32"))
     np.testing.assert_array_equal(outputs, inputs)
 
 
@@ -76,11 +80,11 @@ def test_gradients_equal_finite_differences(random, corners, pairing, wanted):
     def totals(many):
         arguments = [np.broadcast_to(each, (len(many), *each.shape)) for each in (inputs, offsets)]
         arguments[wanted] = many
-        outputs = resample_by_offsets(*(each.reshape(-1, *each.shape[2:]) for each in arguments), **choices)
+        outputs = plain(*(each.reshape(-1, *each.shape[2:]) for each in arguments), **choices)
         return (outputs.numpy().reshape(len(many), *upstream.shape) * upstream).sum(axis=(1, 2, 3, 4))
 
     expected = reference.finite_differences(totals, (inputs, offsets)[wanted])
-    actual = gradients(inputs, offsets, upstream, **choices)[wanted]
+    actual = gradients(inputs, offsets, upstream, jit_compile=False, **choices)[wanted]
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(actual, expected, atol=1e-7)
 
@@ -144,9 +148,9 @@ def test_not_a_number_stays_where_it_is_read(random):
 def test_huge_offsets_read_the_border(random):
     inputs, offsets = draw(random, (1, 5, 4, 1))
     for huge in (np.inf, 1e30):
-        outputs = resample_by_offsets(inputs, np.full_like(offsets, huge))
+        outputs = plain(inputs, np.full_like(offsets, huge))
         np.testing.assert_array_equal(outputs, np.full_like(inputs, inputs[0, -1, -1, 0]))
-        outputs = resample_by_offsets(inputs, np.full_like(offsets, -huge))
+        outputs = plain(inputs, np.full_like(offsets, -huge))
         np.testing.assert_array_equal(outputs, np.full_like(inputs, inputs[0, 0, 0, 0]))
 
 

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import reference
@@ -6,6 +8,8 @@ import tensorflow as tf
 from dcn.ops import deform_roi_pool, roi_pooling
 
 SETTINGS = {"output_size": (3, 2), "spatial_scale": 0.5, "gamma": 0.3}
+# Without XLA, which takes no time to compile. `test_compilation` compares both.
+plain = functools.partial(deform_roi_pool, jit_compile=False)
 
 
 def draw(random, count=4):
@@ -20,7 +24,7 @@ def draw(random, count=4):
 def test_values_equal_the_loops(random, assert_close, sampling_ratio, with_offsets):
     inputs, boxes, indices, offsets = draw(random)
     offsets = offsets if with_offsets else None
-    result = deform_roi_pool(inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, **SETTINGS)
+    result = plain(inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, **SETTINGS)
     expected = reference.deform_roi_pool(inputs, boxes, indices, offsets, (3, 2), 0.5, sampling_ratio, 0.3)
     assert np.abs(expected).max() > 0.1
     assert_close(result, expected, "float64")
@@ -33,7 +37,7 @@ def test_golden_value():
     inputs = tf.reshape(tf.repeat(tf.range(4.0), 4), (1, 4, 4, 1))
     offsets = np.zeros((1, 2, 2, 2))
     offsets[0, 0, 0, 0] = 1
-    result = deform_roi_pool(inputs, [[0.0, 0, 4, 4]], [0], offsets, output_size=2, gamma=0.25)
+    result = plain(inputs, [[0.0, 0, 4, 4]], [0], offsets, output_size=2, gamma=0.25)
     assert result.numpy().ravel().tolist() == [1.5, 0.5, 2.5, 2.5]
 
 
@@ -48,14 +52,14 @@ def test_gradients_equal_finite_differences(random, sampling_ratio, wanted):
         inputs, offsets = (many, offsets) if wanted == 0 else (inputs, many)
         indices = indices + inputs.shape[1] * np.arange(len(many))[:, None]
         joined = (each.reshape(-1, *each.shape[2:]) for each in (inputs, boxes, indices, offsets))
-        pooled = deform_roi_pool(*joined, sampling_ratio=sampling_ratio, **SETTINGS).numpy()
+        pooled = plain(*joined, sampling_ratio=sampling_ratio, **SETTINGS).numpy()
         return (pooled.reshape(len(many), *upstream.shape) * upstream).sum(axis=(1, 2, 3, 4))
 
     argument = tf.constant(tensors[wanted])
     with tf.GradientTape() as tape:
         tape.watch(argument)
         arguments = [*tensors[:wanted], argument, *tensors[wanted + 1 :]]
-        loss = tf.reduce_sum(deform_roi_pool(*arguments, sampling_ratio=sampling_ratio, **SETTINGS) * upstream)
+        loss = tf.reduce_sum(plain(*arguments, sampling_ratio=sampling_ratio, **SETTINGS) * upstream)
     actual = tf.convert_to_tensor(tape.gradient(loss, argument))
     expected = reference.finite_differences(totals, tensors[wanted])
     assert np.abs(expected).max() > 0.05
@@ -65,7 +69,7 @@ def test_gradients_equal_finite_differences(random, sampling_ratio, wanted):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_other_types(random, dtype):
     inputs, boxes, indices, offsets = draw(random)
-    result = deform_roi_pool(tf.cast(inputs, dtype), boxes, indices, offsets, sampling_ratio=2, **SETTINGS)
+    result = plain(tf.cast(inputs, dtype), boxes, indices, offsets, sampling_ratio=2, **SETTINGS)
     assert result.dtype == dtype
     expected = reference.deform_roi_pool(inputs, boxes, indices, offsets, (3, 2), 0.5, 2, 0.3)
     np.testing.assert_allclose(tf.cast(result, "float64"), expected, atol=3e-2)
