@@ -80,7 +80,7 @@ TIMED = {
 ARMS = {
     "cnn": "CNN",
     "wide_cnn": "CNN, wider: equal multiply-adds",
-    "wider_cnn": "CNN, wider yet: equal time",
+    "wider_cnn": "CNN, wider yet",
     "dilated_cnn": "CNN, dilated",
     "deform_conv_cnn": "deformable convolutions",
     "modulated_cnn": "deformable convolutions, modulated",

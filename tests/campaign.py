@@ -36,7 +36,7 @@ VALUES = (
 )  # fmt: skip
 # Wrong calls of the commands and what they exit with; those of pages are made of their parameters and `VALUES`.
 NAMES = ("", "x", "CNN", "../cnn", "a b", "-1", "cnn\n", "\N{SNOWMAN}", "9" * 5000)
-NO_RUNS = ("accuracy", "cnn-seed", "cnn-seed01", "cnn-seed-1", "cnn-seed1e3", "cnn-seed\u0663", "cnn-seed4294967296")
+NO_RUNS = ("paper", "cnn-seed", "cnn-seed01", "cnn-seed-1", "cnn-seed1e3", "cnn-seed\u0663", "cnn-seed4294967296")
 COUNTS = ("0", "-1", "9999999", "x", "", "1.5")
 CALLS = {
     2: [
@@ -51,8 +51,8 @@ CALLS = {
         *(["bench", "--repeats", value] for value in COUNTS),
         *(["bench", "--peer-python", path] for path in ("/nonexistent", "no such program", "/")),
         *(["build", "--cell-seconds", value] for value in COUNTS),
-        *(["run", "data", "-f", path] for path in ("nothing.yaml", "_config.yml", "book", "notebooks/data.ipynb")),
-        *(["run", "data", "--out", path] for path in ("x.html", "book")),
+        *(["run", "method", "-f", path] for path in ("nothing.yaml", "_config.yml", "book", "notebooks/method.ipynb")),
+        *(["run", "method", "--out", path] for path in ("x.html", "book")),
         [],
         ["nosuch"],
         ["build", "--profile", "tiny"],
@@ -60,7 +60,7 @@ CALLS = {
         ["train", "-p", "epochs=1"],
         ["train", "--workers", "2", "--scheduler", "tcp://localhost:1"],
     ],
-    1: [["run", "data", "-p", f"data={path}"] for path in ("nothing.npz", "book", "_config.yml", "/", "\N{SNOWMAN}")],
+    1: [["run", "method", "-p", f"data={path}"] for path in ("nothing.npz", "book", "_config.yml", "/", "\N{SNOWMAN}")],
 }
 
 

@@ -33,7 +33,7 @@ glue("accuracy", 100 * record.evaluations["plain"].accuracy, display=False)
 glue("given", given, display=False)
 """
 FIGURE = {"figure": {"name": "curve", "caption": "A curve."}, "image": {"alt": "A line that rises from 0 to 1."}}
-TWO = {"shows": Page("shows", {"given": 7}), "draws": Page("draws")}
+TWO = {"shows": Page("shows", {"given": 7}), "draws": Page("draws"), "apart": Page("shows", in_book=False)}
 
 
 def code(source, *tags, **mystnb):
@@ -50,7 +50,7 @@ def write_notebook(root, name, *cells):
 def two_pages(tmp_path_factory):
     """A project with two pages, one of which shows a record, and its book."""
     root = tmp_path_factory.mktemp("two")
-    for name in ("book/records", "book/leads", "book/executed", "notebooks"):
+    for name in ("book/records", "book/executed", "notebooks"):
         (root / name).mkdir(parents=True)
     for name in (".zenodo.json", "CITATION.cff", "_config.yml"):
         shutil.copy(ROOT / name, root)
@@ -63,7 +63,6 @@ def two_pages(tmp_path_factory):
     (root / "book" / "_toc.yml").write_text(f"format: jb-book\nroot: intro\nchapters:\n{chapters}")
     (root / "book" / "intro.md").write_text("# Two pages\n\nOf {glue:text}`executed/shows.ipynb::given:d`.\n")
     (root / "book" / "executed" / "again.md").write_text("# Again\n")
-    (root / "book" / "leads" / "shows.md").write_text("# In the book\n\nIts lead.")
     heading = nbformat.v4.new_markdown_cell("# A page\n\nIts first paragraph.")
     words = nbformat.v4.new_markdown_cell("It is {glue:text}`accuracy:.1f`.")
     plot = code("plt.plot([0, 1]);", "hide-input", **FIGURE)
@@ -78,8 +77,7 @@ def two_pages(tmp_path_factory):
 
 
 def use_two_pages(patch):
-    for module in (build, pages):
-        patch.setattr(module, "PAGES", TWO)
+    patch.setattr(pages, "PAGES", TWO)
 
 
 @pytest.fixture
@@ -107,13 +105,14 @@ def html_of(root, page):
     return (root / "_build" / "smoke" / "executed" / f"{page}.html").read_text(encoding="utf-8")
 
 
-def test_a_page_has_lead_numbers_figure_and_sources(two):
+def test_a_page_has_numbers_figure_and_sources(two):
     text = html_of(two, "shows")
-    assert "<h1>In the book" in text
+    assert "<h1>A page" in text
     assert "It is <span" in text
     assert "80.0" in text
-    before, after = text.split('<section id="parameters">')
+    before, after = text.split('<section id="sources">')
     assert "tag_parameters" not in before
+    assert "Run it again" in after
     assert "Parameters of this page" in after
     assert "Their values" in after
     assert re.search(r"<figcaption>.*A curve\..*Sources: .*cnn\.json.*shows\.ipynb", text, re.DOTALL)
@@ -144,13 +143,11 @@ def test_what_a_page_read_is_described_for_programs(two):
 def test_a_page_is_executed_again_only_if_something_changed(two, executions):
     build.build("smoke", progress=False)
     assert executions == []
-    lead, path = two / "book" / "leads" / "shows.md", two / "notebooks" / "draws.ipynb"
-    lead.write_text("# Rewritten\n\nIts lead.")  # prose is not executed
+    path = two / "notebooks" / "draws.ipynb"
     prose = path.read_text()
-    path.write_text(prose.replace("Its first paragraph", "Its only paragraph"))
+    path.write_text(prose.replace("Its first paragraph", "Its only paragraph"))  # prose is not executed
     build.build("smoke", progress=False)
     assert executions == []
-    assert "<h1>Rewritten" in html_of(two, "shows")
     assert "Its only paragraph" in html_of(two, "draws")
     keep(run_config("cnn"), finished="2026-01-03T00:00:00")
     sources._source.cache_clear()  # noqa: SLF001
@@ -201,15 +198,24 @@ def test_a_page_is_rendered_by_itself(two):
     assert output.read_bytes() == before  # the notebook can be run again as it is
 
 
-@pytest.mark.parametrize(
-    ("given", "heading"),
-    [({"given": 7}, "# In the book"), ({"given": 7, "force": True}, "# In the book"), ({"given": 1}, "# A page")],
-)
-def test_what_the_book_says_of_a_page_is_not_said_of_another(two, given, heading):
-    (two / "book" / "leads" / "shows.md").write_text("# In the book\n\nIts lead.")
-    notebook = nbformat.read(two / "_build" / "executed" / "smoke" / "shows.ipynb", as_version=4)
-    finished = sources.finished("shows", given, execution.Executed(notebook, (), ()))
-    assert finished.cells[0].source.startswith(heading)
+def test_a_page_that_the_book_lacks_can_be_made_by_itself(two):
+    assert not (two / "_build" / "smoke" / "executed" / "apart.html").exists()
+    executed = build.run("apart", {"given": 2}, two / "runs" / "apart.ipynb", progress=False)
+    rendered = build.render_page("apart", {"given": 2}, executed, two / "runs" / "apart.ipynb")
+    assert "<h1>A page" in rendered.read_text(encoding="utf-8")
+
+
+def test_former_addresses_lead_on(tmp_path):
+    (tmp_path / "executed").mkdir()
+    rendering.redirect(tmp_path, {"old": "executed/new", "executed/older": "executed/new", "executed/first": "index"})
+    for address, target in (
+        ("old", "executed/new"),
+        ("executed/older", "../executed/new"),
+        ("executed/first", "../index"),
+    ):
+        text = (tmp_path / f"{address}.html").read_text(encoding="utf-8")
+        assert f'location.replace("{target}.html" + location.hash)' in text
+        assert f'<a href="{target}.html">' in text
 
 
 @pytest.mark.parametrize(
@@ -264,7 +270,7 @@ def test_kernels_end_with_a_build_that_is_killed(two):
     )
     nbformat.write(notebook, path)
     program = "from dcn_study.book import build, execution, pages\nfrom dcn_study.book.pages import Page\n"
-    program += "two = {'draws': Page('draws')}\nfor module in (build, pages): module.PAGES = two\n"
+    program += "two = {'draws': Page('draws')}\npages.PAGES = two\n"
     program += "build.build('smoke', progress=False)"
     builder = subprocess.Popen([sys.executable, "-c", program], cwd=two)
     told = two / "kernel"
@@ -345,8 +351,7 @@ def test_a_page_of_the_book_cannot_train(project, monkeypatch):
         keep_measurement(name)
     asks = "from dcn_study.runs import catalogue, results\nresults.result(catalogue.run_config('cnn', epochs=11))"
     write_notebook(project, "draws", code("side: int = 2", "parameters"), code(asks))
-    for module in (build, pages):
-        monkeypatch.setattr(module, "PAGES", {"draws": Page("draws")})
+    monkeypatch.setattr(pages, "PAGES", {"draws": Page("draws")})
     monkeypatch.setattr(rendering, "render", None)
     with pytest.raises(BookError, match=r"page draws: cell \d+ failed with RecordError: .* is missing"):
         build.build("paper", progress=False)

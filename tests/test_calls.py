@@ -68,20 +68,20 @@ def calls(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["confirm", "accuracy"], ["accuracy is a page, not a run. Execute it with: dcn run accuracy"]),
+        (["confirm", "paper"], ["paper is a page, not a run. Execute it with: dcn run paper"]),
         (["run", "CNN"], ["Received: CNN, did you mean cnn?"]),
         (["run", "cnn", "-p", "run=deformable_cn"], ["run='deformable_cn', did you mean deformable_cnn?"]),
         (["run", "cnn", "-p", "qqq=1"], ["unknown parameter qqq. Valid parameters are: run (str)"]),
         (["run", "cnn", "-p", "batch_size=100000000"], ["batch_size must be from 1 to 4096"]),
-        (["run", "data", "-p", "count=1000000000"], ["count must be from 1 to 100. Received: count=1000000000"]),
-        (["run", "again", "-p", "template=nosuch"], ["template must be one of accuracy, again,", "template=nosuch"]),
+        (["run", "method", "-p", "count=1000000000"], ["count must be from 1 to 100. Received: count=1000000000"]),
+        (["run", "again", "-p", "template=nosuch"], ["template must be one of again, cluster,", "template=nosuch"]),
         (["run", "offsets", "-p", "run=cnn"], ["run must be one of deformable_cnn, deformable_mini_resnet. Received"]),
         (["run", "runtime", "-p", "batches=1,9999999"], ["batches must be from 1 to 1024. Received: batches=9999999"]),
         (["run", "cnn", "-p", "train_on=Scald"], ["train_on=Scald, did you mean scaled?"]),
-        (["run", "data", "--out", "page.html"], ["--out must end in .ipynb. Received: --out page.html"]),
-        (["run", "data", "-f", "nothing.yaml"], ["-f must name a YAML file: nothing.yaml: ", "No such file"]),
-        (["run", "data", "-f", "_config.yml"], ["-f must name a YAML file of KEY: VALUE. Received: _config.yml"]),
-        (["train", "accuracy"], ["accuracy is a page, not a run. Execute it with: dcn run accuracy"]),
+        (["run", "method", "--out", "page.html"], ["--out must end in .ipynb. Received: --out page.html"]),
+        (["run", "method", "-f", "nothing.yaml"], ["-f must name a YAML file: nothing.yaml: ", "No such file"]),
+        (["run", "method", "-f", "_config.yml"], ["-f must name a YAML file of KEY: VALUE. Received: _config.yml"]),
+        (["train", "paper"], ["paper is a page, not a run. Execute it with: dcn run paper"]),
         (["train", "cnn-seed01"], ["a seed must be a whole number as in cnn-seed1. Received: cnn-seed01"]),
         (["train", "cnn-seed" + "9" * 5000], ["a seed must be a whole number"]),
         (["train", "cnn-seed4294967296"], ["seed must be from 0 to 2**32 - 1"]),
@@ -162,7 +162,7 @@ def test_parameters_come_from_a_file_too(clone, calls):
 def test_the_executed_notebook_goes_where_it_is_asked_for(clone, calls, monkeypatch, capsys):
     (clone / "in").mkdir()
     monkeypatch.chdir(clone / "in")
-    assert cli.main(["run", "data", "--out", "my/page.ipynb"]) == 0
+    assert cli.main(["run", "method", "--out", "my/page.ipynb"]) == 0
     assert calls[0][2] == clone / "in" / "my" / "page.ipynb"
     assert capsys.readouterr().out.splitlines()[0] == "notebook: my/page.ipynb"
 
@@ -182,7 +182,7 @@ def test_from_any_other_folder_the_installed_clone_is_meant(tmp_path, monkeypatc
     assert "0 runs, done after 0 s" in capsys.readouterr().out  # the clone of these tests has its record
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "__file__", str(tmp_path / "a" / "b" / "c.py"))
-    for arguments in (["check"], ["list"], ["train", "--dry-run"], ["build"], ["run", "data"], ["confirm"]):
+    for arguments in (["check"], ["list"], ["train", "--dry-run"], ["build"], ["run", "method"], ["confirm"]):
         assert cli.main(arguments) == 2
         assert capsys.readouterr().err.startswith(f"dcn: not a clone of the project: {tmp_path} has no")
 
@@ -211,7 +211,7 @@ def test_a_folder_whose_name_cannot_be_read_is_one_line(tmp_path):
     folder = tmp_path / "clé"
     folder.mkdir()
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "dcn_study.cli", "run", "data"]
+    command = [sys.executable, "-m", "dcn_study.cli", "run", "method"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch("dcn: names of files must be readable as UTF-8. .* set PYTHONUTF8=1\n", done.stderr)

@@ -38,8 +38,11 @@ def no_kernel(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "dnn"], ["NAME must be one of verdict, data, models, sampling, laboratory, cnn", "Received: dnn"]),
-        (["run", "acuracy"], ["Received: acuracy, did you mean accuracy?"]),
+        (
+            ["run", "dnn"],
+            ["NAME must be one of paper, verdict, method, runs, sampling, laboratory, cnn", "Received: dnn"],
+        ),
+        (["run", "papre"], ["Received: papre, did you mean paper?"]),
         (["run", "cnn_scaled-seed2"], ["is a run, not a page", "dcn run cnn -p run=cnn_scaled -p seed=2"]),
         (
             ["run", "cnn", "-p", "epoch=1"],
@@ -64,8 +67,8 @@ def no_kernel(monkeypatch):
         (["run", "study", "-p", "test_images=blurred"], ["test_images must be one of plain, scaled"]),
         (["run", "deformable_cnn", "-p", "seed=77"], ["initial_run must have been trained", "cnn-seed77.json"]),
         (["run", "cnn", "-p", "run=dnn"], ["run must be one of"]),
-        (["run", "accuracy", "-p", "seeds=0"], ["seeds must be from 1 to 1000. Received: seeds=0"]),
-        (["run", "data", "--force"], ["--force is for pages that train or measure. Received: data"]),
+        (["run", "paper", "-p", "seeds=0"], ["seeds must be from 1 to 1000. Received: seeds=0"]),
+        (["run", "method", "--force"], ["--force is for pages that train or measure. Received: method"]),
         (["confirm", "dnn"], ["NAME must be one of"]),
         (["train", "cnn", "dnn"], ["NAME must be one of cnn, ", "Received: dnn"]),
         (["train", "--force"], ["--force is for named runs"]),
@@ -80,7 +83,7 @@ def test_wrong_calls_exit_2_before_a_kernel_starts(clone, no_kernel, capsys, arg
         assert word in message
 
 
-@pytest.mark.parametrize("page", ["cnn", "data"])
+@pytest.mark.parametrize("page", ["cnn", "method"])
 def test_missing_data_end_a_run_before_a_kernel_starts(clone, no_kernel, capsys, page):
     assert cli.main(["run", page, "-p", "data=nowhere.npz"]) == 1
     assert "nowhere.npz must be a readable .npz" in capsys.readouterr().err
@@ -94,7 +97,7 @@ def test_data_are_looked_for_in_the_folder_of_the_project(clone, monkeypatch):
     shutil.copy(MNIST, clone / "digits.npz")
     (clone / "elsewhere").mkdir()
     monkeypatch.chdir(clone / "elsewhere")
-    assert cli.main(["run", "data", "-p", "data=digits.npz"]) == 0
+    assert cli.main(["run", "method", "-p", "data=digits.npz"]) == 0
     assert called
 
 
@@ -312,7 +315,7 @@ def test_an_interruption_exits_130(clone, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(build, "run", interrupt)
-    assert cli.main(["run", "data"]) == 130
+    assert cli.main(["run", "method"]) == 130
     assert "call again, without --force, to resume" in capsys.readouterr().err
 
 

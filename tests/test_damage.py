@@ -197,7 +197,7 @@ def test_missing_weights_and_predictions_are_named_with_the_command_that_makes_t
 def test_a_damaged_file_of_data_is_one_line_of_the_command(project, capsys):
     (project / "own.npz").write_bytes(b"\x93NUMPY")
     shutil.copytree(ROOT / "notebooks", project / "notebooks")
-    assert cli.main(["run", "data", "-p", "data=own.npz"]) == 1
+    assert cli.main(["run", "method", "-p", "data=own.npz"]) == 1
     told = capsys.readouterr().err
     assert f"{project / 'own.npz'} must be a readable .npz with the keys" in told
     assert told.count("\n") == 1
@@ -226,7 +226,7 @@ def changed(project, monkeypatch):
         ["train", "cnn"],
         ["check"],
         ["run", "cnn"],
-        ["run", "data"],
+        ["run", "method"],
     ],
     ids=" ".join,
 )

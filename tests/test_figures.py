@@ -12,7 +12,6 @@ from dcn_study.runs import published
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.inputs import Inputs, Machine
 from dcn_study.runs.records import Confirmation, Standing
-from dcn_study.runs.transforms import draw_transforms
 from dcn_study.show import diagrams, figures, tables
 
 
@@ -47,29 +46,40 @@ def test_tables_show_numbers_that_can_be_read():
     assert content == [",images,accuracy,small,exactly,nearly,none", "0,10000,94.3,0.0024,0,1.23e-05,"]
 
 
+def test_a_table_has_its_caption_and_no_more_digits_than_matter():
+    table = figures.as_table(tables.captioned(pd.DataFrame({"ms": [1983.82, 100.0, 99.94]}), "Times < 2 s."))
+    assert "<caption>Times &lt; 2 s.</caption>" in table
+    assert re.findall("<td>(.*?)</td>", table) == ["1,984", "100", "99.94"]
+    assert "<caption>" not in figures.as_table(pd.DataFrame({"a": [1]}))
+
+
 def test_training_curve_shows_both_runs(record):
-    ax = figures.training_curve(record)
+    ax = figures.training_curve([record])
     lines = {line.get_label(): line for line in ax.get_lines()}
-    np.testing.assert_array_equal(lines["training, this run"].get_ydata(), [0.1, 0.2, 0.3])
-    np.testing.assert_array_equal(lines["validation, this run"].get_ydata(), [0.05, 0.1, 0.15])
-    assert lines["validation, published"].get_ydata()[-1] == 0.9901
+    np.testing.assert_allclose(lines["training, here"].get_ydata(), [10, 20, 30])
+    np.testing.assert_allclose(lines["validation, here"].get_ydata(), [5, 10, 15])
+    assert lines["validation, published"].get_ydata()[-1] == pytest.approx(99.01)
     assert len(lines["training, published"].get_xdata()) == 10
     assert ax.get_xlabel() == "epoch"
 
 
 def test_what_is_published_of_mnist_is_not_shown_beside_other_data():
     record = make(run_config("cnn", data="fashion_mnist"))
-    assert {line.get_label() for line in figures.training_curve(record).get_lines()} == {
-        "training, this run", "validation, this run",
+    assert {line.get_label() for line in figures.training_curve([record]).get_lines()} == {
+        "training, here", "validation, here",
     }  # fmt: skip
-    assert tables.accuracy(record, record.evaluations)["published"].isna().all()
+    assert tables.accuracy(record)["published"].isna().all()
 
 
-def test_training_curve_shows_other_seeds(record):
-    ax = figures.training_curve(record, [make(run_config("cnn", seed=seed)) for seed in (1, 2)])
-    labels = [line.get_label() for line in ax.get_lines()]
-    assert labels.count("validation, other seeds") == labels.count("training, other seeds") == 1
-    assert len(labels) == 2 * (1 + 2 + 1)
+def test_training_curve_shows_mean_and_range_of_seeds(record):
+    other = make(run_config("cnn", seed=1))
+    other.history = history(accuracy=[0.3, 0.4], validation_accuracy=[0.25, 0.3])
+    ax = figures.training_curve([record, other])
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    np.testing.assert_allclose(lines["training, here"].get_ydata(), [20, 30])  # of the epochs that both have
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((10, 40))
+    assert [text.get_text() for text in ax.texts] == ["validation", "training"]  # where the lines end
 
 
 def test_accuracies_show_published_and_ours(record):
@@ -102,9 +112,7 @@ def test_diagrams():
 
 def test_figures_draw_into_given_axes(record):
     _, ax = plt.subplots()
-    assert figures.training_curve(record, ax=ax) is ax
-    _, axes = plt.subplots(1, 2)
-    assert figures.transform_distribution(draw_transforms(100, 0), axes=axes) is axes
+    assert figures.training_curve([record], ax) is ax
 
 
 def test_digits_shows_every_image_twice(random):
@@ -115,17 +123,17 @@ def test_digits_shows_every_image_twice(random):
     assert [ax.get_title() for ax in axes[0]] == ["7", "2", "1"]
 
 
-def test_distribution_shows_the_density(random):
-    axes = figures.transform_distribution(draw_transforms(50_000, 0))
-    for ax, density in zip(axes, (1 / 1.5, 1 / 11.2), strict=True):
-        for patch in ax.patches:
-            heights = patch.get_xy()[:, 1]
-            assert heights.max() == pytest.approx(density, rel=0.1)
-
-
-def test_every_model_has_a_colour_and_a_name():
-    assert set(figures.COLOURS) == set(names.MODELS) >= set(published.ACCURACY)
+def test_every_network_has_one_colour():
+    assert set(figures.COLOURS) >= set(names.MODELS) >= set(published.ACCURACY)
     assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
+    for name in ("cnn", "scale_cnn", "rescaled_cnn", "unseen_cnn", "cnn_batch_norm"):
+        assert figures.colour_of(name) == figures.COLOURS["cnn"]
+    for name in ("deform_conv_cnn", "scale_deform_conv_cnn", "decayed_deform_conv_cnn"):
+        assert figures.colour_of(name) == figures.COLOURS["deform_conv_cnn"]
+    for name in ("repaired_cnn", "conv_offset_cnn", "random_start_cnn"):  # the paper's layer
+        assert figures.colour_of(name) == figures.COLOURS["deformable_cnn"]
+    for arm in names.ARMS:
+        assert figures.colour_of(arm) in figures.COLOURS.values()
 
 
 def test_published_curves():

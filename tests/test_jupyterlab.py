@@ -41,7 +41,7 @@ def lab(project, tmp_path_factory):
 
 
 def test_a_template_runs_from_the_top(page, lab, project):
-    path = project / "notebooks" / "data.ipynb"
+    path = project / "notebooks" / "method.ipynb"
     page.goto(f"{lab}/lab/tree/notebooks/{path.name}")
     expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()

@@ -78,7 +78,7 @@ def test_plain_papermill_trains_an_arm_of_the_study_small(project):
 
 
 def test_plain_papermill_shows_other_digits(project):
-    assert run_papermill(project, "data", "count=3", "seed=5").returncode == 0
+    assert run_papermill(project, "method", "count=3", "seed=5").returncode == 0
     execution.reject_unfinished(project / "out.ipynb")
 
 

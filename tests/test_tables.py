@@ -146,11 +146,14 @@ def test_side_by_side_compares_after_the_epochs_that_all_have():
     assert table.loc["other", "after 2"] == 10
     third = runs([0.7])["cnn"][0]
     third.history = history(validation_accuracy=[0.3, 0.4])
-    one, other, seed = figures.validation_curves({"one": first, "other": second}, {"other": [third]}).get_lines()
-    assert [line.get_label() for line in (one, other)] == ["one", "other"]
-    assert one.get_linestyle() != other.get_linestyle() == seed.get_linestyle()
-    assert seed.get_ydata().tolist() == [0.3, 0.4]
-    assert seed.get_linewidth() < other.get_linewidth()
+    drawn = figures.validation_curves({"one": first, "other": second}, {"other": [third]}, longest=2)
+    one, other = drawn.get_lines()
+    assert one.get_linestyle() != other.get_linestyle()
+    assert one.get_ydata().tolist() == pytest.approx([10, 20])
+    assert other.get_ydata().tolist() == pytest.approx([17.5, 25])  # the mean of two seeds
+    band = drawn.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((5, 40))
+    assert sorted(text.get_text() for text in drawn.texts) == ["one", "other"]
 
 
 def test_split_chooses_by_the_images_held_out():
@@ -164,9 +167,12 @@ def test_the_finding_shows_the_table_and_the_published_accuracies():
     found |= {run: runs([value], run)[run] for run, value in (("cnn_batch_norm", 0.8), ("cnn_scaled", 0.7))}
     shown = (tables.controls(found), np.zeros((2, 5, 4)), np.ones((2, 5, 4)))
     figure, narrow = figures.finding(*shown), figures.finding(*shown, narrow=True)
-    bars = figure.axes[-1]
-    assert [round(bar.get_width()) for bar in bars.patches] == [50, 90, 80, 70]
-    assert [tuple(line.get_xydata()[0]) for line in bars.get_lines()] == [(60.67, 0), (94.1, 1)]
+    lines = figure.axes[-1].get_lines()
+    dots = [line.get_xdata()[0] for line in lines if line.get_markersize() == 4 and len(line.get_xdata())]
+    assert dots == pytest.approx([50, 90, 80, 70])
+    diamonds = [line.get_xydata()[0].tolist() for line in lines if line.get_marker() == "D"]
+    assert diamonds == [pytest.approx([60.67, -0.13]), pytest.approx([94.1, 0.87])]
+    assert [text.get_text() for text in figure.axes[-1].texts] == ["50.0", "90.0", "80.0", "70.0"]
     assert 'alt="a &lt; b"' in figures.as_image(figure, "a < b", narrow)
 
 

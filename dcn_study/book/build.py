@@ -21,7 +21,7 @@ import nbformat
 from dcn_study.book import execution, rendering
 from dcn_study.book.crate import CRATE, crate
 from dcn_study.book.execution import CELL_SECONDS, Executed
-from dcn_study.book.pages import PAGES, page_parameters
+from dcn_study.book.pages import FORMER, in_book, page_parameters, template_of
 from dcn_study.book.parameters import notebook_parameters
 from dcn_study.book.sources import finished, sources
 from dcn_study.book.values import values_file, write_values
@@ -55,7 +55,7 @@ def run(page: str, parameters: Mapping[str, Any], output: Path, *, progress: boo
     """
     executed = execution.execute(page, parameters, progress=progress)
     with replacing(output) as written:
-        nbformat.write(finished(page, parameters, executed), written)
+        nbformat.write(finished(page, executed), written)
     return executed
 
 
@@ -88,7 +88,7 @@ def render_page(page: str, parameters: Mapping[str, Any], executed: Executed, ou
         book = rendering.copy_book(root, staging)
         contents = f"format: jb-book\nroot: executed/{page}\nchapters:\n  - file: references\n"
         (book / "_toc.yml").write_text(contents, encoding="utf-8")
-        _place(page, parameters, executed, book)
+        _place(page, executed, book)
         rendering.render(root, staging, "html", strict=False)
         rendering.offer_narrow(staging / "_build" / "html")
         target = staging / "_build" / "html" / values_file(page)
@@ -131,8 +131,8 @@ def build(
     if not (root / "book" / "_toc.yml").is_file():
         raise BookError(f"{root} is not a clone of the project: book/_toc.yml is missing")
     load_digits()
-    for page in PAGES.values():
-        notebook_parameters(page.notebook)
+    for page in in_book():
+        notebook_parameters(template_of(page).stem)
     if profile == "paper":
         _require_records()
     finished_book = root / "_build" / ("html" if profile == "paper" else profile)
@@ -163,10 +163,11 @@ def _records_only(wanted: bool) -> Iterator[None]:
 def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> dict[str, Executed]:
     """Returns all pages, some at a time; those of which nothing changed as they were executed before."""
     folder = project_root() / "_build" / "executed" / profile
-    parameters = {page: page_parameters(page, profile) for page in PAGES}
-    found = {page: execution.kept(page, parameters[page], folder, force=force) for page in PAGES}
+    wanted = in_book()
+    parameters = {page: page_parameters(page, profile) for page in wanted}
+    found = {page: execution.kept(page, parameters[page], folder, force=force) for page in wanted}
     done = {page: executed for page, executed in found.items() if executed is not None}
-    waiting = sorted((page for page in PAGES if page not in done), key=lambda page: page not in LONGEST)
+    waiting = sorted((page for page in wanted if page not in done), key=lambda page: page not in LONGEST)
     if done:
         _say(f"{len(done)} pages are unchanged", progress)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -187,7 +188,7 @@ def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> d
             pool.shutdown(wait=False, cancel_futures=True)
             execution.stop_kernels()
             raise
-    return {page: done[page] for page in PAGES}
+    return {page: done[page] for page in wanted}
 
 
 def _executed_apart(page: str, parameters: Mapping[str, Any], cell_seconds: int) -> Executed:
@@ -199,9 +200,9 @@ def _executed_apart(page: str, parameters: Mapping[str, Any], cell_seconds: int)
             asyncio.get_event_loop().close()
 
 
-def _place(page: str, parameters: Mapping[str, Any], executed: Executed, book: Path) -> None:
+def _place(page: str, executed: Executed, book: Path) -> None:
     """Writes a page into a copied book, with the records that it shows."""
-    rendering.write_page(finished(page, parameters, executed), book / "executed" / f"{page}.ipynb")
+    rendering.write_page(finished(page, executed), book / "executed" / f"{page}.ipynb")
     for source in sources(executed.files):
         shutil.copy(source.path, book / "records")
 
@@ -211,10 +212,11 @@ def _build(
 ) -> None:
     book, html = rendering.copy_book(root, staging), staging / "_build" / "html"
     for page, executed in pages.items():
-        _place(page, page_parameters(page, profile), executed, book)
+        _place(page, executed, book)
     _say("rendering", progress)
     rendering.render(root, staging, "html", printed=PDF if browser else "")
     rendering.offer_narrow(html)
+    rendering.redirect(html, FORMER)
     if browser:
         _say("printing", progress)
         rendering.render(root, staging, "singlehtml")

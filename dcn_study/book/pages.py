@@ -15,44 +15,43 @@ from dcn_study.runs.files import project_root
 from dcn_study.runs.libraries import check_device, load_tensorflow
 from dcn_study.runs.splits import splits
 
-__all__ = ["PAGES", "Page", "check", "page_parameters", "template_of"]
+__all__ = ["FORMER", "PAGES", "Page", "check", "in_book", "page_parameters", "template_of"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
     """A page of the book that is an executed notebook.
 
-    In the book, a file of its name in `book/leads` takes the place of the notebook's heading and first paragraph.
-
     Attributes:
         notebook: file name of the template, without ending.
         parameters: what it is executed with, besides the notebook's own defaults.
         smoke: what the profile "smoke" changes; measurements that cannot be made small are shown as on record.
+        in_book: whether the book has it; the others can be executed and rendered by themselves.
     """
 
     notebook: str
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     smoke: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    in_book: bool = True
 
 
 def _training(run: str) -> Page:
-    return Page("training", {"run": run, "seeds": None}, SMOKE)
+    return Page("training", {"run": run, "seeds": None}, SMOKE, in_book=False)
 
 
 PAGES: dict[str, Page] = {
+    "paper": Page("paper", {"seeds": None}, {**SMOKE, "seeds": 2}),
     "verdict": Page("verdict", {"seeds": None}, {**SMOKE, "seeds": 2}),
-    "data": Page("data"),
-    "models": Page("models"),
+    "method": Page("method"),
+    "runs": Page("runs"),
     "sampling": Page("sampling", smoke={**SMOKE, "occluded": 1}),
     "laboratory": Page("laboratory", smoke=SMOKE),
     **{run: _training(run) for run in PAPER},
     "offsets": Page("offsets", smoke=SMOKE),
     "lineage": Page("lineage"),
     "gain": Page("gain", {"seeds": None}, {**SMOKE, "seeds": 1}),
-    "validation": Page("validation", {"seeds": None}, {**SMOKE, "seeds": 2}),
+    "validation": Page("validation", {"seeds": None}, {**SMOKE, "seeds": 2, "draws": 1, "images": 50}),
     "residual": Page("residual", smoke=SMOKE),
-    "sensitivity": Page("sensitivity", smoke={"draws": 1, "images": 50}),
-    "accuracy": Page("accuracy", {"seeds": None}, {**SMOKE, "seeds": 2}),
     "robustness": Page("robustness", smoke={"zooms": 2, "shifts": 2, "images": 50}),
     "registration": Page(
         "registration",
@@ -70,6 +69,23 @@ PAGES: dict[str, Page] = {
     "cluster": Page("cluster"),
     "runtime": Page("runtime"),
 }
+
+
+# Addresses that pages of the book have had → the page that has their content now.
+FORMER = {
+    "summary": "index",
+    "method": "executed/method",
+    "executed/data": "executed/method",
+    "executed/models": "executed/method",
+    "executed/accuracy": "executed/paper",
+    "executed/sensitivity": "executed/validation",
+    **{f"executed/{run}": "executed/runs" for run in PAPER},
+}
+
+
+def in_book() -> tuple[str, ...]:
+    """Returns the pages that the book has, in the order in which they are executed."""
+    return tuple(page for page, content in PAGES.items() if content.in_book)
 
 
 def template_of(page: str) -> Path:

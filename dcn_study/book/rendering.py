@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
@@ -15,25 +16,30 @@ from docutils.nodes import make_id
 from dcn_study.book.execution import INJECTED
 from dcn_study.errors import BookError
 
-__all__ = ["PRINTED", "copy_book", "find_browser", "offer_narrow", "print_book", "render", "write_page"]
+__all__ = ["PRINTED", "copy_book", "find_browser", "offer_narrow", "print_book", "redirect", "render", "write_page"]
 
-PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other values: {doc}`again`."
 PROMPTS = {"parameters": "Parameters of this page", INJECTED: "Their values"}
-HAS_NARROW = re.compile(r'<img [^>]*class="has-narrow ([\w-]+)"[^>]*>')
+HAS_NARROW = re.compile(r'<img [^>]*class="has-narrow ([\w-]+)[^"]*"[^>]*>')
+REDIRECT = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>This page has moved</title>
+<script>location.replace("{0}" + location.hash)</script>
+<noscript><meta http-equiv="refresh" content="0; url={0}"></noscript></head>
+<body><p>This page has moved: <a href="{0}">its content is here</a>.</p></body></html>
+"""
 PRINTED = "DCN_REPORT_PDF"  # environment variable that tells Sphinx of the file that the whole book is printed into
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def copy_book(root: Path, staging: Path) -> Path:
     """Copies the book's prose and templates, with an empty folder for records; returns where to."""
-    shutil.copytree(root / "book", staging / "book", ignore=shutil.ignore_patterns("records", "leads"))
+    shutil.copytree(root / "book", staging / "book", ignore=shutil.ignore_patterns("records"))
     shutil.copytree(root / "notebooks", staging / "book" / "notebooks")
     (staging / "book" / "records").mkdir()
     return staging / "book"
 
 
 def write_page(notebook: nbformat.NotebookNode, target: Path) -> None:
-    """Writes a finished notebook as a page: the cells of its parameters folded, and behind all but the sources.
+    """Writes a finished notebook as a page: the cells of its parameters folded, and behind all others.
 
     Args:
         notebook: as `sources.finished` returns it.
@@ -41,14 +47,13 @@ def write_page(notebook: nbformat.NotebookNode, target: Path) -> None:
     """
     for cell in notebook.cells:
         _write_narrow(cell, target.parents[1] / "_static" / "narrow")
-    *others, last = notebook.cells
-    moved = [nbformat.v4.new_markdown_cell(PARAMETERS_HEADING, id="parameters-heading")]
-    for cell in others:
+    moved = []
+    for cell in notebook.cells:
         for tag in PROMPTS.keys() & cell.metadata.get("tags", []):
             cell.metadata.tags.append("hide-input")
             cell.metadata.setdefault("mystnb", {})["code_prompt_show"] = PROMPTS[tag]
             moved.append(cell)
-    notebook.cells = [*(cell for cell in others if cell not in moved), *moved, last]
+    notebook.cells = [*(cell for cell in notebook.cells if cell not in moved), *moved]
     target.parent.mkdir(exist_ok=True)
     nbformat.write(notebook, target)
 
@@ -63,7 +68,8 @@ def _write_narrow(cell: nbformat.NotebookNode, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             name = make_id(cell.metadata.mystnb.figure.name)  # as Sphinx makes it the figure's id
             (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
-            cell.metadata.mystnb.image["classes"] = f"has-narrow {name}"
+            own = cell.metadata.mystnb.image.get("classes", "")
+            cell.metadata.mystnb.image["classes"] = f"has-narrow {name} {own}".rstrip()
 
 
 def offer_narrow(html: Path) -> None:
@@ -73,6 +79,19 @@ def offer_narrow(html: Path) -> None:
         text = path.read_text(encoding="utf-8")
         text = HAS_NARROW.sub(lambda found: f"<picture>{source.format(found[1])}{found[0]}</picture>", text)
         path.write_text(text, encoding="utf-8")
+
+
+def redirect(html: Path, former: Mapping[str, str]) -> None:
+    """Writes a page that leads on for each address that a page of the book has had, places within the page included.
+
+    Args:
+        html: the rendered book.
+        former: former address → the page that has its content now, both without ending and relative to the book.
+    """
+    for address, page in former.items():
+        path = html / f"{address}.html"
+        target = f"{'../' * address.count('/')}{page}.html"
+        path.write_text(REDIRECT.format(target), encoding="utf-8")
 
 
 def render(root: Path, staging: Path, builder: str, *, strict: bool = True, printed: str = "") -> None:

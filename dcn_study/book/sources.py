@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import nbformat
 
 from dcn_study.book.execution import Executed, with_outputs
-from dcn_study.book.pages import page_parameters, template_of
+from dcn_study.book.pages import template_of
 from dcn_study.book.values import values_file
 from dcn_study.errors import RecordError
 from dcn_study.runs import measurements, records
@@ -23,7 +22,7 @@ __all__ = ["Source", "finished", "sources"]
 
 FEW = 4  # as many records as a caption names one by one
 MANY = 60  # as many records as a page lists; where there are more, the page with the status of all of them does
-VALUES_LINK = '\n\n<p class="only-on-screen">The numbers of this page for programs: <a href="{0}">{0}</a>.</p>\n'
+VALUES_LINK = ' <span class="only-on-screen">Numbers for programs: <a href="{0}">{0}</a>.</span>'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +55,12 @@ def _source(path: Path) -> Source:
     return Source(path, records.inspect(record.config)[1], record)
 
 
-def finished(page: str, parameters: Mapping[str, Any], executed: Executed) -> nbformat.NotebookNode:
-    """Returns an executed page with the book's lead, figures named after it, and what is behind it.
+def finished(page: str, executed: Executed) -> nbformat.NotebookNode:
+    """Returns an executed page with figures named after it, and what is behind it.
 
-    The lead is written for the book: a page with other parameters begins as its notebook does. A figure whose cell has
-    the tag "drawing" comes from no record, and has its notebook alone for a source.
+    A figure whose cell has the tag "drawing" comes from no record, and has its notebook alone for a source.
     """
     notebook, template = with_outputs(page, executed), template_of(page)
-    lead = project_root() / "book" / "leads" / f"{page}.md"
-    given = {name: value for name, value in parameters.items() if name != "force"}
-    if lead.is_file() and given in (page_parameters(page), page_parameters(page, "smoke")):
-        notebook.cells[0].source = lead.read_text(encoding="utf-8")
     shown, link = sources(executed.files), _link("notebooks", template)
     if len(shown) <= FEW:
         named = ", ".join([*(_link("records", source.path) for source in shown), link])
@@ -83,15 +77,18 @@ def finished(page: str, parameters: Mapping[str, Any], executed: Executed) -> nb
 
 def _section(page: str, shown: list[Source], link: str) -> str:
     """Returns the section that names what is behind a page: its notebook, and how each of its records was made."""
-    text = f"({page}-sources)=\n## Sources\n\nThe notebook behind this page: {link}."
+    text = f"({page}-sources)=\n## Sources\n\nNotebook: {link}."
+    text += VALUES_LINK.format(Path(values_file(page)).name)
+    text += " {doc}`Run it again <again>` with other parameters."
     if len(shown) > MANY:
-        text += f" It shows {len(shown)} records: how each was made is on the page {{ref}}`status <status-sources>`."
+        text += f" {len(shown)} records, see {{ref}}`status <status-sources>`."
     elif shown:
         header = ("record", "standing", "seed", "made", "minutes", "code (SHA-256)", "processor")
         lines = (f"| {' | '.join(row)} |" for row in (header, (":--",) * len(header), *map(_row, shown)))
         used = sorted({_inputs(source.record).versions["TensorFlow"] for source in shown if source.record})
-        text += f" The records, and how they were made, with TensorFlow {', '.join(used)}:\n\n" + "\n".join(lines)
-    return text + VALUES_LINK.format(Path(values_file(page)).name)
+        title = f"{len(shown)} record{'s' if len(shown) > 1 else ''}, made with TensorFlow {', '.join(used)}"
+        text += f"\n\n:::{{dropdown}} {title}\n" + "\n".join(lines) + "\n:::"
+    return text
 
 
 def _row(source: Source) -> tuple[str, ...]:

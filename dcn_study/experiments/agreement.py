@@ -14,7 +14,7 @@ from dcn_study.names import TEST_IMAGES
 from dcn_study.runs import published
 from dcn_study.runs.records import Record
 
-__all__ = ["MOST", "Agreement", "agreement", "agreements", "first_rule", "left_out", "of_runs"]
+__all__ = ["MOST", "Agreement", "agreement", "agreements", "first_bounds", "first_rule", "left_out", "of_runs"]
 
 MOST = 5.0  # percentage points: an interval that reaches further from our mean tests too little
 TOLERANCE = 0.5  # of the first rule, in percentage points
@@ -145,6 +145,13 @@ def first_rule(accuracies: Sequence[float], published: float) -> tuple[float, st
         tolerance = max(tolerance, _half(float(ours.std(ddof=1)), len(ours)))
     agrees = abs(ours.mean() - 100 * published) <= tolerance + 1e-9
     return tolerance, "agrees" if agrees else "differs"
+
+
+def first_bounds(accuracies: Sequence[float]) -> tuple[float, float]:
+    """Returns the lowest and the highest accuracy, in percent, that agrees with runs by the first rule."""
+    mean = 100 * float(np.mean(accuracies))
+    tolerance, _ = first_rule(accuracies, mean / 100)
+    return mean - tolerance, mean + tolerance
 
 
 def _logits(accuracies: Sequence[float], images: int) -> np.ndarray:

@@ -12,7 +12,18 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-__all__ = ["CONFIDENCE", "MOST_RUNS", "Contrast", "Interval", "contrast", "contrasts", "detectable", "holm", "interval"]
+__all__ = [
+    "CONFIDENCE",
+    "MOST_RUNS",
+    "Contrast",
+    "Interval",
+    "contrast",
+    "contrasts",
+    "detectable",
+    "holm",
+    "interval",
+    "prediction",
+]
 
 CONFIDENCE = 0.95
 MOST_RUNS = 1000  # that would decide: more are not looked for
@@ -80,6 +91,19 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
         return Interval(mean, -np.inf, np.inf)
     half = _standard_error(values) * _critical(len(values))
     return Interval(mean, mean - half, mean + half)
+
+
+def prediction(values: Sequence[float] | np.ndarray) -> Interval:
+    """Returns the mean of values and the interval in which one more value is expected, of the same distribution.
+
+    Raises:
+        ValueError: if there is no value.
+    """
+    mean = interval(values)
+    if len(values) == 1:
+        return mean
+    half = float(np.std(values, ddof=1)) * _critical(len(values)) * (1 + 1 / len(values)) ** 0.5
+    return Interval(mean.mean, mean.mean - half, mean.mean + half)
 
 
 def _standard_error(values: Sequence[float] | np.ndarray) -> float:

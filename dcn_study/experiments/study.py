@@ -41,6 +41,7 @@ __all__ = [
     "beyond",
     "compared",
     "lost_between_strides",
+    "minus_the_cnn",
     "pilots",
     "rates_tried",
     "recorded_runs",
@@ -89,6 +90,9 @@ SPACING = {
     "points by image over spaced ones": ("scale_deform_conv_cnn", "scale_dilated_cnn"),
     "learned points over the grid": ("scale_shared_offsets_cnn", "scale_cnn"),
 }
+
+
+_BySize = dict[float, list[float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +166,26 @@ def beyond(runs: Mapping[int, Record]) -> dict[str, dict[float, list[float]]]:
             if size:
                 found.setdefault(kind, {}).setdefault(float(size), []).append(100 * evaluation.accuracy)
     return found
+
+
+def minus_the_cnn(changed: Mapping[str, Mapping[str, _BySize]]) -> dict[str, dict[str, _BySize]]:
+    """Returns accuracies on changed digits as differences from the CNN without augmentation, paired by realisation.
+
+    Args:
+        changed: kind of change → run, a CNN without augmentation among them → size of the change → accuracies.
+    """
+    less: dict[str, dict[str, _BySize]] = {}
+    for kind, by_run in changed.items():
+        regular = next(run for run in by_run if run in ("scale_cnn", "cnn"))
+        less[kind] = {
+            run: {
+                size: [ours - its for ours, its in zip(values, by_run[regular][size], strict=False)]
+                for size, values in by_size.items()
+            }
+            for run, by_size in by_run.items()
+            if run != regular
+        }
+    return less
 
 
 def lost_between_strides(runs: Mapping[int, Record]) -> list[float]:

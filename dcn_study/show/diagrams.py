@@ -9,6 +9,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from dcn_study.experiments.corners import interpolated
@@ -168,11 +169,16 @@ def offset_pairing(sources: np.ndarray, channel: int = 0, axes: Sequence[Axes] |
         (axes[1], taken[..., 0, 2], "offset channel of dy"),
         (axes[2], np.hypot(*np.moveaxis(taken[..., 0, :2] - pixel, 2, 0)), "distance to its source (pixels)"),
     ):
-        image = ax.imshow(values, cmap="viridis")
+        found = np.unique(values)
+        few = len(found) <= 3  # names in place of a scale
+        image = ax.imshow(values, cmap=ListedColormap(["0.9", "0.75", "0.6"][: len(found)]) if few else "viridis")
         ax.set(title=title, xticks=[], yticks=[])
         ax.grid(False)
-        ticks = np.unique(values) if len(np.unique(values)) <= 3 else None
-        ax.figure.colorbar(image, ax=ax, shrink=0.7, ticks=ticks)
+        for value in found if few else ():
+            y, x = np.argwhere(values == value).mean(axis=0)
+            ax.text(x, y, f"channel {value:g}", ha="center", va="center")
+        if not few:
+            ax.figure.colorbar(image, ax=ax, shrink=0.7)
     return axes
 
 

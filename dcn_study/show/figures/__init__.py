@@ -1,7 +1,6 @@
 """Figures from arrays and records. Nothing here trains, reads or saves."""
 
 from dcn_study.show.figures.experiments import (
-    block_changes,
     controls,
     draws,
     effective_fields,
@@ -14,9 +13,9 @@ from dcn_study.show.figures.narrow import NARROW, narrow
 from dcn_study.show.figures.runs import (
     accuracies,
     digits,
+    published_curves,
     selection,
     training_curve,
-    transform_distribution,
     validation_curves,
 )
 from dcn_study.show.figures.study import (
@@ -28,9 +27,8 @@ from dcn_study.show.figures.study import (
     field_and_accuracy,
     moved_bins,
     replaced_offsets,
-    study_accuracies,
 )
-from dcn_study.show.figures.style import COLOURS, as_image, as_table, use_style
+from dcn_study.show.figures.style import COLOURS, as_image, as_table, colour_of, use_style
 from dcn_study.show.figures.times import cost_by_size, runtime_ratios
 
 __all__ = [
@@ -42,8 +40,8 @@ __all__ = [
     "as_image",
     "as_table",
     "beyond_training",
-    "block_changes",
     "by_size",
+    "colour_of",
     "controls",
     "cost_by_size",
     "differences",
@@ -55,14 +53,13 @@ __all__ = [
     "moved_bins",
     "narrow",
     "offset_traces",
+    "published_curves",
     "receptive_fields",
     "replaced_offsets",
     "robustness",
     "runtime_ratios",
     "selection",
-    "study_accuracies",
     "training_curve",
-    "transform_distribution",
     "use_style",
     "validation_curves",
 ]

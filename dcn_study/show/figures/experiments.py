@@ -10,13 +10,15 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from dcn_study.experiments.statistics import interval
 from dcn_study.names import CONTROLS, MODELS
 from dcn_study.runs import published
-from dcn_study.show.figures.style import ACCENT, COLOURS, PALETTE, REGULAR
+from dcn_study.runs.catalogue import STAND_INS
+from dcn_study.show.figures.style import COLOURS, PALETTE, colour_of
 
 __all__ = [
-    "block_changes",
     "controls",
     "draws",
     "effective_fields",
@@ -25,6 +27,9 @@ __all__ = [
     "receptive_fields",
     "robustness",
 ]
+
+
+_RUN_OF = {name: run for run, name in CONTROLS.items()}
 
 
 def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -39,24 +44,24 @@ def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 0.6 * len(table) + 1.2), layout="constrained")
-    heights = np.arange(len(table))
-    ax.hlines(heights, table["scaled"], table["plain"], color="0.8", linewidth=3, zorder=1)
-    ax.plot(table["plain"], heights, "o", color=REGULAR, markerfacecolor="white", markersize=8, label="plain")
-    ax.plot(table["scaled"], heights, "o", color=REGULAR, markersize=8, label="scaled and translated")
-    for number, seed in enumerate(name for name in table if name.startswith("seed ")):
-        label = "each seed" if number == 0 else None
-        ax.plot(table[seed], heights + 0.25, ".", color=REGULAR, markersize=5, label=label)
-    label = "published protocol after as many epochs"
-    ax.plot(table["as published"], heights, "|", color=ACCENT, markersize=20, markeredgewidth=2.5, label=label)
+    heights, colours = np.arange(len(table)), [colour_of(_RUN_OF[name]) for name in table.index]
+    seeds = [name for name in table if name.startswith("seed ")]
+    for height, (colour, (_, row)) in enumerate(zip(colours, table.iterrows(), strict=True)):
+        ax.plot([row["scaled"], row["plain"]], [height] * 2, color="0.85", linewidth=3, zorder=1)
+        ax.plot(row["plain"], height, "o", color=colour, markerfacecolor="white", markersize=8)
+        ax.plot(row["scaled"], height, "o", color=colour, markersize=8)
+        ax.plot(row[seeds], [height + 0.27] * len(seeds), ".", color=colour, markersize=4)
+    ax.plot(table["as published"], heights, "|", color="black", markersize=18, markeredgewidth=2)
     ax.set_yticks(heights, [f"{name}\nepochs: {row.epochs:.0f}" for name, row in table.iterrows()])
     ax.set(xlabel="test accuracy (%)", xlim=(min(50, table[["plain", "scaled"]].min().min() - 2), 101))
     ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     return ax
 
 
 def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow: bool = False) -> Figure:
     """Draws the report's finding in one picture: digits, and how many scaled ones networks recognise.
+
+    A dot is a seed, an open one a stand-in, a square the mean with its 95% interval, a diamond the published accuracy.
 
     Args:
         table: as `tables.controls` returns it.
@@ -73,11 +78,11 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
         "cnn_batch_norm": "without it, trained\nin the same way",
         "cnn_scaled": "without it,\nall weights trained",
     }
-    figure = plt.figure(figsize=(4.3, 5) if narrow else (6.8, 2.7), layout="constrained")
+    figure = plt.figure(figsize=(4.3, 5.4) if narrow else (7.4, 3.1), layout="constrained")
     if narrow:
-        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.2))
+        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.4))
     else:
-        parts = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2.4))
+        parts = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2.6))
     left, right = parts.ravel()
     axes = left.subplots(2, len(plain))
     for row, (images, name) in enumerate(((plain, "plain"), (moved, "scaled"))):
@@ -86,21 +91,33 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
             ax.set(xticks=[], yticks=[])
         axes[row, 0].set_ylabel(name)
     ax = right.subplots()
-    values = [table.loc[CONTROLS[run], "scaled"] for run in shown]
-    colours = [COLOURS["deformable_cnn" if run == "deformable_cnn" else "cnn"] for run in shown]
-    ax.barh(range(len(shown)), values, color=colours, height=0.65)
-    for height, value in enumerate(values):
-        letters = "black" if colours[height] == COLOURS["deformable_cnn"] else "white"
-        ax.text(3, height, f"{value:.1f}%", color=letters, verticalalignment="center")
-        run = list(shown)[height]
+    names = []
+    for height, (run, name) in enumerate(shown.items()):
+        row, colour = table.loc[CONTROLS[run]], colour_of(run)
+        values = row[[column for column in table if column.startswith("seed ")]].dropna().to_numpy(float)
+        trained = values[: STAND_INS[run][1]] if run in STAND_INS else values
+        ax.plot(
+            values[len(trained) :],
+            [height + 0.17] * (len(values) - len(trained)),
+            "o",
+            color=colour,
+            markersize=4,
+            fillstyle="none",
+        )
+        ax.plot(trained, [height + 0.17] * len(trained), "o", color=colour, markersize=4, alpha=0.7)
+        mean = interval(values)
+        half = mean.half if len(values) > 1 else 0.0
+        ax.errorbar(mean.mean, height - 0.13, xerr=half, fmt="s", color=colour, capsize=3)
+        ax.text(1.02, height, f"{mean.mean:.1f}", transform=ax.get_yaxis_transform(), va="center")
         if run in published.ACCURACY:
             theirs = 100 * published.ACCURACY[run]["scaled"]
-            ax.plot(theirs, height, "D", color="black", markerfacecolor="white", markersize=7)
-    ax.set_yticks(range(len(shown)), shown.values())
-    ax.set(xlabel="scaled digits recognised (%)", xlim=(0, 112), xticks=range(0, 101, 20))
-    ax.set_ylim(len(shown) - 0.5, -0.5)
-    ax.annotate("published", (published.ACCURACY["cnn"]["scaled"] * 100 + 5, 0), fontsize="small", va="center")
-    ax.grid(axis="y", visible=False)
+            ax.plot(theirs, height - 0.13, "D", color="black", markerfacecolor="none", markersize=8)
+        epochs = f", {row['epochs']:.0f} epochs" if row["epochs"] else ""
+        names.append(f"{name}\n{len(values)} seeds{epochs}")
+    ax.set_yticks(range(len(shown)), names, fontsize="small")
+    ax.set(xlabel="scaled digits recognised (%)", ylim=(len(shown) - 0.5, -0.5))
+    ax.set_xlim(right=101)  # an interval of three seeds reaches beyond
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     return figure
 
 
@@ -136,7 +153,7 @@ def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | No
 
 def receptive_fields(
     image: np.ndarray,
-    points: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    points: Mapping[str, Mapping[str, Sequence[Any]]],
     axes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draws, over an image, the points that one output depends on: a row for each model, a column for each layer.
@@ -149,13 +166,17 @@ def receptive_fields(
     Returns:
         The axes.
     """
+    arrays = {
+        model: {layer: tuple(map(np.asarray, found)) for layer, found in by_layer.items()}
+        for model, by_layer in points.items()
+    }
     rows, columns = len(points), len(next(iter(points.values())))
     if axes is None:
         size = (2.5 * columns, 2.65 * rows)
         _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    everything = np.concatenate([places for by_layer in points.values() for places, _ in by_layer.values()])
+    everything = np.concatenate([places for by_layer in arrays.values() for places, _ in by_layer.values()])
     low, high = np.minimum(everything.min(axis=0), 4) - 2, np.maximum(everything.max(axis=0), image.shape[0] - 5) + 2
-    for number, (row, (model, by_layer)) in enumerate(zip(axes, points.items(), strict=True)):
+    for number, (row, (model, by_layer)) in enumerate(zip(axes, arrays.items(), strict=True)):
         for ax, (layer, (places, paths)) in zip(row, by_layer.items(), strict=True):
             ax.imshow(image, cmap="gray_r", vmin=0, vmax=1.6)
             strength = 0.25 + 0.75 * paths / paths.max()
@@ -165,29 +186,6 @@ def receptive_fields(
             if number == 0:
                 ax.set_title(f"one output of {layer}")
         row[0].set_ylabel(MODELS[model].replace(" with ", "\nwith ").replace("true deformable ", "true deformable\n"))
-    return axes
-
-
-def block_changes(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], axes: np.ndarray | None = None) -> np.ndarray:
-    """Draws how much one channel of a residual block's output changes when one of its kernels is disturbed.
-
-    Args:
-        effects: as `blocks.disturb` returns them.
-        axes: as many axes as cases; new ones by default.
-
-    Returns:
-        The axes.
-    """
-    found = {(form, name): each for form, by_name in effects.items() for name, each in by_name.items()}
-    if axes is None:
-        size = (2.3 * len(found), 2.7)
-        axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")[1].ravel()
-    highest = max(np.max(effect["change"]) for effect in found.values())
-    for ax, ((form, name), effect) in zip(axes, found.items(), strict=True):
-        drawn = ax.imshow(effect["change"], cmap="viridis", vmin=0, vmax=highest)
-        ax.set(title=f"{form},\n{name} convolution", xticks=[], yticks=[])
-        ax.grid(False)
-    axes[0].figure.colorbar(drawn, ax=list(axes), label="|change|")
     return axes
 
 

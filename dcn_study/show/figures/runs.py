@@ -9,17 +9,16 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from dcn_study.names import ARMS, MODELS
 from dcn_study.runs import published
 from dcn_study.runs.records import Record
-from dcn_study.runs.transforms import SHIFT, ZOOM, Transforms
-from dcn_study.show.figures.style import COLOURS, PALETTE
+from dcn_study.show.figures.style import COLOURS, PALETTE, label_ends
 
-__all__ = ["accuracies", "digits", "selection", "training_curve", "transform_distribution", "validation_curves"]
+__all__ = ["accuracies", "digits", "published_curves", "selection", "training_curve", "validation_curves"]
 
-_COLOUR_OF = {MODELS[model]: colour for model, colour in COLOURS.items()}
+_COLOUR_OF = {name: COLOURS[model] for model, name in MODELS.items()}
 
 
 def digits(plain: np.ndarray, moved: np.ndarray, labels: Sequence[int], axes: np.ndarray | None = None) -> np.ndarray:
@@ -46,89 +45,72 @@ def digits(plain: np.ndarray, moved: np.ndarray, labels: Sequence[int], axes: np
     return axes
 
 
-def transform_distribution(
-    transforms: Transforms, side: int = 28, axes: Sequence[Axes] | None = None
-) -> Sequence[Axes]:
-    """Draws histograms of the sampled zooms and shifts, by axis, with the density of their distribution.
+def training_curve(runs: Sequence[Record], ax: Axes | None = None, *, title: str = "") -> Axes:
+    """Draws training and validation accuracy by epoch: a band from lowest to highest run, their mean, the paper's.
 
     Args:
-        transforms: the drawn parameters.
-        side: side of an image in pixels.
-        axes: two axes to draw into; new ones by default.
-
-    Returns:
-        The two axes.
-    """
-    if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-    bounds = (ZOOM, (-SHIFT * side, SHIFT * side))
-    titles = ("zoom factor (above 1 shrinks)", "shift (pixels)")
-    for ax, values, (low, high), title in zip(axes, (transforms.zoom, transforms.shift), bounds, titles, strict=True):
-        for axis, name in enumerate(("vertical", "horizontal")):
-            ax.hist(
-                values[:, axis],
-                bins=np.linspace(low, high, 26),
-                density=True,
-                histtype="step",
-                color=PALETTE[(7, 9)[axis]],
-                linewidth=1.5,
-                label=name,
-            )
-        ax.hlines(1 / (high - low), low, high, color="black", linestyle="--", linewidth=1, label="density")
-        ax.set(xlabel=title, ylabel="probability density", ylim=(0, 1.4 / (high - low)))
-    axes[0].legend(ncols=3, loc="lower center")
-    return axes
-
-
-def training_curve(record: Record, others: Sequence[Record] = (), ax: Axes | None = None) -> Axes:
-    """Draws training and validation accuracy by epoch: ours solid, the paper's dashed.
-
-    Args:
-        record: of the run.
-        others: the same run with other seeds, or what stands in for it: thin lines.
+        runs: the same run with one seed or several, or what stands in for it.
         ax: axes to draw into; new ones by default.
+        title: of the axes; by default the name of the model.
 
     Returns:
         The axes.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    model = record.config.model
-    reference = published.curve(model) if published.accuracies(record.config) else None
-    for name, key, colour, marker in (
-        ("training", "accuracy", "0.35", "s"),
-        ("validation", "validation_accuracy", COLOURS.get(model, PALETTE[5]), "o"),
+        _, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    config, epochs = runs[0].config, min(len(record.history) for record in runs)
+    reference = published.curve(config.model) if published.accuracies(config) else None
+    x, ends = np.arange(1, epochs + 1), []
+    for name, key, stated, colour in (
+        ("training", "accuracy", "train_accuracy", "0.55"),
+        ("validation", "validation_accuracy", "validation_accuracy", COLOURS.get(config.model, PALETTE[0])),
     ):
-        for number, other in enumerate(others):
-            label = f"{name}, other seeds" if number == 0 else None
-            ax.plot(*_history(other, key), color=colour, linewidth=0.9, alpha=0.8, label=label)
-        ax.plot(*_history(record, key), color=colour, marker=marker, markersize=5, label=f"{name}, this run")
+        values = 100 * np.array([[getattr(epoch, key) for epoch in record.history[:epochs]] for record in runs])
+        if len(runs) > 1:
+            ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        ax.plot(x, values.mean(axis=0), color=colour, linewidth=1.8, label=f"{name}, here")
+        ends.append((name, values.mean(axis=0)[-1], colour))
         if reference is not None:
-            ax.plot(
-                reference["epoch"],
-                reference["train_accuracy" if name == "training" else key],
-                color=colour,
-                linestyle="--",
-                marker=marker,
-                markerfacecolor="white",
-                markersize=4,
-                label=f"{name}, published",
-            )
-    ax.set(title=MODELS.get(model) or ARMS.get(model, model), xlabel="epoch", ylabel="accuracy")
+            theirs = 100 * np.array(reference[stated])
+            (line,) = ax.plot(reference["epoch"], theirs, "--o", color=colour, label=f"{name}, published")
+            line.set(linewidth=1.2, markersize=3.5, markerfacecolor="white")
+    ax.set(title=title or MODELS.get(config.model) or ARMS.get(config.model, config.model), xlabel="epoch")
+    ax.set_ylabel("accuracy (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.legend()
+    label_ends(ax, ends, 0.09)
     return ax
 
 
+def published_curves(runs: Mapping[str, Sequence[Record]], titles: Mapping[str, str]) -> np.ndarray:
+    """Draws the paper's four training curves over ours, a panel for each, in rows of two.
+
+    Args:
+        runs: by model, the records of all seeds.
+        titles: of the panels, by model.
+
+    Returns:
+        The axes.
+    """
+    rows = (len(runs) + 1) // 2
+    _, axes = plt.subplots(rows, 2, figsize=(8.6, 2.9 * rows), squeeze=False, layout="constrained")
+    for ax, (model, found) in zip(axes.ravel(), runs.items(), strict=True):
+        training_curve(found, ax, title=titles[model])
+    return axes.ravel()
+
+
 def validation_curves(
-    runs: Mapping[str, Record], others: Mapping[str, Sequence[Record]] | None = None, ax: Axes | None = None
+    runs: Mapping[str, Record],
+    others: Mapping[str, Sequence[Record]] | None = None,
+    *,
+    longest: int | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
-    """Draws the validation accuracy of several runs by epoch, each model in its colour.
+    """Draws the validation accuracy of several runs by epoch, each model in its colour and named where its line ends.
 
     Args:
         runs: by what each is called.
-        others: the same runs with other seeds, by the same names: thin lines.
+        others: the same runs with other seeds, by the same names: a band and the mean of all.
+        longest: the last epoch that is drawn; by default the last one of each run.
         ax: axes to draw into; new ones by default.
 
     Returns:
@@ -137,24 +119,24 @@ def validation_curves(
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
     of_model: dict[str, int] = {}
+    ends = []
     for label, record in runs.items():
         model = record.config.model
         number = of_model[model] = of_model.get(model, -1) + 1
         line, marker = ("-", "--", "-.", ":")[number % 4], "os^D"[number % 4]
-        ax.plot(
-            *_history(record, "validation_accuracy"), color=COLOURS[model], linestyle=line, marker=marker, label=label
-        )
-        for other in (others or {}).get(label, ()):
-            ax.plot(*_history(other, "validation_accuracy"), color=COLOURS[model], linestyle=line, linewidth=0.7)
-    ax.set(xlabel="epoch", ylabel="validation accuracy")
+        found = [record, *(others or {}).get(label, ())]
+        epochs = min(longest or len(record.history), *(len(each.history) for each in found))
+        values = 100 * np.array([[epoch.validation_accuracy for epoch in each.history[:epochs]] for each in found])
+        x = np.arange(1, epochs + 1)
+        if len(found) > 1:
+            ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=COLOURS[model], alpha=0.15, linewidth=0)
+        mean = values.mean(axis=0)
+        ax.plot(x, mean, color=COLOURS[model], linestyle=line, marker=marker, markersize=4, label=label)
+        ends.append((label, mean[-1], COLOURS[model]))
+    ax.set(xlabel="epoch", ylabel="validation accuracy (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    label_ends(ax, ends)
     return ax
-
-
-def _history(record: Record, key: str) -> tuple[list[float], list[float]]:
-    return [epoch.epoch for epoch in record.history], [getattr(epoch, key) for epoch in record.history]
 
 
 def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:

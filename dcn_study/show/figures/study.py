@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dcn_study.experiments.statistics import interval
-from dcn_study.experiments.study import MNIST_SCALE, SMALLEST, Comparison, arm_label
+from dcn_study.experiments.study import SMALLEST, Comparison, arm_label
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs.records import Record
-from dcn_study.show.figures.style import ACCENT, PALETTE, REGULAR
+from dcn_study.show.figures.style import ACCENT, REGULAR, colour_of, label_ends
 
 __all__ = [
     "accuracy_and_cost",
@@ -23,35 +23,22 @@ __all__ = [
     "by_size",
     "differences",
     "field_and_accuracy",
+    "moved_bins",
     "replaced_offsets",
-    "study_accuracies",
 ]
 
-SHOWN_COLOURS = (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[4], PALETTE[3], PALETTE[5], PALETTE[9], PALETTE[7])
 MARKERS = "osD^vP*X"
-
-
-def study_accuracies(found: Mapping[str, Mapping[int, float]], ax: Axes | None = None) -> Axes:
-    """Draws the accuracies of the study's runs, each realisation, and below a line those that others have published.
-
-    Args:
-        found: run → realisation → accuracy in percent; runs without any are left out.
-        ax: axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
-    """
-    ours = {arm_label(run): list(values.values()) for run, values in found.items() if values}
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8, 0.42 * (len(ours) + len(MNIST_SCALE)) + 1.4), layout="constrained")
-    for height, values in enumerate(ours.values()):
-        _values(ax, height, values, REGULAR)
-    for height, (mean, deviation) in enumerate(MNIST_SCALE.values(), len(ours)):
-        ax.errorbar(mean, height, xerr=deviation, fmt="D", color="black", markerfacecolor="white", capsize=3)
-    ax.axhline(len(ours) - 0.5, color="0.5", linewidth=1)
-    ax.set_yticks(range(len(ours) + len(MNIST_SCALE)), [*ours, *(f"{name} (published)" for name in MNIST_SCALE)])
-    ax.set(xlabel="test accuracy (%)", ylim=(len(ours) + len(MNIST_SCALE) - 0.5, -0.5))
-    return ax
+SHORT = {
+    "scale_cnn": "CNN",
+    "scale_deform_conv_cnn": "deformable",
+    "scale_shared_offsets_cnn": "same offsets for all",
+    "rescaled_cnn": "CNN, augmented",
+    "rescaled_deform_conv_cnn": "deformable, augmented",
+    "cnn": "CNN",
+    "deform_conv_cnn": "deformable",
+    "shared_offsets_cnn": "same offsets for all",
+    "antialiased_cnn": "CNN, anti-aliased",
+}
 
 
 def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bool = False) -> Figure:
@@ -77,7 +64,7 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bo
     for ax, (title, accuracies) in zip(axes, found.items(), strict=True):
         for height, run in enumerate(shown):
             values = list(accuracies[run].values())
-            _values(ax, height, values, REGULAR if run in ("scale_cnn", "rescaled_cnn") else ACCENT)
+            _values(ax, height, values, colour_of(run))
             ax.text(1.02, height, f"{np.mean(values):.2f}", transform=ax.get_yaxis_transform(), va="center")
         ax.set(title=title, xlabel="digits recognised (%)")
         ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -102,7 +89,7 @@ def differences(compared: Mapping[str, Comparison], smallest: float = SMALLEST) 
     ax.axvspan(-smallest, smallest, color="0.9", zorder=0, label="too small to matter")
     ax.axvline(0, color="0.5", linewidth=1)
     for height, each in enumerate(compared.values()):
-        _values(ax, height, each.differences, ACCENT)
+        _values(ax, height, each.differences, colour_of(each.runs[0]))
         if each.contrast:
             ax.text(1.02, height, each.contrast.verdict, transform=ax.get_yaxis_transform(), va="center")
     ax.set_yticks(range(len(compared)), compared)
@@ -129,7 +116,7 @@ def field_and_accuracy(found: Mapping[str, Mapping[int, Record]]) -> np.ndarray:
                 if record.field_areas
             ]
             if points:
-                colour, marker = SHOWN_COLOURS[number], MARKERS[number]
+                colour, marker = colour_of(arm), MARKERS[number]
                 name = arm_label(arm) if ax is axes[0] else None
                 ax.plot(*zip(*points, strict=True), marker, color=colour, markersize=5, alpha=0.8, label=name)
         ax.set(title=f"{label} digits", xlabel="effective receptive field (pixels)")
@@ -148,60 +135,62 @@ def _values(ax: Axes, height: float, values: Sequence[float], colour: tuple[floa
         ax.errorbar(mean.mean, height - 0.1, xerr=mean.half, fmt="o", color=colour, capsize=3)
 
 
-def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[str, Mapping[str, float]]) -> np.ndarray:
-    """Draws accuracy against cost, a panel for each kind of cost in rows of two, a marker for each arm.
+def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[str, float], label: str) -> Axes:
+    """Draws accuracy against a cost, a labelled point for each run; filled where augmentation was used.
 
     Args:
         found: run → realisation → accuracy in percent; runs without any are left out.
-        costs: kind of cost → run → cost, above 0.
+        costs: run → cost, above 0.
+        label: what the cost is, and its unit.
 
     Returns:
         The axes.
     """
-    rows = (len(costs) + 1) // 2
-    figure, axes = plt.subplots(rows, 2, figsize=(8.4, 3.3 * rows), squeeze=False, sharey=True, layout="constrained")
-    panels = axes.ravel()[: len(costs)]
-    for ax in axes.ravel()[len(costs) :]:
-        ax.remove()
-    for ax, (kind, by_run) in zip(panels, costs.items(), strict=True):
-        for number, (run, values) in enumerate((run, values) for run, values in found.items() if values):
-            mean = interval(list(values.values()))
-            half = mean.half if len(values) > 1 else 0.0
-            colour, marker = SHOWN_COLOURS[number % len(SHOWN_COLOURS)], MARKERS[number % len(MARKERS)]
-            label = arm_label(run) if ax is panels[0] else None
-            ax.errorbar(by_run[run], mean.mean, yerr=half, fmt=marker, color=colour, capsize=3, label=label)
-        ax.set_xlabel(kind)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-    for ax in axes[:, 0]:
-        ax.set_ylabel("test accuracy (%)")
-    if panels[0].get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    return panels
+    _, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
+    for number, run in enumerate(sorted((run for run in found if found[run]), key=costs.__getitem__)):
+        values = found[run]
+        mean, colour = interval(list(values.values())), colour_of(run)
+        half, fill = mean.half if len(values) > 1 else 0.0, colour if run.startswith("rescaled") else "white"
+        ax.errorbar(costs[run], mean.mean, yerr=half, fmt="o", color=colour, markerfacecolor=fill, capsize=3)
+        place, apart = (costs[run], mean.mean), (7, -13 if number % 2 else 5)
+        ax.annotate(arm_label(run), place, apart, textcoords="offset points", color=colour, fontsize="small")
+    ax.set(xlabel=label, ylabel="test accuracy (%)")
+    ax.margins(x=0.3)
+    return ax
 
 
-def beyond_training(found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]]) -> np.ndarray:
-    """Draws accuracy beyond the range of training, a panel for each kind of change, the first over the whole width.
-
-    Each run is a line. Each panel has the range of accuracies that it needs.
+def beyond_training(
+    found: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]], ylabel: str = "test accuracy (%)"
+) -> np.ndarray:
+    """Draws accuracy beyond the range of training, a panel for each kind of change, with lines named at their ends.
 
     Args:
-        found: kind of change, two or more → run → size of the change → accuracies in percent, one per realisation.
+        found: kind of change → run → size of the change → accuracies in percent, one per realisation.
+        ylabel: what is drawn.
 
     Returns:
         The axes.
     """
-    figure = plt.figure(figsize=(8.4, 8.2), layout="constrained")
-    columns = len(found) - 1
-    grid = figure.add_gridspec(2, columns)
-    axes = [figure.add_subplot(grid[0, :]), *(figure.add_subplot(grid[1, column]) for column in range(columns))]
-    for ax, (kind, by_run) in zip(axes, found.items(), strict=True):
+    _, axes = plt.subplots(len(found), 1, figsize=(7.6, 3.4 * len(found)), squeeze=False, layout="constrained")
+    for ax, (kind, by_run) in zip(axes.ravel(), found.items(), strict=True):
+        ends = []
         for number, (run, by_size) in enumerate(by_run.items()):
-            label = arm_label(run) if ax is axes[0] else None
-            _line(ax, by_size, SHOWN_COLOURS[number % len(SHOWN_COLOURS)], MARKERS[number % len(MARKERS)], label)
-        ax.set(xlabel=kind, ylabel="test accuracy (%)")
-    if axes[0].get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    return np.array(axes)
+            _line(
+                ax,
+                by_size,
+                colour_of(run),
+                MARKERS[number % len(MARKERS)],
+                None,
+                "--" if run.startswith("rescaled") else "-",
+            )
+            ends.append((_short(run), float(np.mean(list(by_size.values())[-1])), colour_of(run)))
+        ax.set(xlabel=kind, ylabel=ylabel)
+        label_ends(ax, ends, 0.075)
+    return axes.ravel()
+
+
+def _short(run: str) -> str:
+    return SHORT.get(run, arm_label(run))
 
 
 def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> Axes:
@@ -215,7 +204,7 @@ def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> Axes:
     """
     _, ax = plt.subplots(figsize=(7, 0.5 * len(accuracies) + 1), layout="constrained")
     for height, values in enumerate(accuracies.values()):
-        _values(ax, height, [100 * value for value in values], REGULAR if height == 0 else ACCENT)
+        _values(ax, height, [100 * value for value in values], colour_of("deform_conv_cnn"))
     ax.set_yticks(range(len(accuracies)), accuracies)
     ax.set(xlabel="test accuracy (%)", ylim=(len(accuracies) - 0.5, -0.5), xlim=(0, 102))
     return ax
@@ -226,6 +215,7 @@ def by_size(
     xlabel: str,
     ylabel: str,
     titles: Mapping[str, str],
+    colours: Mapping[str, tuple[float, float, float]] | None = None,
 ) -> np.ndarray:
     """Draws how a quantity depends on the size of something, a line for each network.
 
@@ -234,6 +224,7 @@ def by_size(
         xlabel: what has a size, and its unit.
         ylabel: the quantity and its unit.
         titles: what the networks are called.
+        colours: of the networks; by default those of their models.
 
     Returns:
         The axes.
@@ -245,7 +236,7 @@ def by_size(
         for number, (network, values_by_size) in enumerate(by_network.items()):
             label = titles[network] if ax is axes[0, 0] else None
             sizes = {float(size): values for size, values in values_by_size.items()}
-            _line(ax, sizes, SHOWN_COLOURS[number], MARKERS[number], label)
+            _line(ax, sizes, colours[network] if colours else colour_of(network), MARKERS[number], label)
         ax.set(title=panel, xlabel=xlabel)
     axes[0, 0].set_ylabel(ylabel)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
@@ -258,12 +249,15 @@ def _line(
     colour: tuple[float, float, float],
     marker: str,
     label: str | None,
+    line: str = "-",
 ) -> None:
     """Draws means with t-intervals, where there are two or more values, joined by a line."""
     found = [interval(values) for values in by_size.values()]
     halves = [each.half if np.isfinite(each.half) else 0.0 for each in found]
     means = [each.mean for each in found]
-    ax.errorbar(list(by_size), means, yerr=halves, fmt=f"-{marker}", color=colour, markersize=4, capsize=2, label=label)
+    ax.errorbar(
+        list(by_size), means, yerr=halves, fmt=f"{line}{marker}", color=colour, markersize=4, capsize=2, label=label
+    )
 
 
 def moved_bins(images: np.ndarray, boxes: np.ndarray, indices: np.ndarray, bins: np.ndarray) -> np.ndarray:

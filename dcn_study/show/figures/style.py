@@ -5,21 +5,77 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
 from IPython.core.formatters import SVGFormatter
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dcn_study.names import MODELS
+from dcn_study.runs.catalogue import NAMED, arm_run
 from dcn_study.show.figures.narrow import NARROW, narrow
 
-__all__ = ["ACCENT", "COLOURS", "PALETTE", "REGULAR", "as_image", "as_table", "use_style"]
+__all__ = ["ACCENT", "COLOURS", "PALETTE", "REGULAR", "as_image", "as_table", "colour_of", "label_ends", "use_style"]
 
 PALETTE = sns.color_palette("colorblind")
-COLOURS = dict(zip(MODELS, (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[4], PALETTE[3]), strict=True))
+# The colour of each model on every page: blue the CNN, orange the paper's layer, green true deformable convolutions.
+COLOURS = {
+    "cnn": PALETTE[0],
+    "deformable_cnn": PALETTE[1],
+    "deform_conv_cnn": PALETTE[2],
+    "shared_offsets_cnn": PALETTE[4],
+    "antialiased_cnn": PALETTE[9],
+    "mini_resnet": (0.45, 0.45, 0.05),
+    "deformable_mini_resnet": PALETTE[3],
+    "wide_cnn": PALETTE[5],
+    "wider_cnn": (0.45, 0.3, 0.2),
+    "dilated_cnn": PALETTE[7],
+    "modulated_deform_conv_cnn": (0.0, 0.35, 0.25),
+    "transformer_cnn": PALETTE[6],
+    "deform_conv_mini_resnet": (0.45, 0.0, 0.1),
+}
 REGULAR, ACCENT = PALETTE[0], PALETTE[1]  # what stays on the grid, what is moved
+
+
+def colour_of(name: str) -> tuple[float, float, float]:
+    """Returns the colour of a model, of a named run or of an arm: that of the network that it trains."""
+    if name in COLOURS:
+        return COLOURS[name]
+    return COLOURS[(NAMED[name] if name in NAMED else arm_run(name)).model]
+
+
+def label_ends(ax: Axes, labels: Sequence[tuple[str, float, Any]], gap: float = 0.055) -> None:
+    """Writes the names of lines to the right of the axes, where they end, so far apart that all can be read.
+
+    Args:
+        ax: the axes, with their limits as they will stay.
+        labels: name, height of the line's end, colour.
+        gap: between two names, as a share of the height of the axes.
+    """
+    low, high = ax.get_ylim()
+    places = sorted((((height - low) / (high - low), name, colour) for name, height, colour in labels), key=_first)
+    heights: list[float] = []
+    for height, _, _ in places:
+        heights.append(max(height, heights[-1] + gap) if heights else height)
+    above = max(0.0, heights[-1] - 1.0) if heights else 0.0
+    for height, (_, name, colour) in zip(heights, places, strict=True):
+        place = ax.get_yaxis_transform()
+        ax.text(
+            1.01,
+            low + (height - above) * (high - low),
+            name,
+            transform=place,
+            color=colour,
+            va="center",
+            fontsize="small",
+        )
+
+
+def _first(place: tuple[float, str, Any]) -> float:
+    return place[0]
 
 
 def use_style() -> None:
@@ -40,7 +96,9 @@ def use_style() -> None:
 
 
 def as_table(frame: pd.DataFrame) -> str:
-    """Returns a table as HTML: whole numbers by thousands, others with two decimals, small ones with more.
+    """Returns a table as HTML: whole numbers by thousands, others with two decimals, or none, or more for small ones.
+
+    A caption that `tables.captioned` gave it stands above.
 
     The attribute `data-csv` of the table holds its content as CSV, with all digits.
     """
@@ -49,12 +107,16 @@ def as_table(frame: pd.DataFrame) -> str:
         shown = frame.to_html(formatters=whole, float_format=_readable, na_rep="–", notebook=True)
     corner = str(frame.columns.name or "")
     content = frame.to_csv(index_label=[name or corner for name in frame.index.names], float_format="%.10g")
-    return shown.replace("<table ", f'<table data-csv="{html.escape(content)}" ', 1)
+    shown = shown.replace("<table ", f'<table data-csv="{html.escape(content)}" ', 1)
+    caption = frame.attrs.get("caption", "")
+    return shown.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1) if caption else shown
 
 
 def _readable(number: float) -> str:
     if abs(number) < 1e-9:  # what rounding leaves of a difference of equal numbers
         return "0"
+    if abs(number) >= 100:
+        return f"{number:,.0f}"
     if abs(number) < 0.0005:
         return f"{number:.1e}"
     return f"{number:.3f}" if abs(number) < 0.005 else f"{number:.2f}"

@@ -3,17 +3,20 @@
 from dcn_study.show.tables.accuracies import (
     accuracy,
     agreement,
+    by_seed,
     controls,
     draws,
+    first_epoch,
     seen,
     selection,
     side_by_side,
     split,
 )
-from dcn_study.show.tables.claims import claims
+from dcn_study.show.tables.claims import claims, tally
+from dcn_study.show.tables.layout import captioned
 from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
 from dcn_study.show.tables.networks import layers, models, totals
-from dcn_study.show.tables.origin import cards, measurements, parameters, provenance, status
+from dcn_study.show.tables.origin import cards, measurements, parameters, protocol, provenance, status
 from dcn_study.show.tables.registered import registered
 from dcn_study.show.tables.study import (
     areas,
@@ -30,7 +33,15 @@ from dcn_study.show.tables.study import (
     spread,
     study_accuracies,
 )
-from dcn_study.show.tables.times import bench, logged_ratio, memory, processors, runtime, training_cost
+from dcn_study.show.tables.times import (
+    bench,
+    logged_ratio,
+    memory,
+    processors,
+    published_runtime,
+    runtime,
+    training_cost,
+)
 from dcn_study.show.tables.unseen import unseen_accuracies, unseen_changes, unseen_pilots
 
 __all__ = [
@@ -39,6 +50,8 @@ __all__ = [
     "areas",
     "arms",
     "bench",
+    "by_seed",
+    "captioned",
     "cards",
     "claims",
     "contrast_checks",
@@ -48,6 +61,7 @@ __all__ = [
     "descriptions",
     "draws",
     "fields",
+    "first_epoch",
     "layers",
     "logged_ratio",
     "measurements",
@@ -58,7 +72,9 @@ __all__ = [
     "primary_contrasts",
     "probes",
     "processors",
+    "protocol",
     "provenance",
+    "published_runtime",
     "rates_tried",
     "regions",
     "registered",
@@ -73,6 +89,7 @@ __all__ = [
     "spread",
     "status",
     "study_accuracies",
+    "tally",
     "totals",
     "training_cost",
     "unseen_accuracies",

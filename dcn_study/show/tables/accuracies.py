@@ -9,12 +9,24 @@ import numpy as np
 import pandas as pd
 
 from dcn_study.experiments.agreement import first_rule, of_runs
+from dcn_study.experiments.first_epoch import FirstEpoch
 from dcn_study.names import CONTROLS, MODELS, TEST_IMAGES
 from dcn_study.runs import published
 from dcn_study.runs.records import Record
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["accuracy", "agreement", "controls", "draws", "seen", "selection", "side_by_side", "split"]
+__all__ = [
+    "accuracy",
+    "agreement",
+    "by_seed",
+    "controls",
+    "draws",
+    "first_epoch",
+    "seen",
+    "selection",
+    "side_by_side",
+    "split",
+]
 
 
 def accuracy(record: Record) -> pd.DataFrame:
@@ -68,6 +80,20 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "images"])
 
 
+def by_seed(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Returns the test accuracies of each seed, in percent: one row per seed, two columns per model.
+
+    Args:
+        runs: by model, the records of all seeds.
+    """
+    columns = {
+        (MODELS[model], kind): {record.config.seed: 100 * record.evaluations[kind].accuracy for record in found}
+        for model, found in runs.items()
+        for kind in TEST_IMAGES
+    }
+    return pd.DataFrame(columns).rename_axis(index="seed")
+
+
 def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     """Returns the accuracies of the controls and of the published protocol after the same number of epochs.
 
@@ -102,6 +128,27 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             **{f"seed {record.config.seed}": value for record, value in zip(found, scaled, strict=True)},
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "run")
+
+
+def first_epoch(found: Mapping[str, FirstEpoch]) -> pd.DataFrame:
+    """Returns the author's log next to our runs: numbers of the first epoch, with the range of our runs.
+
+    Args:
+        found: as `experiments.first_epoch.first_epoch` returns it.
+    """
+    rows: dict[str, dict[str, str]] = {}
+    for (name, each), digits in zip(found.items(), (1, 2), strict=True):
+        low, high = min(each.inert), max(each.inert)
+        told = {
+            "the author's log": f"{each.published:.{digits + 1}f}",
+            f"offsets at zero, {len(each.inert)} runs": f"{low:.{digits}f} to {high:.{digits}f}",
+            "their 95% prediction interval": f"{each.low:.{digits}f} to {each.high:.{digits}f}",
+            f"offsets that learn, {len(each.learning)} runs": f"{min(each.learning):.{digits}f} to "
+            f"{max(each.learning):.{digits}f}",
+        }
+        for row, value in told.items():
+            rows.setdefault(row, {})[f"{name} (%)" if "accuracy" in name else name] = value
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "deformable CNN after one epoch")
 
 
 def side_by_side(runs: Mapping[str, Record]) -> pd.DataFrame:

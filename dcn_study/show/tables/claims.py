@@ -7,25 +7,35 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from dcn_study.experiments.claims import Claim
+from dcn_study.experiments.claims import OUTCOMES, Claim
 from dcn_study.names import MODELS
+from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["claims"]
+__all__ = ["claims", "tally"]
 
 
-def claims(found: Sequence[Claim], group: str) -> str:
-    """Returns the claims of a group as an HTML table, with links to the pages with the evidence.
+def claims(found: Sequence[Claim], *groups: str) -> str:
+    """Returns the claims of groups as an HTML table, with links to the pages with the evidence.
 
     Args:
         found: all claims.
-        group: one of `claims.GROUPS`.
+        *groups: of `claims.GROUPS`.
     """
-    rows = [_row(claim) for claim in found if claim.group == group]
+    rows = [_row(claim) for group in groups for claim in found if claim.group == group]
     frame = pd.DataFrame(rows)
     if not frame["paper"].any():
         frame = frame.drop(columns="paper")
     with pd.option_context("display.max_colwidth", None):
         return frame.to_html(index=False, escape=False, classes="claims")
+
+
+def tally(found: Sequence[Claim]) -> pd.DataFrame:
+    """Returns one row per outcome: how many claims have it, and what it means."""
+    rows = {
+        outcome: {"claims": sum(claim.outcome == outcome for claim in found), "meaning": meaning}
+        for outcome, meaning in OUTCOMES.items()
+    }
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "outcome")
 
 
 def _row(claim: Claim) -> dict[str, str]:

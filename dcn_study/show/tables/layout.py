@@ -8,12 +8,19 @@ import pandas as pd
 
 from dcn_study.experiments.statistics import interval
 
-__all__ = ["with_corner", "with_interval"]
+__all__ = ["captioned", "with_corner", "with_interval"]
 
 
 def with_corner(frame: pd.DataFrame, corner: str) -> pd.DataFrame:
     """Names the column of row names in the header itself, where pandas would add a row for it."""
     return frame.rename_axis(index=None, columns=corner)
+
+
+def captioned(frame: pd.DataFrame, caption: str) -> pd.DataFrame:
+    """Returns a table with a caption: what it shows, then what to see in it."""
+    frame = frame.copy()
+    frame.attrs["caption"] = caption
+    return frame
 
 
 def with_interval(differences: Sequence[float]) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import pandas as pd
 
-from dcn_study.names import TEST_IMAGES
+from dcn_study.names import MODELS, TEST_IMAGES
+from dcn_study.runs import published
+from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.records import Measurement, Record, Standing
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["cards", "measurements", "parameters", "provenance", "status"]
+__all__ = ["OPTIMISERS", "cards", "measurements", "parameters", "protocol", "provenance", "status"]
+
+OPTIMISERS = {"adam": "Adam", "sgd": "SGD with Nesterov momentum 0.9"}
+_IN_FROZEN_CNN = "offset layers and batch normalisation"
 
 
 class Declared(Protocol):
@@ -59,6 +64,31 @@ def cards(stored: Iterable[Record]) -> pd.DataFrame:
             "SHA-256": record.provenance.weights[:8],
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "network")
+
+
+def protocol(runs: Mapping[str, Sequence[RunConfig]]) -> pd.DataFrame:
+    """Returns how the paper's runs are trained, one column per run.
+
+    Args:
+        runs: by model, the configurations of all seeds.
+    """
+    columns = {}
+    for model, (config, *others) in runs.items():
+        start = f"the trained {MODELS[config.initial_run]}'s weights" if config.initial_run else "random weights"
+        frozen = "all but the blocks' convolutions" if model.endswith("resnet") else _IN_FROZEN_CNN
+        kind = TEST_IMAGES[config.train_on]
+        columns[MODELS[model]] = {
+            "starts from": start,
+            "trains": "all" if config.trainable else frozen,
+            "images": kind if kind == "plain" else f"{kind}, sampled anew each epoch",
+            "optimiser, learning rate": f"{OPTIMISERS[config.optimizer]}, {config.learning_rate:g}",
+            "batch size": f"{config.batch_size}",
+            "epochs, published": f"{len(published.curve(model)['epoch'])}",
+            "epochs, here": f"{config.epochs}",
+            "seeds": f"{1 + len(others)}",
+            "validated on": f"{kind} test images",
+        }
+    return with_corner(pd.DataFrame(columns), "setting")
 
 
 def provenance(record: Record, standing: Standing) -> pd.DataFrame:

@@ -11,7 +11,9 @@ from dcn_study.runs import published
 from dcn_study.runs.records import Measurement
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["bench", "logged_ratio", "memory", "runtime", "training_cost"]
+__all__ = ["bench", "logged_ratio", "memory", "processors", "published_runtime", "runtime", "training_cost"]
+
+_WRITTEN = "deformable CNN, published code"
 
 
 def runtime(times: pd.DataFrame) -> pd.DataFrame:
@@ -69,6 +71,35 @@ def training_cost(measured: Measurement) -> pd.DataFrame:
             "our ratio": steps[name] / unit,
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "training step")
+
+
+def published_runtime(measured: Measurement) -> pd.DataFrame:
+    """Returns the times that the paper and its author's log state, next to ours: milliseconds, and their ratios.
+
+    Args:
+        measured: as `runtime.compare` returns it.
+    """
+    parameters = measured.parameters
+    first = int(parameters["sizes"].split(",")[0])
+    here = {
+        (row["model"], row["what"]): row["milliseconds"]
+        for row in measured.results["rows"]
+        if (row["batch"], row["size"]) == (parameters["batch"], first)
+    }
+    log = {
+        model: float(np.mean(published.curve(model)["milliseconds_per_step"])) for model in ("cnn", "deformable_cnn")
+    }
+    rows = {}
+    for what, title, (regular, deformable) in (
+        ("forward", "forward pass", (published.FORWARD["regular"], published.FORWARD["deformable"])),
+        ("training step", "training step (author's log)", (log["cnn"], log["deformable_cnn"])),
+    ):
+        written, ours, unit = (here[model, what] for model in (_WRITTEN, TIMED["deformable_cnn"], TIMED["cnn"]))
+        rows[f"{title}, CNN (ms)"] = (regular, unit, unit)
+        rows[f"{title}, deformable CNN (ms)"] = (deformable, written, ours)
+        rows[f"{title}, times as long"] = (deformable / regular, written / unit, ours / unit)
+    columns = ["paper", "here, published code", "here, our code"]
+    return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), f"batch of {parameters['batch']}")
 
 
 def logged_ratio(model: str) -> float:
