@@ -41,6 +41,7 @@ def _training(run: str) -> Page:
 
 PAGES: dict[str, Page] = {
     "verdict": Page("verdict", {"seeds": None}, {**SMOKE, "seeds": 2}),
+    "multiverse": Page("multiverse"),
     "data": Page("data"),
     "models": Page("models"),
     "sampling": Page("sampling", smoke={**SMOKE, "occluded": 1}),

@@ -10,6 +10,7 @@ from dcn_study.show.figures.experiments import (
     receptive_fields,
     robustness,
 )
+from dcn_study.show.figures.multiverse import specification_curve
 from dcn_study.show.figures.narrow import NARROW, narrow
 from dcn_study.show.figures.runs import (
     accuracies,
@@ -60,6 +61,7 @@ __all__ = [
     "robustness",
     "runtime_ratios",
     "selection",
+    "specification_curve",
     "study_accuracies",
     "training_curve",
     "transform_distribution",

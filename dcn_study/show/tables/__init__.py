@@ -12,6 +12,7 @@ from dcn_study.show.tables.accuracies import (
 )
 from dcn_study.show.tables.claims import claims
 from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
+from dcn_study.show.tables.multiverse import single_changes
 from dcn_study.show.tables.networks import layers, models, totals
 from dcn_study.show.tables.origin import cards, measurements, parameters, provenance, status
 from dcn_study.show.tables.registered import registered
@@ -68,6 +69,7 @@ __all__ = [
     "seen",
     "selection",
     "side_by_side",
+    "single_changes",
     "sources",
     "split",
     "spread",
