@@ -18,7 +18,7 @@ from dcn_study.runs.catalogue import REALISATIONS, STUDY, record_name, seeds_of
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.records import Record
 
-__all__ = ["GROUPS", "LETTERS", "Multiverse", "multiverse", "multiverses", "option", "told"]
+__all__ = ["GROUPS", "LETTERS", "Multiverse", "altered_by", "multiverse", "multiverses", "option", "told"]
 
 GROUPS = {"accuracies": "published accuracies", "contrasts": "contrasts of the registered study"}
 LETTERS = {
@@ -120,20 +120,26 @@ def multiverses(results: Mapping[str, Any]) -> dict[str, Multiverse]:
 
 
 def told(found: Multiverse) -> str:
-    """Returns in words which outcomes no single change of a choice alters, and which choices can alter the others."""
+    """Returns in words which outcomes no single change of a choice alters, and which choices alter the others."""
     flips = {claim: list(found.flips(claim)) for claim in found.outcomes}
     robust = [f"{claim} ({found.outcome(claim)})" for claim, choices in flips.items() if not choices]
-    sentences = [f"No single change alters {len(robust)} of {len(flips)} outcomes"]
-    sentences[0] += f": {'; '.join(robust)}." if robust else "."
-    for number, several in (("One choice alone", False), ("Each of several choices", True)):
-        altered = [
-            f"{claim} ({', '.join(choices)})"
-            for claim, choices in flips.items()
-            if choices and (len(choices) > 1) is several
-        ]
+    sentences = [
+        f"No single change of a choice alters {len(robust)} of {len(flips)} outcomes: {'; '.join(robust)}."
+        if robust
+        else f"A single change of a choice can alter each of {len(flips)} outcomes."
+    ]
+    for by, several in (("One choice alone", False), ("Each of several choices", True)):
+        altered = {claim: choices for claim, choices in flips.items() if choices and (len(choices) > 1) is several}
         if altered:
-            sentences.append(f"{number} can alter {len(altered)}: {'; '.join(altered)}.")
+            claims = "; ".join(f"{claim} ({', '.join(choices)})" for claim, choices in altered.items())
+            sentences.append(f"{by} can alter {len(altered)}: {claims}.")
     return " ".join(sentences)
+
+
+def altered_by(found: Multiverse) -> dict[str, int]:
+    """Returns how many outcomes a change of each choice alone can alter, the highest number first."""
+    counts = {name: sum(name in found.flips(claim) for claim in found.outcomes) for name in found.choices}
+    return dict(sorted(counts.items(), key=lambda each: -each[1]))
 
 
 def option(choice: str, value: Any) -> str:

@@ -42,15 +42,14 @@ def _group(group: str, found: Multiverse) -> str:
     )
     rows = "".join(
         f'<tr><th scope="row">{html.escape(claim)}</th>'
-        f'<td><span class="outcome {found.outcome(claim)}">{found.outcome(claim)}</span></td>'
-        f"<td>{100 * found.share(claim):.0f}%</td></tr>"
+        f'<td><span class="outcome {found.outcome(claim)}">{found.outcome(claim)}</span></td></tr>'
         for claim in found.outcomes
     )
     return (
         f'<fieldset data-group="{group}"><legend>{title}</legend>'
         f'<div class="controls" hidden>{controls}<button type="button">Back to the stated choices</button></div>'
         '<table><thead><tr><th scope="col">claim</th><th scope="col">outcome</th>'
-        f'<th scope="col">universes with the stated one</th></tr></thead><tbody>{rows}</tbody></table>'
+        f"</tr></thead><tbody>{rows}</tbody></table>"
         f'<p aria-live="polite">{STATED}</p></fieldset>'
     )
 

@@ -27,8 +27,8 @@ _OUTCOMES = {
 def specification_curve(found: Multiverse, ax: Axes | None = None) -> Axes:
     """Draws the outcomes of claims in all universes, a column each, and below them the options of each universe.
 
-    Columns are sorted by how many outcomes are other than the stated ones. The first is the stated universe, and its
-    options are marked.
+    Columns are sorted by how many outcomes are other than the stated ones. The first is the stated universe: a
+    triangle marks it and its options.
 
     Args:
         found: the outcomes of a group of claims.
@@ -61,6 +61,7 @@ def specification_curve(found: Multiverse, ax: Axes | None = None) -> Axes:
         heights.append(below)
     ax.set_yticks(heights, labels, fontsize="x-small")
     ax.set(xlabel="universes, the stated one first", xlim=(0, len(order)), ylim=(below + 0.6, -0.6))
+    ax.plot(0.5, -1, "v", color="black", markersize=5, clip_on=False)
     ax.grid(visible=False)
     shown = [LETTERS[letter] for letter in LETTERS if any(letter in letters for letters in found.outcomes.values())]
     patches = [Patch(facecolor=_OUTCOMES[outcome], label=outcome) for outcome in shown]

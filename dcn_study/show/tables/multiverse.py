@@ -22,7 +22,7 @@ def single_changes(found: Multiverse) -> pd.DataFrame:
     rows = {
         claim: {
             "outcome": found.outcome(claim),
-            "universes with it (%)": 100 * found.share(claim),
+            "universes with it (%)": round(100 * found.share(claim)),
             "altered by": "; ".join(
                 f"{choice} {words}"
                 for choice, options in found.flips(claim).items()
