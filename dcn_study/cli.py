@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
+import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dcn_study.errors import ConfigurationError, StudyError
+from dcn_study.errors import BookError, ConfigurationError, RecordError, StudyError, did_you_mean
 
 if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
@@ -22,18 +24,33 @@ Result = TypeVar("Result")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0 done, 1 failed, 2 wrongly called, 130 interrupted."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     options = _parser().parse_args(arguments)
     try:
+        _require_unicode(" ".join([os.getcwd(), *(arguments or sys.argv)]))
         return options.call(options)
+    except BrokenPipeError:  # as in: dcn list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (StudyError, OSError) as error:
         if options.debug:
             raise
-        print(f"dcn: {error}", file=sys.stderr)
+        text = str(error) if isinstance(error, BookError) else " ".join(str(error).splitlines())
+        print(f"dcn: {text}", file=sys.stderr)
         return error.exit_code if isinstance(error, StudyError) else 1
     except KeyboardInterrupt:
         print("dcn: interrupted. Complete epochs are kept: call again, without --force, to resume", file=sys.stderr)
         return 130
+
+
+def _require_unicode(names: str) -> None:
+    """Checks names of files: where Python takes ASCII for their encoding, it cannot write other characters."""
+    try:
+        names.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            "names of files must be readable as UTF-8. Received: names with other characters than "
+            f"{sys.getfilesystemencoding()} has; set PYTHONUTF8=1"
+        ) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,21 +66,25 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("run", help="execute one page's notebook, with other parameters if you like")
     command.add_argument("page", metavar="NAME", help="a page, see: dcn list")
-    command.add_argument("-p", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="a parameter")
+    _add_parameters(command)
     _add_profile(command)
+    command.add_argument("--out", metavar="FILE", help="where the executed notebook goes, FILE.ipynb; default: in runs")
     command.add_argument("--force", action="store_true", help="train or measure from nothing")
     command.add_argument("--html", action="store_true", help="also render the page, with its numbers in the text")
     command.set_defaults(call=_run)
 
     command = commands.add_parser("train", help="train the book's runs that have no record")
     command.add_argument("run", nargs="*", metavar="NAME", help="a run with any seed, such as cnn-seed12; default: all")
+    _add_parameters(command)
     command.add_argument("--force", action="store_true", help="train the named runs from nothing")
     where = command.add_mutually_exclusive_group()
-    where.add_argument("--workers", type=int, metavar="N", help="train N runs at a time on this machine")
+    where.add_argument("--workers", type=int, metavar="N", help="train N runs at a time on this machine, 1 to 1000")
     where.add_argument(
         "--scheduler", metavar="ADDRESS", help="train on a running Dask cluster, such as tcp://HOST:8786"
     )
-    command.add_argument("--threads", type=int, metavar="N", help="threads of each run; default: all, shared evenly")
+    command.add_argument(
+        "--threads", type=int, metavar="N", help="threads of each run; default: all, shared evenly; 1 with --scheduler"
+    )
     command.add_argument("--dry-run", action="store_true", help="print the plan and how long it takes, train nothing")
     command.set_defaults(call=_train)
 
@@ -77,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_build)
 
     command = commands.add_parser("check", help="exit 1 unless every record of the book is fresh or confirmed")
+    command.add_argument(
+        "-v", "--verbose", action="store_true", help="print the standing of each record and planned run"
+    )
     command.set_defaults(call=_check)
 
     command = commands.add_parser("confirm", help="replay the start of stale runs and evaluate their weights again")
@@ -89,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_measure)
 
     command = commands.add_parser("bench", help="time the operators and their peers, on an idle machine")
-    command.add_argument("--repeats", type=int, help="measurements of each; default: as in the book")
+    command.add_argument("--repeats", type=int, help="measurements of each, 1 to 1000; default: as in the book")
     command.add_argument("--record", action="store_true", help="store the result, see: dcn check")
     command.add_argument("--peer-python", metavar="PATH", help="Python with torchvision; default: /usr/bin/python3")
     command.set_defaults(call=_bench)
@@ -106,6 +130,27 @@ class _Version(argparse.Action):
 
         print(version("deformable-conv-digits-study"))
         parser.exit()
+
+
+def _add_parameters(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-p", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="a parameter")
+    command.add_argument("-f", dest="files", action="append", default=[], metavar="FILE", help="parameters, as YAML")
+
+
+def _changes(options: argparse.Namespace) -> list[str]:
+    """Returns the parameters of a command as `KEY=VALUE`, those of files before those that are given by themselves."""
+    found = []
+    for path in options.files:
+        import yaml
+
+        try:
+            content = yaml.safe_load(Path(path).read_bytes())
+        except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
+            raise ConfigurationError(f"-f must name a YAML file: {path}: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise ConfigurationError(f"-f must name a YAML file of KEY: VALUE. Received: {path}")
+        found += [f"{name}={value}" for name, value in content.items()]
+    return found + options.changes
 
 
 def _add_profile(command: argparse.ArgumentParser) -> None:
@@ -138,26 +183,32 @@ def _run(options: argparse.Namespace) -> int:
     from dcn_study.book import build, pages
     from dcn_study.book.parameters import notebook_parameters, parse_parameters
     from dcn_study.book.sources import sources
+    from dcn_study.runs.data import load_digits
     from dcn_study.runs.files import project_root
 
     if options.page not in pages.PAGES:
         raise ConfigurationError(_no_page(options.page))
     notebook = pages.PAGES[options.page].notebook
-    changes = parse_parameters(notebook, options.changes)
+    changes = parse_parameters(notebook, _changes(options))
     parameters = pages.page_parameters(options.page, options.profile, changes)
+    if options.out and not options.out.endswith(".ipynb"):
+        raise ConfigurationError(f"--out must end in .ipynb. Received: --out {options.out}")
+    output = Path(options.out).absolute() if options.out else build.variant(options.page, parameters)
+    here = Path.cwd()
     os.chdir(project_root())  # where notebooks work, and what a relative path of data refers to
+    load_digits()
     pages.check(options.page, parameters)
-    output = build.variant(options.page, parameters)
     if options.force:
         if "force" not in notebook_parameters(notebook):
             raise ConfigurationError(f"--force is for pages that train or measure. Received: {options.page}")
         parameters["force"] = True
     executed = build.run(options.page, parameters, output)
-    print(f"notebook: {output}")
+    print(f"notebook: {os.path.relpath(output, here)}")
     for source in sources(executed.files):
-        print(f"record:   {source.path}")
+        print(f"record:   {os.path.relpath(source.path, here)}")
     if options.html:
-        print(f"page:     {build.render_page(options.page, parameters, executed, output)}")
+        rendered = build.render_page(options.page, parameters, executed, output)
+        print(f"page:     {os.path.relpath(rendered, here)}")
     return 0
 
 
@@ -169,9 +220,7 @@ def _no_page(name: str) -> str:
     try:
         run_named(name)
     except ConfigurationError:
-        near = difflib.get_close_matches(name, PAGES, 1)
-        hint = f", did you mean {near[0]}?" if near else "."
-        return f"NAME must be one of {', '.join(PAGES)}. Received: {name}{hint}"
+        return f"NAME must be one of {', '.join(PAGES)}. Received: {name}{did_you_mean(name, PAGES)}"
     run, _, seed = name.partition("-seed")
     page = f"dcn run cnn -p run={run}" + (f" -p seed={seed}" if seed else "")
     return f"{name} is a run, not a page. Train it with: dcn train {name}. Show it with: {page}"
@@ -180,27 +229,34 @@ def _no_page(name: str) -> str:
 def _train(options: argparse.Namespace) -> int:
     from dcn_study.cluster.plan import plan
     from dcn_study.runs import records
-    from dcn_study.runs.catalogue import record_name
+    from dcn_study.runs.catalogue import is_named, record_name
+    from dcn_study.runs.data import load_digits
+    from dcn_study.runs.files import project_root
 
-    for name in ("workers", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ConfigurationError(f"--{name} must be at least 1. Received: --{name} {value}")
+    _require_count("workers", options.workers)
+    _require_count("threads", options.threads)
     if options.force and not options.run and not options.dry_run:
         raise ConfigurationError("--force is for named runs. Received: no NAME")
-    chosen = _chosen(options.run)
+    changes = _changes(options)
+    os.chdir(project_root())  # what a relative path of data refers to
+    chosen = _chosen(options.run, changes)
+    for data in {config.data for config in chosen}:
+        load_digits(data)
     tasks = plan(chosen, force=options.force)
     if options.dry_run:
         _print_plan(tasks, options.workers or 1)
         return 0
     planned = {task.name for task in tasks}
-    there = [records.read(config, book=True) for config in chosen if record_name(config) not in planned]
+    there = [records.read(config, book=is_named(config)) for config in chosen if record_name(config) not in planned]
     standings = [_print_result(record) for record in there if record]
     train = _train_here if options.workers is options.scheduler is None else _train_on_workers
     failures = train(tasks, options) if tasks else {}
-    for name, reason in failures.items():
-        print(f"dcn: {name} failed: {reason}", file=sys.stderr)
     return 0 if all(standings) and not failures else 1
+
+
+def _require_count(name: str, value: int | None, most: int = 1000) -> None:
+    if value is not None and not 1 <= value <= most:
+        raise ConfigurationError(f"--{name} must be from 1 to {most}. Received: --{name} {value}")
 
 
 def _print_plan(tasks: Sequence[Task], workers: int) -> None:
@@ -214,7 +270,8 @@ def _print_plan(tasks: Sequence[Task], workers: int) -> None:
         lasts = f"{known}{duration(slot.end - slot.start)}"
         print(f"{slot.task.name:<34} {slot.worker:>6} {duration(slot.start):>12} {lasts:>10}  {slot.task.after}")
     last = max((slot.end for slot in slots), default=0.0)
-    print(f"\n{len(slots)} runs, done after {duration(last)} on {workers} worker{'s' if workers > 1 else ''}")
+    runs = "1 run" if len(slots) == 1 else f"{len(slots)} runs"
+    print(f"\n{runs}, done after {duration(last)} on {workers} worker{'s' if workers > 1 else ''}")
     if any(task.seconds is None for task in tasks):
         print("? no record of a similar run: taken to last as long as the median of the others")
 
@@ -223,12 +280,14 @@ def _print_result(record: Record) -> bool:
     """Prints the accuracies of a run, and advice if its record does not hold; returns whether it holds."""
     from dcn_study.names import TEST_IMAGES
     from dcn_study.runs import records
+    from dcn_study.runs.catalogue import is_named
 
     accuracies = ", ".join(f"{kind} {100 * record.evaluations[kind].accuracy:.2f}%" for kind in TEST_IMAGES)
     print(f"{record.name:<34} {accuracies}", flush=True)
     standing = records.standing(record.config, record)
     if not standing.holds:
-        how = f"dcn confirm {record.name}, or train again: dcn train --force {record.name}"
+        named = f"dcn confirm {record.name}, or train again: dcn train --force {record.name}"
+        how = named if is_named(record.config) else "train again with --force"
         print(f"{record.name:<34} {standing}. Not trained: {how}", flush=True)
     return standing.holds
 
@@ -240,28 +299,30 @@ def _train_here(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str,
 
     load_tensorflow()
     from dcn_study.runs import training
+    from dcn_study.runs.catalogue import is_named
 
     if options.threads:
         training.use_threads(options.threads)
     failures: dict[str, str] = {}
     for slot in schedule(tasks, 1):
         task = slot.task
-        if task.after in failures:
-            failures[task.name] = f"it starts from {task.after}, which failed"
-            continue
         try:
-            _print_result(training.train(task.config, book=True, force=options.force))
+            if task.after in failures:
+                raise RecordError(f"it starts from {task.after}, which failed")
+            _print_result(training.train(task.config, book=is_named(task.config), force=options.force))
         except StudyError as error:
             if options.debug:
                 raise
             failures[task.name] = str(error)
+            print(f"dcn: {task.name} failed: {error}", file=sys.stderr)
     return failures
 
 
 def _train_on_workers(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, str]:
     """Trains the runs of a plan on Dask workers; returns the reasons of those that failed."""
     try:
-        from dcn_study.cluster.train import connect, local, train_all
+        from dcn_study.cluster.connection import connect, local
+        from dcn_study.cluster.train import train_all
     except ImportError as error:
         raise ConfigurationError(
             f"--workers and --scheduler require Dask, see the extra 'cluster' of dcn_study/pyproject.toml: {error}"
@@ -269,22 +330,38 @@ def _train_on_workers(tasks: Sequence[Task], options: argparse.Namespace) -> dic
     from dcn_study.runs.inputs import processors
 
     if options.scheduler:
-        cluster = connect(options.scheduler)
+        cluster, threads = connect(options.scheduler), options.threads or 1
     else:
-        workers = min(options.workers, len(tasks))
-        cluster = local(workers, options.threads or max(1, processors() // options.workers))
+        cluster = local(min(options.workers, len(tasks)))
+        threads = options.threads or max(1, processors() // options.workers)
     with cluster as client:
-        return train_all(client, tasks, threads=options.threads or 0, force=options.force, finished=_print_result)
+        return train_all(client, tasks, threads=threads, force=options.force, finished=_print_result)
 
 
-def _chosen(run_names: Sequence[str]) -> list[RunConfig]:
-    """Returns the configurations of the named runs, or of all in the book, each after the one that it starts from."""
-    from dcn_study.runs.catalogue import book_runs, run_named
+def _chosen(run_names: Sequence[str], changes: Sequence[str] = ()) -> list[RunConfig]:
+    """Returns the configurations of the named runs, or of all in the book, each after the one that it starts from.
 
-    return sorted(map(run_named, run_names), key=lambda config: bool(config.initial_run)) if run_names else book_runs()
+    Args:
+        run_names: with any seed; none for all in the book.
+        changes: parameters as `KEY=VALUE`, of named runs: as in the notebook of a training, except its name and seeds.
+    """
+    from dcn_study.book.pages import PAGES
+    from dcn_study.book.parameters import parse_parameters
+    from dcn_study.runs.catalogue import NAMED, book_runs, run_named
+
+    if changes and not run_names:
+        raise ConfigurationError("parameters are for named runs. Received: no NAME")
+    values = parse_parameters("training", changes, without=("run", "seed", "seeds", "force")) if changes else {}
+    for name in run_names:
+        if name in PAGES and name not in NAMED:
+            raise ConfigurationError(f"{name} is a page, not a run. Execute it with: dcn run {name}")
+    if not run_names:
+        return book_runs()
+    return sorted((run_named(name, **values) for name in run_names), key=lambda config: bool(config.initial_run))
 
 
 def _build(options: argparse.Namespace) -> int:
+    _require_count("cell-seconds", options.cell_seconds, 86_400)
     from dcn_study.book.build import build
 
     print(f"book: {build(options.profile, pdf=options.pdf, force=options.force, cell_seconds=options.cell_seconds)}")
@@ -292,17 +369,29 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    return 0 if all(standing.holds for standing in _print_standings()) else 1
+    return 0 if all(standing.holds for standing in _print_standings(options.verbose)) else 1
 
 
-def _print_standings() -> list[Standing]:
+def _print_standings(verbose: bool = False) -> list[Standing]:
+    """Prints the standing of each record that does not hold, or of each, and how many have which; returns them all."""
     from dcn_study.runs import measurements, records
-    from dcn_study.runs.catalogue import record_name
+    from dcn_study.runs.catalogue import planned_runs, record_name
+    from dcn_study.runs.data import load_digits
 
-    standings = {record_name(config): records.inspect(config)[1] for config in records.shown()}
+    load_digits()  # damaged data are one error, and not one for each record
+    shown = records.shown()
+    standings = {record_name(config): records.inspect(config)[1] for config in shown}
     standings |= {name: measurements.inspect(name)[1] for name in measurements.MEASUREMENTS}
+    left = [record_name(config) for config in planned_runs() if config not in shown]
     for name, standing in standings.items():
-        print(f"{name:<34} {standing}")
+        if verbose or not standing.holds:
+            print(f"{name:<34} {standing}")
+    for name in left if verbose else ():
+        print(f"{name:<34} not run")
+    counts = Counter(standing.state for standing in standings.values())
+    print(f"{len(standings)} records: {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
+    if left:
+        print(f"{len(left)} planned runs of the studies are not run")
     return list(standings.values())
 
 
@@ -311,8 +400,7 @@ def _measure(options: argparse.Namespace) -> int:
 
     for name in options.name:
         if name not in measurements.MEASUREMENTS:
-            near = difflib.get_close_matches(name, measurements.MEASUREMENTS, 1)
-            hint = f", did you mean {near[0]}?" if near else "."
+            hint = did_you_mean(name, measurements.MEASUREMENTS)
             raise ConfigurationError(
                 f"NAME must be one of {', '.join(measurements.MEASUREMENTS)}. Received: {name}{hint}"
             )
@@ -331,6 +419,9 @@ def _apart(function: Callable[..., Result], argument: Any) -> Result:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    _require_count("repeats", options.repeats)
+    if options.peer_python and shutil.which(options.peer_python) is None:
+        raise ConfigurationError(f"--peer-python must be a program. Received: --peer-python {options.peer_python}")
     from dcn_study.runs.libraries import load_tensorflow
 
     load_tensorflow()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "BookError",
+    "ClusterError",
     "ConfigurationError",
     "DataError",
     "DivergedError",
@@ -11,6 +15,7 @@ __all__ = [
     "PageError",
     "RecordError",
     "StudyError",
+    "did_you_mean",
 ]
 
 
@@ -46,5 +51,15 @@ class PageError(StudyError):
     """A notebook is missing, or its parameters are not declared as they should be."""
 
 
+class ClusterError(StudyError):
+    """The scheduler of a cluster is gone, or a worker cannot be used; the message says which, and what to do."""
+
+
 class BookError(StudyError):
     """A notebook failed or the book could not be built; nothing that was there before has changed."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Returns the end of a message about an unknown name: the nearest valid one, if there is one, as a question."""
+    near = difflib.get_close_matches(name.lower(), valid, 1)
+    return f", did you mean {near[0]}?" if near else "."

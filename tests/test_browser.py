@@ -1,4 +1,8 @@
-"""The book as its readers meet it: in a browser, with and without a pointer, wide and narrow, light and dark."""
+"""The book as its readers meet it: in a browser, with and without a pointer, wide and narrow, light and dark.
+
+Every page is loaded once, and looked at in three ways. Axe takes longer than all else, and on pages of one kind finds
+the same: it looks at one page of each kind.
+"""
 
 import csv
 import functools
@@ -46,6 +50,25 @@ def pages_of(html):
     return sorted(path for path in pages if path.name != "index.html")
 
 
+# One page of each kind: what a page of the book can hold is on at least one of them.
+KINDS = {
+    "first page, cards, citations": "intro.html",
+    "prose with formulas": "method.html",
+    "the package": "api.html",
+    "source of a module": "_modules/dcn/models.html",
+    "list of references": "references.html",
+    "search": "search.html",
+    "index": "genindex.html",
+    "claims and sources": "executed/verdict.html",
+    "a run: curves, tables, parameters": "executed/cnn.html",
+    "the widest table": "executed/status.html",
+    "figures with a form for phones": "executed/study.html",
+    "the laboratory": "executed/laboratory.html",
+    "the explorer": "executed/sampling.html",
+    "the map": "executed/robustness.html",
+    "the row of pixels, side notes": "executed/offsets.html",
+}
+
 # How each page is looked at, one way after the other: the width, and what Playwright calls the media. The narrow one is
 # first, since the theme makes what scrolls focusable when a page is loaded, and a moment after its width has changed.
 VIEWS = {
@@ -83,19 +106,22 @@ def problems(browser, html, address):
                 page.set_viewport_size({"width": width, "height": 900})
                 if page.url == "about:blank":
                     page.goto(f"{address}/{name}")
-                told += page.evaluate(CUT_TABLES) if view == "on paper" else looked_at(page, media["color_scheme"])
+                if view == "on paper":
+                    told += page.evaluate(CUT_TABLES)
+                else:
+                    told += looked_at(page, media["color_scheme"], thoroughly=name in KINDS.values())
                 found[view] += [f"{name}: {problem}" for problem in told]
                 told.clear()
             page.close()
     return found
 
 
-def looked_at(page, scheme):
+def looked_at(page, scheme, *, thoroughly):
     expect(page.locator("html")).to_have_attribute("data-theme", scheme)
     found = page.evaluate(BROKEN_IMAGES)
     if (excess := page.evaluate(TOO_WIDE)) > 0:
         found.append(f"{excess} pixels too wide")
-    for broken in Axe().run(page, options=RULES).response["violations"]:
+    for broken in Axe().run(page, options=RULES).response["violations"] if thoroughly else ():
         found.append(f"{broken['id']}: {broken['nodes'][0]['html'][:200]} and {len(broken['nodes']) - 1} more")
     return found
 
@@ -103,6 +129,36 @@ def looked_at(page, scheme):
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_page_is_whole_and_accessible_and_no_table_is_cut(problems, view):
     assert not problems[view], "\n".join(problems[view])
+
+
+def test_each_kind_of_page_is_there(html):
+    assert all((html / name).is_file() for name in KINDS.values())
+
+
+def test_the_first_page_is_light(browser, address):
+    with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
+        page = context.new_page()
+        network = context.new_cdp_session(page)
+        network.send("Network.enable")
+        loaded = []
+        network.on("Network.loadingFinished", lambda event: loaded.append(event["encodedDataLength"]))
+        page.goto(f"{address}/intro.html", wait_until="networkidle")
+        assert len(loaded) > 10
+        assert sum(loaded) <= 1.2e6  # without compression
+
+
+def test_the_first_page_loads_the_laboratory_when_one_comes_to_it(page, html):
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto((html / "intro.html").as_uri())
+    assert page.locator(".laboratory").count() == 0
+    page.locator(".laboratory-here").scroll_into_view_if_needed()
+    page.mouse.wheel(0, 400)
+    expect(page.locator(".laboratory.small[data-ready]")).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator(".laboratory .answer").first).to_have_text("Draw a digit")
+    assert "#" not in page.url
+    assert not problems
 
 
 def test_nothing_moves_where_less_motion_is_asked_for(browser, address):
@@ -156,6 +212,7 @@ def test_the_map_answers_to_pointer_keyboard_and_choice(page, address):
     first = told.inner_text()
     assert first.startswith("CNN, zoom 1.00, shift")
     fields.first.click()
+    expect(page).to_have_url(re.compile("#model=cnn&row=0&column=0$"))
     page.keyboard.press("ArrowRight")
     expect(told).not_to_have_text(first)
     page.keyboard.press("ArrowLeft")
@@ -167,6 +224,13 @@ def test_the_map_answers_to_pointer_keyboard_and_choice(page, address):
     page.locator(".robustness-map select").select_option("deformable_mini_resnet")
     expect(told).to_contain_text("deformable mini-ResNet")
     assert fields.all_inner_texts() != before
+    told_last, link = told.inner_text(), page.url
+    page.goto(f"{link.partition('#')[0]}#model=nothing&row=99&column=x")
+    page.reload()
+    expect(told).to_contain_text("CNN, zoom 1.00")
+    page.goto(link)
+    page.reload()
+    expect(told).to_have_text(told_last)
 
 
 def test_the_explorer_answers_to_choice(page, address):
@@ -177,6 +241,12 @@ def test_the_explorer_answers_to_choice(page, address):
         page.locator(f".explorer [name={name}]").select_option(index=1 if name == "digit" else 0)
         assert canvas.evaluate("canvas => canvas.toDataURL()") != before, name
     expect(told).to_contain_text("plain: one output of conv12 reads 25 points")  # 3x3 of 3x3, which overlap
+    expect(page).to_have_url(re.compile("#digit=1&model=cnn&layer=conv12$"))
+    page.reload()
+    expect(told).to_contain_text("plain: one output of conv12 reads 25 points")
+    page.goto(f"{page.url.partition('#')[0]}#layer=nothing")
+    page.reload()
+    expect(told).to_contain_text("plain: one output of conv22")
 
 
 def test_search_finds_a_term_without_a_server(page, html):
@@ -236,3 +306,30 @@ def test_print_shows_the_text_alone(page, address):
     page.emulate_media(media="print")
     expect(page.locator(".bd-sidebar-primary")).to_be_hidden()
     assert page.locator("h1:visible").inner_text().startswith("The verdict")
+
+
+def test_paper_shows_what_is_folded(page, address):
+    page.emulate_media(media="print")
+    page.goto(f"{address}/executed/cnn.html")
+    code = page.locator("details.hide pre")
+    assert code.count() > 2
+    for each in code.all():
+        expect(each).to_be_visible()
+
+
+def test_every_page_describes_itself(html):
+    for path in pages_of(html):
+        text = path.read_text(encoding="utf-8")
+        for tag in ('name="description"', 'property="og:title"', 'property="og:description"'):
+            assert len(re.findall(f"<meta [^>]*{tag}", text)) == 1, f"{path.name}: {tag}"
+
+
+def test_the_package_has_a_line_for_each_argument_and_links_to_its_source(html):
+    text = (html / "api.html").read_text(encoding="utf-8")
+    for name in ("DeformableConv2D", "DeformableConv1D", "deform_conv2d"):
+        start = text.index(f'id="dcn.{name}"')
+        head, body = text[start : text.index("</dt>", start)], text[start : start + 20_000]
+        assert head.count("<dd>") > 5
+        assert "**kwargs" not in head.partition("*args")[2]
+        assert re.search(r'href="_modules/dcn/[\w/]+\.html#', head)
+        assert "filters, kernel_size" not in re.sub(r"<[^>]+>", "", body)

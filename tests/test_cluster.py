@@ -1,7 +1,7 @@
 """Training on Dask workers gives the records of serial training, whatever dies meanwhile."""
 
 import contextlib
-import dataclasses
+import functools
 import json
 import os
 import random
@@ -10,21 +10,27 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import types
 from pathlib import Path
 
+import dask
+import distributed
 import pytest
 from helpers import ROOT, inside, keep, make, started, weights_of
 from train_small import SMALL
 
+import dcn_study.runs
 from dcn_study import cli
-from dcn_study.cluster import train, worker
-from dcn_study.cluster.dispatch import ClusterError
+from dcn_study.cluster import connection, display, process, train, worker
+from dcn_study.cluster.connection import connect
 from dcn_study.cluster.plan import Task, plan
-from dcn_study.cluster.train import connect, train_all
-from dcn_study.errors import RecordError
+from dcn_study.cluster.train import train_all
+from dcn_study.errors import ClusterError, RecordError, StudyError
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import record_name, run_config
+from dcn_study.runs.catalogue import is_named, record_name, run_config, seeds_of
+from dcn_study.runs.configuration import RunConfig
 
 PROGRAM = Path(__file__).with_name("train_small.py")
 DASK = Path(sys.executable).with_name("dask")
@@ -60,18 +66,94 @@ def serial(tmp_path_factory):
     return found
 
 
+STARTED = []  # requests and the names of the files that they came with
+
+
+def made_up(request, initial, seconds, fails):
+    """Takes the place of `worker.train`: makes a record up, or fails."""
+    STARTED.append((request, sorted(initial or {})))
+    time.sleep(seconds)
+    if request.name in fails:
+        raise StudyError("no luck; log: here")
+    config = RunConfig(**request.configuration)
+    return worker.read(keep(config, book=is_named(config)).path)
+
+
 @pytest.fixture
-def apart(monkeypatch):
-    """Makes workers unable to see the client's folder."""
-    see = worker.describe
+def fake(monkeypatch):
+    """Has workers, which are threads of this process, train nothing."""
+    STARTED.clear()
 
-    def describe(token, dask_worker):
-        return dataclasses.replace(see(token, dask_worker), shares=False)
+    def replace(seconds=0.0, fails=()):
+        monkeypatch.setattr(train, "train", functools.partial(made_up, seconds=seconds, fails=fails))
 
-    monkeypatch.setattr(train, "describe", describe)
+    return replace
 
 
-def test_without_a_shared_folder_the_client_writes_and_sends_what_a_run_starts_from(client, project, apart):
+def test_lower_seeds_start_first(client, project, fake):
+    """By default Dask shares out runs that start from others at once, and a worker that is done early takes any."""
+    fake(seconds=0.05)
+    names = ("cnn", "cnn_batch_norm", "cnn_scaled", "mini_resnet")
+    assert train_all(client, plan(config for run in names for config in seeds_of(run, 6))) == {}
+    seeds = [request.configuration["seed"] for request, _ in STARTED]
+    assert all(seed <= later + 1 for place, seed in enumerate(seeds) for later in seeds[place:]), str(seeds)
+
+
+def test_a_run_gets_the_files_of_the_one_that_it_starts_from(client, project, fake):
+    fake()
+    assert train_all(client, plan([run_config("cnn"), run_config("cnn_batch_norm")])) == {}
+    assert train_all(client, plan([run_config("cnn_scaled")])) == {}  # the first is on record now
+    files = ["cnn.json", "cnn.weights.h5"]
+    assert [(request.name, names) for request, names in STARTED] == [
+        *(("cnn", []), ("cnn_batch_norm", files), ("cnn_scaled", files))
+    ]
+
+
+def test_a_run_that_fails_takes_only_those_along_that_start_from_it(client, project, fake, capsys):
+    fake(fails=["cnn"])
+    tasks = plan(config for run in ("cnn", "cnn_batch_norm") for config in seeds_of(run, 2))
+    failures = {"cnn": "no luck; log: here", "cnn_batch_norm": "it starts from cnn, which failed"}
+    assert train_all(client, tasks) == failures
+    assert "cnn: failed: no luck; log: here" in capsys.readouterr().err
+    assert plan(task.config for task in tasks if task.name not in failures) == []
+
+
+def test_a_cluster_without_workers_is_said_until_there_is_one(project, fake, monkeypatch, capsys):
+    fake()
+    monkeypatch.setattr(train, "LOOK", 0.2)
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        threading.Timer(2.5, cluster.scale, [1]).start()
+        assert train_all(client, plan([run_config("cnn")])) == {}
+    assert capsys.readouterr().err.count("no worker yet, waiting") > 1
+
+
+def test_a_scheduler_that_is_gone_is_said(project, fake):
+    fake(seconds=2.0)
+    with (
+        distributed.LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        distributed.Client(cluster, timeout=3) as client,
+    ):
+        threading.Timer(0.5, cluster.close).start()
+        with pytest.raises(ClusterError, match=r"the scheduler is gone\. Start it and call again"):
+            train_all(client, plan([run_config("cnn")]))
+
+
+def die_once(path):
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_starts_again_slowly_is_not_given_up(tmp_path):
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}), connection.local(1) as client:
+        client.submit(die_once, tmp_path / "died").result(timeout=60)
+
+
+def test_without_a_shared_folder_the_client_writes_and_sends_what_a_run_starts_from(client, project, monkeypatch):
+    monkeypatch.setattr(train, "MARK", "checkpoints/.other")  # which the workers do not look for
     shutil.copytree(ROOT / "book" / "records", project / "book" / "records", ignore=lambda _, names: {
         name for name in names if name not in ("cnn.json", "cnn.weights.h5")
     })  # fmt: skip
@@ -82,55 +164,130 @@ def test_without_a_shared_folder_the_client_writes_and_sends_what_a_run_starts_f
     assert str(records.standing(config, record)) in ("fresh", "confirmed")
     assert record.provenance.inputs.weights == {"cnn": records.read(run_config("cnn")).provenance.weights}
     assert not (project / "logs").exists()
-    written = record.path.stat().st_mtime_ns
-    assert train_all(client, tasks) == {}  # the workers have kept it, and the client has it already
-    assert record.path.stat().st_mtime_ns == written
+
+
+PREDICTING = f"""#!{sys.executable}
+import hashlib, json, sys
+sys.path.insert(0, {str(PROGRAM.parent)!r})
+from helpers import keep
+from dcn_study.runs.configuration import RunConfig
+config = RunConfig(**json.loads(sys.argv[-1])["configuration"])
+record = keep(config, predictions=hashlib.sha256(b"classes").hexdigest())
+record.predictions_path.write_bytes(b"classes")
+print(json.dumps({{"record": str(record.path)}}))
+"""
+
+
+def test_without_a_shared_folder_stored_predictions_come_along(client, project, monkeypatch):
+    monkeypatch.setattr(train, "MARK", "checkpoints/.other")
+    program = project / "python"  # in place of the process that trains
+    program.write_text(PREDICTING)
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    config = run_config("scale_cnn", epochs=1)
+    assert train_all(client, plan([config])) == {}
+    record = records.read(config)
+    assert str(records.standing(config, record)) == "fresh"
+    assert record.predictions_path.read_bytes() == b"classes"
+
+
+class Ended:
+    """A future with this result."""
+
+    status = "finished"
+
+    def __init__(self, files):
+        self.files = files
+
+    def result(self, timeout):
+        return self.files
 
 
 def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
     config = SMALL[0]
     made = make(config)
-    work = object.__new__(train._Training)  # noqa: SLF001
-    weights = weights_of(config)
     records.write(made)
-    content = made.path.read_bytes()
+    content, name = made.path.read_bytes(), made.path.name
     made.path.unlink()
+
+    def receive(task, record, weights):
+        ended = Ended({made.weights_path.name: weights, made.path.name: record, f"{task.name}.json": record})
+        train._received(task, {task.name: ended}, {})  # noqa: SLF001
+
+    task, weights = Task(config, made.name), weights_of(config)
     for record, given, told in (
-        (content, b"other", "does not hold here: weights"),
+        (content, b"other", "does not hold here: mini_resnet-.*weights.h5"),
         (content[:-9], weights, "is not a valid record"),
     ):
         with pytest.raises(RecordError, match=told):
-            work.finish(Task(config, made.name, "key"), worker.Files(made.path.name, record, given))
+            receive(task, record, given)
     other = run_config("mini_resnet", epochs=1, train_size=64, test_size=40)
     with pytest.raises(RecordError, match="must hold the record of run mini_resnet-.* Received: that of "):
-        work.finish(Task(other, "other", "key"), worker.Files(made.path.name, content, weights))
+        receive(Task(other, record_name(other)), content, weights)
     monkeypatch.setattr("dcn_study.runs.records.runs.versions", lambda: {"Keras": "99.0"})
     with pytest.raises(RecordError, match=r"does not hold here: .*Keras .*, now 99\.0"):
-        work.finish(Task(config, made.name, "key"), worker.Files(made.path.name, content, weights))
-    assert not list(made.path.parent.iterdir())
+        receive(task, content, weights)
+    assert not list(made.path.parent.glob(name))
 
 
-def test_a_run_that_fails_says_which_and_why_and_where_its_log_is(client, project, capsys):
+def test_a_run_that_fails_says_why_and_where_its_log_is(client, project, capsys):
     keep(run_config("cnn"))  # its weights are no weights
-    small = {"epochs": 1, "train_size": 32, "test_size": 20}
-    bad, good = run_config("cnn_batch_norm", **small), run_config("mini_resnet", **small)
-    failures = train_all(client, plan([bad, good]))
+    bad = run_config("cnn_batch_norm", epochs=1, train_size=32, test_size=20)
+    failures = train_all(client, plan([bad]))
     name = record_name(bad)
     assert set(failures) == {name}
     log = project / "logs" / f"{name}.log"
     assert f"; log: {log} on " in failures[name]
     assert "Traceback" in log.read_text()
     assert f"{name}: failed: {failures[name]}" in capsys.readouterr().err
-    assert records.read(good) is not None
 
 
-def test_workers_with_other_software_are_refused_by_name(client, project, monkeypatch, capsys):
-    here = worker.installed()
-    monkeypatch.setattr(train, "installed", lambda: {**here, "TensorFlow": "99.0", "data": "other"})
-    with pytest.raises(ClusterError, match="no worker of the cluster may be used"):
+def test_a_worker_with_other_software_ends_the_command_which_names_it(client, project, monkeypatch):
+    other = process.installed(SMALL[0]).model_copy(update={"versions": {"Keras": "99.0"}})
+    monkeypatch.setattr(train, "installed", lambda config: other)
+    with pytest.raises(ClusterError, match=r"worker .* is not like this client: .*Keras 99\.0, now "):
         train_all(client, plan(SMALL))
-    told = capsys.readouterr().err
-    assert f"is refused: it has TensorFlow {here['TensorFlow']}, here 99.0; data {here['data']}, here other" in told
+
+
+def test_force_replaces_the_record_that_is_there_once(client, project, fake, monkeypatch):
+    """A run that has lost its worker is started again by the same request, and must not start from nothing then."""
+    fake()
+    config, forced = run_config("cnn"), []
+    record = keep(config, book=True)
+    checkpoint = records.checkpoint_folder(config) / records.CHECKPOINT
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    train_all(client, plan([config], force=True), force=True)
+    assert not checkpoint.exists()
+    (request, _), *_ = STARTED
+    stub = types.SimpleNamespace(use_threads=len, train=lambda config, force, **_: forced.append(force) or record)
+    monkeypatch.setattr(dcn_study.runs, "training", stub, raising=False)
+
+    def attempt():
+        process._train(config, [], request.replaces, print)  # noqa: SLF001
+
+    attempt()
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    attempt()
+    checkpoint.unlink()
+    keep(config, book=True, seconds=1.0)
+    attempt()
+    assert forced == [True, False, False]
+
+
+def test_a_log_has_a_line_at_each_epoch_and_one_a_minute(monkeypatch, capsys):
+    clock = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
+    with display.Display(["cnn"]) as shown:
+        for seconds, text, whole in (
+            *((0, "starts", True), (1, "step 1", False), (1, "epoch 1", True), (1, "epoch 1", True)),
+            *((58, "step 2", False), (2, "step 3", False)),
+        ):
+            clock[0] += seconds
+            shown.show("cnn", text, whole)
+        shown.show("another client's", "starts")
+    assert capsys.readouterr().err.split("\n") == ["cnn: starts", "cnn: epoch 1", "cnn: step 3", ""]
 
 
 def hear_interrupts():
@@ -168,15 +325,16 @@ def test_the_command_gives_the_records_of_serial_runs_bit_by_bit_although_it_was
 
 
 def test_the_command_says_if_nobody_answers(project, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_chosen", lambda names: SMALL)
-    monkeypatch.setattr(train, "ANSWER", 0.5)
+    monkeypatch.setattr(cli, "_chosen", lambda *_: SMALL)
+    monkeypatch.setattr(connection, "ANSWER", 0.5)
     assert cli.main(["train", "--scheduler", "tcp://127.0.0.1:9"]) == 1
     assert "no scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
 
 
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-SCHEDULER = ("scheduler", "--host", "127.0.0.1", "--port", "0")
-WORKER = ("worker", "ADDRESS", "--nworkers", "2", "--nthreads", "1", "--memory-limit", "0")
+HERE = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+SCHEDULER = ("scheduler", *HERE, "--port", "0")
+WORKER = ("worker", "ADDRESS", *HERE, "--nworkers", "2", "--nthreads", "1", "--memory-limit", "0")
 
 
 @pytest.mark.parametrize("tested", [SCHEDULER, WORKER])
@@ -192,7 +350,7 @@ def scheduler(root):
     """A scheduler as the page on clusters starts it; gives its process and its address."""
     file = root / "scheduler.json"
     file.unlink(missing_ok=True)
-    with started([DASK, *SCHEDULER, "--no-dashboard", "--scheduler-file", file], root, **SILENT) as process:
+    with started([DASK, *SCHEDULER, "--scheduler-file", file], root, **SILENT) as process:
         while not (file.is_file() and file.read_text().endswith("}")):
             assert process.poll() is None
             time.sleep(0.05)
@@ -202,7 +360,7 @@ def scheduler(root):
 def workers(root, address):
     """Two workers, each with a nanny."""
     command = [address if part == "ADDRESS" else part for part in WORKER]
-    return started([DASK, *command, "--no-dashboard", "--local-directory", root / "scratch"], root, **SILENT)
+    return started([DASK, *command, "--local-directory", root / "scratch"], root, **SILENT)
 
 
 @contextlib.contextmanager
@@ -219,6 +377,19 @@ def kill_a_worker(address, random):
         found = client.run(os.getpid)
     if found:
         os.kill(random.choice(sorted(found.values())), signal.SIGKILL)
+
+
+def processes_of(root):
+    """The processes of runs that work in this folder."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (
+                b"dcn_study.cluster.process" in (folder / "cmdline").read_bytes()
+                and (folder / "cwd").readlink() == root
+            ):
+                found.append(folder.name)
+    return found
 
 
 @pytest.mark.parametrize("number", range(max(1, KILLS)))
@@ -244,8 +415,13 @@ def test_whatever_is_killed_the_records_equal_serial_ones(tmp_path, serial, vict
                 assert training.returncode == 0, told
             elif victim == "scheduler" and training.returncode != 0:
                 assert "the scheduler is gone" in told
+                assert "Traceback" not in told
     if victims[-1] != "worker":
         with scheduler(root) as (_, address), workers(root, address), train_here(root, address) as training:
             told = training.communicate()[1]
             assert training.returncode == 0, told
     assert results(root) == serial
+    deadline = time.monotonic() + 30
+    while processes_of(root):  # of runs whose worker, client or scheduler was killed
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -9,10 +9,11 @@ from helpers import ROOT, inside
 from playwright.sync_api import expect
 
 from dcn import deformable_cnn, mini_resnet
-from dcn_study.book.pages import PAGES
-from dcn_study.experiments import receptive_field
+from dcn_study import names
+from dcn_study.experiments import presets, receptive_field
 from dcn_study.experiments.mechanism import with_offsets
-from dcn_study.runs import arms, effective_field, records, weights
+from dcn_study.runs import arms, effective_field, measurements, records, weights
+from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.data import load_digits
 from dcn_study.show import laboratory
 
@@ -23,8 +24,7 @@ DIGITS = 40  # of which each takes some 0.04 s in each network
 @pytest.fixture(scope="module")
 def trained():
     with inside(ROOT):
-        recorded = records.trained(PAGES["laboratory"].runs)
-        return {record.config.model: weights.load_model(record) for record in recorded.values()}
+        return {model: weights.load_model(records.read(run_config(run))) for model, run in names.SHOWN.items()}
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +33,78 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def path(trained, images, tmp_path_factory):
+def offered(trained):
+    """The digits that the book's laboratory offers, and its presets."""
+    digits = load_digits()
+    first = [int(np.flatnonzero(digits.y_test == label)[0]) for label in range(10)]
+    images, labels = digits.x_test[first], digits.y_test[first]
+    with inside(ROOT):
+        recorded = measurements.result("laboratory").results["presets"]
+    assert recorded == presets.presets(trained, images, [int(label) for label in labels])
+    return images, labels, recorded
+
+
+@pytest.fixture(scope="module")
+def path(trained, offered, tmp_path_factory):
+    """The laboratory, and in a second file its small form."""
     path = tmp_path_factory.mktemp("laboratory") / "page.html"
-    content = laboratory.laboratory(trained, images[:3], load_digits().y_test[:3], SHOWN)
-    path.write_text(f'<!doctype html><html lang="en"><meta charset="utf-8"><body>{content}', encoding="utf-8")
+    content = laboratory.laboratory(trained, offered[0], offered[1], SHOWN, offered[2])
+    head = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><body>'
+    )
+    path.write_text(head + content, encoding="utf-8")
+    path.with_name("small.html").write_text(f'{head}<div data-preset="break">{content}</div>', encoding="utf-8")
     assert path.stat().st_size < 0.8e6
     return path
+
+
+# Keeps, for each network, how many questions wait for their answer, and how many were asked.
+COUNT = """
+const Plain = Worker;
+window.counted = [];
+window.Worker = class extends Plain {
+  constructor(...given) {
+    super(...given);
+    this.count = { waiting: 0, most: 0, asked: 0 };
+    counted.push(this.count);
+    this.addEventListener("message", () => { this.count.waiting--; });
+  }
+  postMessage(message) {
+    if (message.id) {
+      this.count.asked++;
+      this.count.most = Math.max(this.count.most, ++this.count.waiting);
+    }
+    super.postMessage(message);
+  }
+};
+"""
 
 
 @pytest.fixture
 def opened(page, path):
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.add_init_script(COUNT)
     page.goto(path.as_uri())  # from a file, without a server
     expect(page.locator(".laboratory[data-ready]")).to_be_attached()
     yield page
     assert not errors
+
+
+def draw(page, *, moves=12):
+    """Draws an upright line."""
+    box = page.locator("canvas.pad").bounding_box()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.8 * box["height"], steps=moves)
+    page.mouse.up()
+
+
+def seen(page):
+    """What the networks see, as the page shows it: 28 x 28, from 0 to 1."""
+    script = """canvas => [...Array(784).keys()].map(i => 1 - canvas.getContext("2d")
+        .getImageData(10 * (i % 28) + 5, 10 * Math.floor(i / 28) + 5, 1, 1).data[0] / 255)"""
+    return np.array(page.locator("canvas.seen").evaluate(script)).reshape(28, 28)
 
 
 def ask(page, network, image, **options):
@@ -112,27 +168,134 @@ def test_the_switch_removes_the_offsets(opened, trained, images):
 def test_it_answers_to_its_controls_and_keeps_its_state_in_the_address(opened):
     told = opened.locator(".laboratory .told")
     before = told.inner_text()
-    assert "it is a 2" in before or ": right" in before
+    assert "it is a 1" in before or ": right" in before
     opened.locator("[name=scale]").fill("0.3")
     expect(told).not_to_have_text(before)
     expect(opened).to_have_url(re.compile("scale=0.3"))
     opened.get_by_role("button", name="7").click()
     expect(opened.get_by_role("button", name="7")).to_have_attribute("aria-pressed", "true")
-    expect(opened).to_have_url(re.compile("digit=0"))
+    expect(opened).to_have_url(re.compile("digit=7"))
     opened.goto(f"{opened.url.split('#')[0]}#digit=1&scale=0.9&rotation=45&offsets=0")
     expect(opened.locator("[name=rotation]")).to_have_value("45")
     expect(opened.locator("[name=offsets]")).not_to_be_checked()
 
 
+def test_digits_are_changed_as_for_the_presets(opened, offered):
+    changes = {"scale": 0.7, "width": 1.4, "down": -2.5, "right": 3, "rotation": 35}
+    opened.goto(opened.url + "#digit=4&" + "&".join(f"{name}={value}" for name, value in changes.items()))
+    expect(opened.locator("[name=rotation]")).to_have_value("35")
+    expected = presets.moved(offered[0][[4]], **changes)[0, ..., 0]
+    np.testing.assert_allclose(seen(opened), expected, atol=1 / 255)
+
+
+def test_presets_show_what_their_names_say(opened, offered):
+    _, labels, found = offered
+    assert [preset["key"] for preset in found] == ["break", "squeeze", "shift", "offsets"]
+    answers = opened.locator(".laboratory .answer")  # of the CNN, the deformable CNN, true deformable convolutions
+    for preset in found:
+        button = opened.get_by_role("button", name=preset["name"])
+        button.click()
+        expect(button).to_have_attribute("aria-pressed", "true")
+        wrong = {"break": [0], "squeeze": [0], "offsets": [2]}.get(preset["key"], [])
+        for network in {"offsets": [2], "shift": []}.get(preset["key"], range(3)):
+            label = labels[preset["state"]["digit"]]
+            told = rf"^(?!{label}).*: wrong, it is a {label}$" if network in wrong else rf"^{label}, with \d+%: right$"
+            expect(answers.nth(network)).to_have_text(re.compile(told))
+    opened.locator("[name=offsets]").check()
+    expect(answers.nth(2)).to_contain_text(": right")
+
+
 def test_one_can_draw(opened):
-    box = opened.locator("canvas.pad").bounding_box()
-    opened.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.2 * box["height"])
-    opened.mouse.down()
-    opened.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.8 * box["height"], steps=12)
-    opened.mouse.up()
+    draw(opened)
     opened.locator("[name=scale]").fill("1")
     expect(opened.locator(".laboratory .answer").first).to_contain_text("1, with")
     expect(opened.locator(".laboratory .answer").first).not_to_contain_text("right")
+
+
+def test_a_fast_stroke_has_no_gaps(opened):
+    opened.locator("[name=centred]").uncheck()
+    opened.locator("[name=scale]").fill("1")
+    draw(opened, moves=1)
+    expect(opened).to_have_url(re.compile("drawing="))
+    assert (seen(opened)[7:22].max(axis=1) == 1).all()
+
+
+def test_while_one_draws_a_network_is_asked_one_image_at_a_time(opened):
+    opened.evaluate("counted.forEach(count => { count.asked = count.most = 0; })")
+    draw(opened, moves=60)
+    expect(opened).to_have_url(re.compile("drawing="))
+    expect(opened.locator(".laboratory .told")).to_contain_text("1, with")
+    counted = opened.evaluate("counted")
+    assert len(counted) == 3
+    for count in counted:
+        assert count["most"] == 1
+        assert 1 <= count["asked"] < 60
+
+
+def test_an_empty_canvas_asks_for_a_digit(opened):
+    opened.get_by_role("button", name="Clear").click()
+    for answer in opened.locator(".laboratory .answer").all():
+        expect(answer).to_have_text("Draw a digit")
+    draw(opened)
+    expect(opened.locator(".laboratory .answer").first).to_contain_text("1, with")
+
+
+def test_a_drawing_survives_a_reload(opened):
+    draw(opened)
+    expect(opened).to_have_url(re.compile("drawing="))
+    before = seen(opened)
+    opened.reload()
+    expect(opened.locator(".laboratory .told")).to_contain_text(
+        re.compile(r"1, with \d+%\.")
+    )  # no digit to be right about
+    np.testing.assert_array_equal(seen(opened), before)
+
+
+def test_a_wrong_link_shows_what_is_shown_at_first(opened):
+    wrong = ["layer=nope", "overlay=zzz", "scale=40", "scale=", "digit=10", "digit=1.5", "rotation=x", "offsets=yes"]
+    names = ["scale", "width", "down", "right", "rotation", "layer", "overlay", "offsets", "centred"]
+    values = "names => names.map(name => document.querySelector(`[name=${name}]`)).map(x => x.value + x.checked)"
+    first = opened.evaluate(values, names)
+    for number, link in enumerate([*wrong, "drawing=a!", "drawing=AAAA"], 2):
+        opened.evaluate("link => { location.hash = link; }", link)
+        expect(opened.locator(".laboratory")).to_have_attribute("data-ready", str(number))
+        assert opened.evaluate(values, names) == first, link
+        expect(opened.get_by_role("button", name="1", exact=True)).to_have_attribute("aria-pressed", "true")
+    opened.goto(f"{opened.url.split('#')[0]}#layer=nope&overlay=zzz&digit=x")
+    opened.reload()
+    expect(opened.locator(".laboratory .answer").first).to_contain_text("with")
+
+
+def test_a_link_to_a_section_leaves_the_drawing(opened):
+    draw(opened)
+    expect(opened).to_have_url(re.compile("drawing="))
+    before = seen(opened)
+    opened.evaluate("location.hash = 'sources'")
+    opened.wait_for_timeout(200)
+    np.testing.assert_array_equal(seen(opened), before)
+
+
+def test_on_a_phone_the_answers_are_next_to_the_pad(opened):
+    opened.set_viewport_size({"width": 390, "height": 844})
+    pad = opened.locator("canvas.pad").bounding_box()
+    for answer in opened.locator(".laboratory .answers").all():
+        box = answer.bounding_box()
+        assert box["x"] >= pad["x"] + pad["width"]
+        assert abs(box["y"] - pad["y"]) < 20
+        assert box["x"] + box["width"] <= 390
+    below = opened.locator("[name=rotation]").bounding_box()
+    assert below["y"] + below["height"] - pad["y"] < 844  # one sees them while one slides
+
+
+def test_the_small_form_shows_one_preset(page, path):
+    page.goto(path.with_name("small.html").as_uri() + "#digit=3")
+    expect(page.locator(".laboratory[data-ready]")).to_be_attached()
+    expect(page.get_by_role("button", name="Break the CNN")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".laboratory .answer").first).to_contain_text("wrong")
+    expect(page.locator("[name=rotation]")).to_be_hidden()
+    page.locator("[name=scale]").fill("1")
+    expect(page.locator(".laboratory .answer").first).to_contain_text("right")
+    assert page.url.endswith("#digit=3")
 
 
 def test_other_networks_are_refused(trained, images):

@@ -61,16 +61,6 @@ def test_a_run_is_planned_only_with_the_one_that_it_starts_from(project):
     assert task.after == ""
 
 
-def test_keys_follow_the_inputs(project, monkeypatch):
-    configurations = [run_config("cnn"), run_config("cnn_batch_norm")]
-    before = {task.name: task.key for task in plan(configurations)}
-    assert {task.name: task.key for task in plan(configurations)} == before
-    assert all(key.startswith(f"{name}-") for name, key in before.items())
-    monkeypatch.setattr("dcn_study.runs.records.runs.versions", lambda: {"Keras": "99.0"})
-    after = {task.name: task.key for task in plan(configurations)}
-    assert all(after[name] != key for name, key in before.items())  # the second by way of the first
-
-
 def test_the_schedule_keeps_workers_busy_and_waits_where_it_must(project):
     for run, seconds in (("cnn", 10.0), ("deformable_cnn", 30.0), ("mini_resnet", 20.0)):
         keep(run_config(run, seed=9, epochs=1), seconds=seconds)

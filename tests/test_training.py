@@ -14,6 +14,7 @@ from dcn_study.errors import ConfigurationError, DivergedError, LockedError, Rec
 from dcn_study.runs import networks, records, training, weights
 from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.files import file_sha256, locked
+from dcn_study.runs.progress import Bar, Progress
 from dcn_study.runs.splits import splits
 
 SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
@@ -51,7 +52,9 @@ def stopped(project, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 training.train(config, force=True, progress=False)
         state = project / "checkpoints" / record_name(config) / "state.json"
-        return state, json.loads(state.read_text())
+        content = json.loads(state.read_text())
+        del content["sha256"]  # so that the tests may change it
+        return state, content
 
     return stop
 
@@ -323,3 +326,14 @@ def test_re_estimated_statistics_are_the_means_of_the_batches(random):
     expected = [np.mean(features[start : start + 32], axis=(0, 1, 2)) for start in (0, 32)]
     np.testing.assert_allclose(again.get_layer("conv11_bn").moving_mean, np.mean(expected, axis=0), rtol=1e-4)
     np.testing.assert_array_equal(model.get_layer("conv11_bn").moving_mean, np.zeros(32))  # the model stays as it was
+
+
+def test_a_bar_that_is_full_says_that_the_network_is_evaluated(capsys):
+    with Bar() as bar:
+        for epoch in (1, 2):
+            for step in (1, 3):
+                bar(Progress("cnn", epoch, 2, step, 3, 0.5, 0.25))
+            assert capsys.readouterr().err.rstrip().endswith("loss=0.5000, evaluating on test images]")
+    last = capsys.readouterr().err.rstrip()
+    assert last.split("\r")[-1].startswith("cnn 2/2: 100%")
+    assert last.endswith("loss=0.5000]")

@@ -10,8 +10,9 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from dcn_study import cli
-from dcn_study.cluster.plan import plan, schedule
-from dcn_study.cluster.train import connect, train_all
+from dcn_study.cluster.connection import connect
+from dcn_study.cluster.plan import plan
+from dcn_study.cluster.train import train_all
 from dcn_study.cluster.worker import SET_BY_NANNY
 from dcn_study.errors import StudyError
 from dcn_study.runs.catalogue import run_config
@@ -21,7 +22,7 @@ SMALL = [run_config("mini_resnet", epochs=6, train_size=160, test_size=40, seed=
 
 def main(address):
     if address == "command":
-        cli._chosen = lambda names: SMALL  # noqa: SLF001
+        cli._chosen = lambda *_: SMALL  # noqa: SLF001
         code = cli.main(["train", "--workers", "2", "--threads", "1"])
         assert not set(SET_BY_NANNY) & set(os.environ)  # Dask's nannies would set them for this process too
         return code
@@ -30,12 +31,12 @@ def main(address):
         from dcn_study.runs import training
 
         training.use_threads(1)
-        for slot in schedule(tasks, 1):
-            training.train(slot.task.config, progress=False)
+        for task in tasks:
+            training.train(task.config, progress=False)
         return 0
     try:
         with connect(address) as client:
-            return 1 if train_all(client, tasks, threads=1) else 0
+            return 1 if train_all(client, tasks) else 0
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1

@@ -34,6 +34,14 @@ document.addEventListener("DOMContentLoaded", () => {
   // The roles of the list of references are those of a former standard.
   for (const entry of document.querySelectorAll(".citation-list > *")) entry.setAttribute("role", "listitem");
 
+  // A signature with a line for each argument is a list of them, which Sphinx writes as definitions without terms.
+  for (const list of document.querySelectorAll("article dt.sig dl")) {
+    const items = [...list.children].map(item => Object.assign(document.createElement("div"), { innerHTML: item.innerHTML, role: "listitem" }));
+    const written = Object.assign(document.createElement("div"), { className: "sig-arguments", role: "list" });
+    written.append(...items);
+    list.replaceWith(written);
+  }
+
   // The cells of a table by row and column: one that spans rows or columns stands in each of them.
   const grid = table => {
     const rows = [...table.rows].map(() => []);
@@ -60,6 +68,17 @@ document.addEventListener("DOMContentLoaded", () => {
       for (const row of rows) if (row[x].tagName === "TD" || row[x].colSpan === 1) row[x].classList.add("number");
     });
   }
+
+  // The laboratory's small form, in a page that has a place for it, is loaded when the place has come up from the foot of
+  // the screen. It arrives as a script, because a page that is read from a file may load nothing else.
+  addEventListener("load", () => {
+    for (const place of document.querySelectorAll(".laboratory-here")) new IntersectionObserver((entries, observer) => {
+      if (!entries.some(entry => entry.isIntersecting)) return;
+      observer.disconnect();
+      window.laboratoryArrives = text => place.append(document.createRange().createContextualFragment(text));
+      document.head.append(Object.assign(document.createElement("script"), { src: place.dataset.source }));
+    }, { rootMargin: "0px 0px -30% 0px" }).observe(place);
+  });
 
   const plain = text => (/^[-−]?\d{1,3}(,\d{3})+(\.\d+)?$/.test(text) ? text.replaceAll(",", "") : text);
   const quoted = text => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);

@@ -256,8 +256,15 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
     kernel computes, and learns from there.
 
     Args:
-        filters, kernel_size, strides, padding, data_format, dilation_rate, groups, activation, use_bias: as for
-            `Conv2D`; padding "valid" or "same", data_format "channels_last".
+        filters: number of output channels.
+        kernel_size: points of the kernel along height and width: an integer for both, or a pair.
+        strides: steps of the kernel over the image, in pixels: an integer for both axes, or a pair.
+        padding: "valid" or "same".
+        data_format: "channels_last", or None, if that is Keras' default.
+        dilation_rate: pixels between neighbouring points of the kernel: an integer for both axes, or a pair.
+        groups: number of groups into which the channels divide.
+        activation: function of the output, or its name; None for none.
+        use_bias: whether a number for each output channel is added.
         offset_groups: number of groups of input channels with offsets of their own.
         modulated: whether each sample is also weighted (version 2), by 2·sigmoid of a further channel: by exactly 1
             in a new layer.
@@ -411,12 +418,25 @@ class DeformableConv1D(_DeformableConv, keras.layers.Conv1D):
     learns from there.
 
     Args:
-        filters, kernel_size, strides, padding, data_format, dilation_rate, groups, activation, use_bias: as for
-            `Conv1D`; padding "valid" or "same", data_format "channels_last".
+        filters: number of output channels.
+        kernel_size: points of the kernel along the sequence.
+        strides: steps of the kernel along the sequence.
+        padding: "valid" or "same".
+        data_format: "channels_last", or None, if that is Keras' default.
+        dilation_rate: steps of the sequence between neighbouring points of the kernel.
+        groups: number of groups into which the channels divide.
+        activation: function of the output, or its name; None for none.
+        use_bias: whether a number for each output channel is added.
         max_offset: how far a point may move, in steps of the sequence; what goes beyond is cut off, and has no
             gradient. None for no limit.
-        offset_groups, modulated, offset_initializer, offset_regularizer, offset_constraint: as for `DeformableConv2D`.
-        offset_learning_rate_multiplier, freeze_kernel, jit_compile: as for `DeformableConv2D`.
+        offset_groups: number of groups of input channels with offsets of their own.
+        modulated: whether each sample is also weighted, by 2·sigmoid of a further channel: by exactly 1 in a new layer.
+        offset_initializer: initial value of the offset kernel.
+        offset_regularizer: regulariser of the offset kernel.
+        offset_constraint: constraint on the offset kernel.
+        offset_learning_rate_multiplier: factor of the learning rate for offset kernel and bias.
+        freeze_kernel: whether kernel and bias stay as they are, so that the offsets alone train.
+        jit_compile: as for `dcn.ops.deform_conv2d`.
         **kwargs: initialisers, regularisers and constraints of kernel and bias, `name`, `dtype`, as for `Conv1D`.
 
     Call arguments:

@@ -22,12 +22,13 @@ from dcn_study.book import execution, rendering
 from dcn_study.book.crate import CRATE, crate
 from dcn_study.book.execution import CELL_SECONDS, Executed
 from dcn_study.book.pages import PAGES, page_parameters
+from dcn_study.book.parameters import notebook_parameters
 from dcn_study.book.sources import finished, sources
 from dcn_study.book.values import values_file, write_values
 from dcn_study.errors import BookError
 from dcn_study.runs import measurements, records
-from dcn_study.runs.catalogue import book_runs
-from dcn_study.runs.files import locked, project_root, replacing
+from dcn_study.runs.data import load_digits
+from dcn_study.runs.files import locked, project_root, replacing, temporary
 from dcn_study.runs.reading import RECORDS_ONLY
 from dcn_study.runs.records import Record
 
@@ -36,7 +37,7 @@ __all__ = ["build", "render_page", "run", "variant"]
 LONGEST = ("guide", "laboratory", "sampling", "regions")  # pages that compute, to be begun first
 AT_ONCE = 2  # pages
 TOLD_AGAIN = 30  # seconds after which a build says what it is doing
-PDF_LINK = '\n<p class="only-on-screen">The whole report for print: <a href="report.pdf">report.pdf</a>.</p>\n'
+PDF = "report.pdf"
 
 
 def run(page: str, parameters: Mapping[str, Any], output: Path, *, progress: bool = True) -> Executed:
@@ -53,8 +54,8 @@ def run(page: str, parameters: Mapping[str, Any], output: Path, *, progress: boo
         ConfigurationError: if a cell refuses a parameter.
     """
     executed = execution.execute(page, parameters, progress=progress)
-    with replacing(output) as temporary:
-        nbformat.write(finished(page, parameters, executed), temporary)
+    with replacing(output) as written:
+        nbformat.write(finished(page, parameters, executed), written)
     return executed
 
 
@@ -83,8 +84,7 @@ def render_page(page: str, parameters: Mapping[str, Any], executed: Executed, ou
         BookError: if the rendering fails.
     """
     root, folder = project_root(), output.with_name(f"{output.stem}-html")
-    with tempfile.TemporaryDirectory(dir=output.parent) as name:
-        staging = Path(name)
+    with temporary(folder) as staging:
         book = rendering.copy_book(root, staging)
         contents = f"format: jb-book\nroot: executed/{page}\nchapters:\n  - file: references\n"
         (book / "_toc.yml").write_text(contents, encoding="utf-8")
@@ -122,6 +122,7 @@ def build(
         The path of the book's first page.
 
     Raises:
+        DataError, PageError, RecordError: if the data, a template or a record is damaged.
         BookError: if a record is missing, a notebook fails, the rendering gives a warning, or no browser can print.
         LockedError: if another process builds this book.
     """
@@ -129,6 +130,9 @@ def build(
     root = project_root()
     if not (root / "book" / "_toc.yml").is_file():
         raise BookError(f"{root} is not a clone of the project: book/_toc.yml is missing")
+    load_digits()
+    for page in PAGES.values():
+        notebook_parameters(page.notebook)
     if profile == "paper":
         _require_records()
     finished_book = root / "_build" / ("html" if profile == "paper" else profile)
@@ -208,16 +212,13 @@ def _build(
     book, html = rendering.copy_book(root, staging), staging / "_build" / "html"
     for page, executed in pages.items():
         _place(page, page_parameters(page, profile), executed, book)
-    if browser:
-        with (book / "intro.md").open("a", encoding="utf-8") as first:
-            first.write(PDF_LINK)
     _say("rendering", progress)
-    rendering.render(root, staging, "html")
+    rendering.render(root, staging, "html", printed=PDF if browser else "")
     rendering.offer_narrow(html)
     if browser:
         _say("printing", progress)
         rendering.render(root, staging, "singlehtml")
-        rendering.print_book(browser, staging / "_build" / "singlehtml" / "intro.html", html / "report.pdf")
+        rendering.print_book(browser, staging / "_build" / "singlehtml" / "intro.html", html / PDF)
     _describe(root, profile, html, pages)
 
 
@@ -248,7 +249,7 @@ def _replace(finished_book: Path, html: Path) -> Path:
 
 
 def _require_records() -> None:
-    for config in book_runs():
+    for config in records.shown():
         record = records.read(config)
         if record is None:
             raise BookError(records.missing(config))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
-from dcn_study.errors import ConfigurationError, PageError
+from dcn_study.errors import ConfigurationError, PageError, did_you_mean
 from dcn_study.runs.files import project_root
 
 __all__ = ["Parameter", "notebook_parameters", "parse_parameters"]
@@ -27,8 +26,8 @@ class Parameter:
         optional: whether it may be None.
         default: its default, as Python writes it.
         meaning: what it means.
-        values: those that are valid: "1 to 10000", "from 1", "above 0", "several from 1" for integers in one text,
-            or names separated by commas; empty if all are.
+        values: those that are valid: "1 to 10000", "from 1", "above 0", "several 1 to 10" for integers in one text,
+            names separated by commas, or "a template" of `notebooks`; empty if all are.
     """
 
     name: str
@@ -66,13 +65,19 @@ class Parameter:
             ) from None
         holds, rule = self._valid(value)
         if not holds:
-            raise ConfigurationError(f"{self.name} must be {rule}. Received: {self.name}={text}")
+            hint = did_you_mean(text, rule.removeprefix("one of ").split(", ")) if self.type == "str" else ""
+            raise ConfigurationError(
+                f"{self.name} must be {rule}. Received: {self.name}={text}{hint.removesuffix('.')}"
+            )
         return value
 
     def _valid(self, value: Any) -> tuple[bool, str]:
         """Returns whether a value is valid, and the rule in words."""
         if not self.values:
             return True, ""
+        if self.values == "a template":
+            names = sorted(path.stem for path in (project_root() / "notebooks").glob("*.ipynb"))
+            return value in names, f"one of {', '.join(names)}"
         if self.type == "str":
             return value in self.values.split(", "), f"one of {self.values}"
         first, *rest = self.values.split()
@@ -89,14 +94,18 @@ def notebook_parameters(notebook: str) -> dict[str, Parameter]:
     A line such as `images: int = 500  # test images, from the first [1 to 10000]` declares one.
 
     Raises:
-        PageError: if the notebook is missing, or has no such cell.
+        PageError: if the notebook is missing or damaged, or has no such cell.
     """
     from papermill.inspection import inspect_notebook
 
     path = project_root() / "notebooks" / f"{notebook}.ipynb"
     if not path.is_file():
-        raise PageError(f"{path} is missing")
-    found = inspect_notebook(str(path))
+        raise PageError(f"{path} is missing. Restore it with: git checkout {path}")
+    try:
+        found = inspect_notebook(str(path))
+    except Exception as error:  # a damaged file raises errors of many modules
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise PageError(f"{path} is not a valid notebook: {what}. Restore it with: git checkout {path}") from error
     if not found:
         raise PageError(f"{path} has no cell tagged 'parameters' that assigns any")
     parameters = {}
@@ -111,22 +120,27 @@ def notebook_parameters(notebook: str) -> dict[str, Parameter]:
     return parameters
 
 
-def parse_parameters(notebook: str, given: Iterable[str]) -> dict[str, Any]:
-    """Returns the values of `NAME=VALUE` texts, typed as the notebook declares them.
+def parse_parameters(notebook: str, given: Iterable[str], without: Container[str] = ()) -> dict[str, Any]:
+    """Returns the values of `KEY=VALUE` texts, typed as the notebook declares them.
+
+    Args:
+        notebook: name of the template.
+        given: the texts.
+        without: parameters of the notebook that may not be given.
 
     Raises:
         ConfigurationError: if a name is unknown, a text is not of this form, or a value not of the type.
     """
-    valid = notebook_parameters(notebook)
+    valid = {name: each for name, each in notebook_parameters(notebook).items() if name not in without}
     values = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigurationError(f"a parameter must be given as NAME=VALUE. Received: {text!r}")
+            raise ConfigurationError(f"a parameter must be given as KEY=VALUE. Received: {text!r}")
         if name not in valid:
-            near = difflib.get_close_matches(name, valid, 1)
-            hint = f", did you mean {near[0]}?" if near else ""
             names = ", ".join(f"{parameter.name} ({parameter.type})" for parameter in valid.values())
-            raise ConfigurationError(f"unknown parameter {name}{hint} Valid parameters are: {names}")
+            raise ConfigurationError(
+                f"unknown parameter {name}{did_you_mean(name, valid)} Valid parameters are: {names}"
+            )
         values[name] = valid[name].parse(value)
     return values

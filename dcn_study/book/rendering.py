@@ -15,11 +15,12 @@ from docutils.nodes import make_id
 from dcn_study.book.execution import INJECTED
 from dcn_study.errors import BookError
 
-__all__ = ["copy_book", "find_browser", "offer_narrow", "print_book", "render", "write_page"]
+__all__ = ["PRINTED", "copy_book", "find_browser", "offer_narrow", "print_book", "render", "write_page"]
 
 PARAMETERS_HEADING = "## Parameters\n\nThis page can be run again with other values: {doc}`again`."
 PROMPTS = {"parameters": "Parameters of this page", INJECTED: "Their values"}
 HAS_NARROW = re.compile(r'<img [^>]*class="has-narrow ([\w-]+)"[^>]*>')
+PRINTED = "DCN_REPORT_PDF"  # environment variable that tells Sphinx of the file that the whole book is printed into
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -74,7 +75,7 @@ def offer_narrow(html: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def render(root: Path, staging: Path, builder: str, *, strict: bool = True) -> None:
+def render(root: Path, staging: Path, builder: str, *, strict: bool = True, printed: str = "") -> None:
     program = shutil.which("jupyter-book", path=str(Path(sys.executable).parent))
     if program is None:
         raise BookError(f"jupyter-book is not installed next to {sys.executable}")
@@ -82,9 +83,10 @@ def render(root: Path, staging: Path, builder: str, *, strict: bool = True) -> N
     command += ["--config", str(root / "_config.yml")]
     command += ["--toc", str(staging / "book" / "_toc.yml"), "--builder", builder]
     command += ["--all", "-q", *(("-n", "-W", "--keep-going") if strict else ())]
+    environment = {**os.environ, PRINTED: printed}
     log = staging / "rendering.log"
     with log.open("w", encoding="utf-8") as file:
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ, check=False).returncode
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False).returncode
     if status != 0:
         raise BookError(f"jupyter-book ended with exit code {status}:\n{_indent(log.read_text(encoding='utf-8'))}")
 

@@ -1,17 +1,17 @@
-"""Progress of a cluster's training in one terminal: a line per running run, and one for all of them."""
+"""Progress of many runs in one terminal, or as lines of a log."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
-from dcn_study.cluster.plan import Task
-
 __all__ = ["Display", "duration"]
+
+PAUSE = 60.0  # most seconds between two lines on a run in a log
 
 
 def duration(seconds: float) -> str:
@@ -23,68 +23,50 @@ def duration(seconds: float) -> str:
 
 
 class Display:
-    """Progress of many runs. Where the output is not a terminal, one line per epoch.
+    """Shows one line per run in a terminal; elsewhere a line at each epoch, and at least one a minute.
 
     Args:
-        tasks: the plan.
+        runs: names of all runs of the plan. Events of other runs are ignored.
     """
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, runs: Iterable[str]) -> None:
+        self.left = set(runs)
         self.terminal = sys.stderr.isatty()
-        self.total = tqdm(total=len(tasks), desc="all runs", unit="run", disable=not self.terminal)
+        self.total = tqdm(total=len(self.left), desc="all runs", unit="run", disable=not self.terminal)
         self.bars: dict[str, tqdm] = {}
-        self.begun: dict[str, tuple[float, int]] = {}  # when the first message came, and how many steps were done then
+        self.lines: dict[str, tuple[str, float]] = {}  # last text of each run, and when it was printed
 
     def __enter__(self) -> Display:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        for bar in [*self.bars.values(), self.total]:
+        for bar in (*self.bars.values(), self.total):
             bar.close()
 
     def say(self, text: str) -> None:
         """Prints a line above the bars."""
         tqdm.write(text, file=sys.stderr)
 
-    def start(self, run: str, worker: str) -> None:
-        if self.terminal:
-            self.bars[run] = tqdm(bar_format="{desc}", leave=False)
-            self._show(run, f"starts on {worker}")
-        else:
-            self.say(f"{run}: starts on {worker}")
-
-    def hear(self, event: dict[str, Any]) -> None:
-        """Shows a message of the process that trains a run, see `dcn_study.cluster.process`."""
-        run = event["run"]
-        if "waiting" in event:
-            self._show(run, event["waiting"])
-        if "progress" not in event:
+    def show(self, run: str, text: str, whole: bool = True) -> None:
+        """Shows what a run does; in a log only `whole` news, and anything once a minute."""
+        if run not in self.left:
             return
-        progress = event["progress"]
-        done = (progress["epoch"] - 1) * progress["steps"] + progress["step"]
-        since, first = self.begun.setdefault(run, (time.monotonic(), done))
-        text = f"epoch {progress['epoch']} of {progress['epochs']}, accuracy {100 * progress['accuracy']:.2f}%"
-        if done > first:
-            left = progress["epochs"] * progress["steps"] - done
-            text += f", {duration(left * (time.monotonic() - since) / (done - first))} left"
-        self._show(run, text, whole=progress["step"] == progress["steps"])
-
-    def finish(self, run: str) -> None:
-        self._remove(run)
-        self.total.update()
-
-    def fail(self, run: str, reason: str) -> None:
-        self._remove(run)
-        self.total.update()
-        self.say(f"{run}: failed: {reason}")
-
-    def _show(self, run: str, text: str, whole: bool = True) -> None:
-        if run in self.bars:
+        before, shown = self.lines.get(run, ("", 0.0))
+        if self.terminal:
+            if run not in self.bars:
+                self.bars[run] = tqdm(bar_format="{desc}", leave=False)
             self.bars[run].set_description_str(f"{run}: {text}")
-        elif not self.terminal and whole:
+        elif (whole and text != before) or time.monotonic() - shown >= PAUSE:
             self.say(f"{run}: {text}")
+            shown = time.monotonic()
+        self.lines[run] = (text, shown)
 
-    def _remove(self, run: str) -> None:
-        self.begun.pop(run, None)
+    def finish(self, run: str, failure: str = "") -> None:
+        """Removes a run's line; prints why it failed, if it did."""
+        self.left.discard(run)
+        self.lines.pop(run, None)
         if run in self.bars:
             self.bars.pop(run).close()
+        self.total.update()
+        if failure:
+            self.say(f"{run}: failed: {failure}")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import heapq
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import is_named, record_name, run_config
 from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.data import data_sha256
-from dcn_study.runs.inputs import Inputs, code_sha256, versions
 from dcn_study.runs.records import Record
 
 __all__ = ["Slot", "Task", "plan", "schedule"]
@@ -25,15 +23,12 @@ class Task:
     Attributes:
         config: the run.
         name: name of its record.
-        key: its name and a digest of its inputs. For a run that starts from another run of the plan, whose weights do
-            not exist yet, the key of that run takes the place of the weights' digest.
         after: name of the run of the plan that it starts from; empty if there is none.
         seconds: expected duration, from earlier records; None if there is no record of a similar run.
     """
 
     config: RunConfig
     name: str
-    key: str
     after: str = ""
     seconds: float | None = None
 
@@ -52,7 +47,7 @@ def plan(configurations: Iterable[RunConfig], *, force: bool = False) -> list[Ta
     """Returns the runs that are left to train, in the order in which workers take them.
 
     Lower seeds come first, so that every run has its first seeds early. Within a seed, the run whose own duration and
-    that of the runs after it take longest comes first.
+    that of the runs after it take longest comes first. A run comes after the one that it starts from.
 
     Args:
         configurations: the runs.
@@ -70,52 +65,38 @@ def plan(configurations: Iterable[RunConfig], *, force: bool = False) -> list[Ta
         if config.initial_run:
             initial = record_name(run_config(config.initial_run, seed=config.seed, data=config.data))
             after = initial if initial in tasks else ""
-        tasks[name] = Task(config, name, _key(name, config, tasks.get(after)), after, _expected(config, known))
+        if not after:
+            records.current_inputs(config)  # raises an error if something is missing or damaged
+        tasks[name] = Task(config, name, after, _expected(config, known))
     paths = _paths(tasks)
-    return sorted(tasks.values(), key=lambda task: (task.config.seed, -paths[task.name], task.name))
+    return sorted(tasks.values(), key=lambda task: (task.config.seed, -paths[task.name], bool(task.after), task.name))
 
 
 def schedule(tasks: Sequence[Task], workers: int) -> list[Slot]:
     """Returns the expected timetable of a plan on a number of workers, in the order of the starts.
 
-    Runs of unknown duration are taken to last as long as the median of the known ones.
+    A free worker takes the first run of the plan whose predecessor, if it has one, is finished. Runs of unknown
+    duration are taken to last as long as the median of the known ones.
     """
     usual = statistics.median([task.seconds for task in tasks if task.seconds is not None] or [0.0])
     free = [(0.0, worker) for worker in range(workers)]
-    waiting, finished, ends, slots = list(tasks), set[str](), list[tuple[float, str]](), list[Slot]()
+    waiting, ends, slots = list(tasks), {"": 0.0}, list[Slot]()
     while waiting:
         now, worker = heapq.heappop(free)
-        while ends and ends[0][0] <= now:
-            finished.add(heapq.heappop(ends)[1])
-        task = _next_ready(waiting, finished)
-        if task is None:
-            heapq.heappush(free, (ends[0][0], worker))  # waits for the next run to end
+        task = next((task for task in waiting if ends.get(task.after, math.inf) <= now), None)
+        if task is None:  # waits for the next run to end
+            heapq.heappush(free, (min(end for end in ends.values() if end > now), worker))
             continue
         waiting.remove(task)
-        end = now + (usual if task.seconds is None else task.seconds)
-        slots.append(Slot(task, worker, now, end))
-        heapq.heappush(free, (end, worker))
-        heapq.heappush(ends, (end, task.name))
+        ends[task.name] = now + (usual if task.seconds is None else task.seconds)
+        slots.append(Slot(task, worker, now, ends[task.name]))
+        heapq.heappush(free, (ends[task.name], worker))
     return slots
-
-
-def _next_ready(waiting: Iterable[Task], finished: set[str]) -> Task | None:
-    """Returns the first task whose predecessor, if it has one, is finished."""
-    return next((task for task in waiting if not task.after or task.after in finished), None)
 
 
 def _done(config: RunConfig) -> bool:
     record = records.read(config, book=is_named(config))
     return record is not None and record.config == config and not records.interrupted(config)
-
-
-def _key(name: str, config: RunConfig, predecessor: Task | None) -> str:
-    if predecessor is None:
-        inputs = records.current_inputs(config)
-    else:
-        weights = {predecessor.name: predecessor.key}
-        inputs = Inputs(code=code_sha256(), versions=versions(), data=data_sha256(config.data), weights=weights)
-    return f"{name}-{hashlib.sha256(inputs.model_dump_json().encode()).hexdigest()[:12]}"
 
 
 def _expected(config: RunConfig, known: Sequence[Record]) -> float | None:

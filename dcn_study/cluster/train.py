@@ -1,107 +1,51 @@
-"""Trains the runs of a plan on Dask workers: on this machine, or on any running cluster."""
+"""Trains the runs of a plan on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.util
-import logging
 import queue
-import signal
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Container, Mapping, Sequence
 
-import dask
-from distributed import Client, LocalCluster
+from distributed import CancelledError, Client, Future, Scheduler, TimeoutError
 from tqdm import tqdm
 
-from dcn_study.cluster.dispatch import ClusterError, dispatch
+from dcn_study.cluster.connection import GONE, connected
 from dcn_study.cluster.display import Display
 from dcn_study.cluster.plan import Task
-from dcn_study.cluster.worker import Files, Request, Visit, describe, installed, train
-from dcn_study.errors import RecordError
+from dcn_study.cluster.process import installed
+from dcn_study.cluster.worker import MARK, TOPIC, Request, read, train, write
+from dcn_study.errors import ClusterError, RecordError, StudyError
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import is_named
-from dcn_study.runs.files import project_root
+from dcn_study.runs.files import file_sha256, locked, project_root, replacing
 from dcn_study.runs.records import Record
 
-__all__ = ["connect", "local", "train_all"]
+__all__ = ["train_all"]
 
-ANSWER = 10.0  # seconds for a scheduler to answer
-# A nanny would set OMP_NUM_THREADS and the like in the environment of this process, for good. Dask looks at itself a
-# hundred times a second, which takes a tenth of a processor from the runs. And it gives up a worker that died if none
-# has started in its place after 15 seconds, which may take longer while runs keep all processors busy.
-LOCAL = {
-    "distributed.nanny.pre-spawn-environ": {},
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.system-monitor.gil.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-    "distributed.deploy.lost-worker-timeout": "1000 days",
-}
-
-
-@contextlib.contextmanager
-def local(workers: int, threads: int) -> Iterator[Client]:
-    """Gives a client of a new cluster on this machine, reachable from this machine alone."""
-    with dask.config.set(LOCAL):
-        with _deaf_to_interrupts():
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=threads,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                memory_limit=0,  # runs have processes of their own, and Dask does not weigh them
-                silence_logs=logging.CRITICAL,  # a worker that dies is reported here
-            )
-        with cluster, Client(cluster) as client:
-            yield client
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Makes processes started meanwhile ignore Ctrl+C, which a terminal sends to all of its processes.
-
-    This process ends them itself.
-    """
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def connect(address: str) -> Iterator[Client]:
-    """Gives a client of a running cluster.
-
-    Raises:
-        ClusterError: if no scheduler answers there.
-    """
-    try:
-        client = Client(address, timeout=ANSWER)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ClusterError(f"no scheduler answers at {address}: {error}") from error
-    with client:
-        yield client
+LOOK = 30.0  # seconds between looks at whether there is a worker
+FETCH = 60.0  # seconds for a finished result to arrive
 
 
 def train_all(
     client: Client,
     tasks: Sequence[Task],
     *,
-    threads: int = 0,
+    threads: int = 1,
     force: bool = False,
     finished: Callable[[Record], object] = lambda record: None,
 ) -> dict[str, str]:
     """Trains all runs of a plan on the workers of a cluster, and writes their records as they come.
 
+    Dask does the scheduling: each thread of a worker takes the first run of the plan that is ready. A run whose worker
+    dies is given to another one, where it resumes. A run gets the files of the run that it starts from as its argument.
+
     Args:
-        client: of the cluster.
-        tasks: the plan.
-        threads: for an operation of TensorFlow; 0 for as many as the worker has.
+        client: of the cluster. Workers may come and go.
+        tasks: the plan, see `plan.plan`.
+        threads: for an operation of TensorFlow, in each run.
         force: whether to train from nothing, although there may be records or checkpoints.
         finished: called with each record once it is written.
 
@@ -109,103 +53,116 @@ def train_all(
         The reason of each run that failed, by name.
 
     Raises:
-        ClusterError: if the scheduler is gone or no worker may be used.
+        ClusterError: if the scheduler is gone, or a worker has other software or data than this client.
+        LockedError: if `force`, and another process trains one of the runs.
     """
-    topic = f"dcn {client.id}"
-    events: queue.SimpleQueue = queue.SimpleQueue()
-    with tempfile.NamedTemporaryFile(dir=_checkpoints(), prefix=".client.") as token, Display(tasks) as display:
-        if importlib.util.find_spec("bokeh") and "dashboard" in client.scheduler_info()["services"]:
-            display.say(f"dashboard: {client.dashboard_link}")
-        client.subscribe_topic(topic, lambda event: events.put(event[1]))
-        try:
-            work = _Training(client, token.name, topic, threads, force, display, finished)
-            dispatch(client, tasks, work, events)
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                client.unsubscribe_topic(topic)
-    return work.failures
-
-
-def _checkpoints() -> Path:
-    folder = project_root() / "checkpoints"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-class _Training:
-    """Training as the work of a dispatch."""
-
-    def __init__(
-        self,
-        client: Client,
-        token: str,
-        topic: str,
-        threads: int,
-        force: bool,
-        display: Display,
-        finished: Callable[[Record], object],
-    ) -> None:
-        self.client, self.token, self.topic = client, token, topic
-        self.threads, self.force, self.display, self.finished = threads, force, display, finished
-        self.here = installed()
-        self.visits: dict[str, Visit] = {}
-        self.failures: dict[str, str] = {}
-
-    def welcome(self, workers: Sequence[str]) -> set[str]:
-        found = self.client.run(describe, self.token, workers=list(workers), on_error="return")
-        accepted = set()
-        for worker, visit in found.items():
-            if isinstance(visit, BaseException):
-                self.display.say(f"worker {worker} is refused: {type(visit).__name__}: {visit}")
+    arrivals: queue.SimpleQueue[dict | str] = queue.SimpleQueue()  # events of runs, and names of those that have ended
+    by_name, failures, look = {task.name: task for task in tasks}, dict[str, str](), 0.0
+    with Display(by_name) as display:
+        with connected():
+            client.run_on_scheduler(_set_up)
+            client.subscribe_topic(TOPIC, lambda event: arrivals.put(event[1]))
+        futures = _submitted(client, tasks, threads, force)
+        for future in futures.values():
+            future.add_done_callback(lambda future: arrivals.put(future.key[1]))
+        while futures:
+            if time.monotonic() >= look:
+                look = time.monotonic() + LOOK
+                with connected():
+                    if not client.nthreads():
+                        display.say("no worker yet, waiting")
+            try:
+                arrived = arrivals.get(timeout=1.0)
+            except queue.Empty:
                 continue
-            differences = [
-                f"{name} {visit.installed[name]}, here {version}"
-                for name, version in self.here.items()
-                if visit.installed[name] != version
-            ]
-            if differences:
-                self.display.say(f"worker {worker} is refused: it has {'; '.join(differences)}")
-            else:
-                self.visits[worker] = visit
-                accepted.add(worker)
-        if not self.visits:
-            raise ClusterError("no worker of the cluster may be used: each has other software or data than this client")
-        return accepted
+            if isinstance(arrived, dict):
+                display.show(arrived["run"], arrived["text"], arrived.get("whole", True))
+                continue
+            try:
+                record = _received(by_name[arrived], futures, failures)
+            except TimeoutError:  # its worker died before the result arrived, and Dask has the run done again
+                futures[arrived].add_done_callback(lambda future: arrivals.put(future.key[1]))
+                continue
+            except ClusterError:
+                raise
+            except Exception as error:  # whatever the run raised
+                failures[arrived] = str(error)
+            futures.pop(arrived).release()  # a result that Dask remembers is made again if its worker dies
+            display.finish(arrived, failures.get(arrived, ""))
+            if arrived not in failures:
+                with tqdm.external_write_mode():  # what it prints goes above the bars
+                    finished(record)
+    return failures
 
-    def start(self, job: Task, worker: str, attempt: int) -> tuple[Callable, tuple]:
-        visit, root = self.visits[worker], project_root()
-        initial = records.initial_record(job.config)
+
+def _set_up(dask_scheduler: Scheduler) -> None:
+    """Makes a scheduler hold runs back until a worker is free, and then give it the first one.
+
+    By default Dask would share out all runs at once, as it does with tasks that take seconds. And after a run has lost
+    three workers Dask would give it up, which is too early where workers have a time limit.
+    """
+    dask_scheduler.WORKER_SATURATION = 1.0
+    dask_scheduler.rootish_tg_threshold = dask_scheduler.rootish_tg_dependencies_threshold = 1_000_000
+    dask_scheduler.allowed_failures = 100
+
+
+def _submitted(client: Client, tasks: Sequence[Task], threads: int, force: bool) -> dict[str, Future]:
+    """Submits all runs of a plan; returns their futures by name."""
+    futures, mark = dict[str, Future](), project_root() / MARK
+    if not mark.is_file():
+        with replacing(mark) as temporary:
+            temporary.write_text(uuid.uuid4().hex, encoding="utf-8")
+    for number, task in enumerate(tasks):
+        path, replaces = records.record_path(task.config, book=is_named(task.config)), ""
+        if force:
+            replaces = file_sha256(path) if path.is_file() else "nothing"
+            folder = records.checkpoint_folder(task.config)
+            with locked(folder.with_name(f"{folder.name}.lock"), f"run {task.name}"):
+                shutil.rmtree(folder, ignore_errors=True)
         request = Request(
-            name=job.name,
-            configuration=job.config.to_dict(),
-            root=str(root) if visit.shares else "",
-            threads=self.threads or visit.threads,
-            # A later attempt resumes what an earlier one has begun from nothing.
-            force=self.force and not (attempt and visit.shares and records.interrupted(job.config)),
-            initial=Files.read(initial.path) if initial and not visit.shares else None,
-            topic=self.topic,
+            name=task.name,
+            configuration=task.config.to_dict(),
+            installed=installed(task.config).model_dump(),
+            threads=threads,
+            replaces=replaces,
+            root=str(project_root()),
+            mark=mark.read_text(encoding="utf-8"),
         )
-        self.display.start(job.name, worker)
-        return train, (request,)
+        first = None if task.after else records.initial_record(task.config)
+        initial = futures[task.after] if task.after else read(first.path) if first else None
+        digest = hashlib.sha256(repr(request).encode()).hexdigest()[:12]  # the same request is trained only once
+        with connected():
+            key = ("run", task.name, digest)  # all are of one group, which `_set_up` has Dask queue
+            futures[task.name] = client.submit(train, request, initial, key=key, priority=-number)
+    return futures
 
-    def finish(self, job: Task, result: Files) -> None:
-        path = records.record_path(job.config, book=is_named(job.config))
-        record = records.parse(result.record, path)
-        changes = record.provenance.inputs.changes(records.current_inputs(job.config))
-        if record.config != job.config:
-            changes.append("configuration")
-        if record.provenance.weights != hashlib.sha256(result.weights).hexdigest():
-            changes.append("weights")
-        if changes:
-            raise RecordError(f"the worker sent a record that does not hold here: {'; '.join(changes)}")
-        result.write(path)
-        self.display.finish(job.name)
-        with tqdm.external_write_mode():  # what it prints goes above the bars
-            self.finished(record)
 
-    def fail(self, job: Task, reason: str) -> None:
-        self.failures[job.name] = reason
-        self.display.fail(job.name, reason)
+def _received(task: Task, futures: Mapping[str, Future], failures: Container[str]) -> Record:
+    """Returns the record of a run that has ended, after writing it and the files next to it.
 
-    def hear(self, event: dict[str, Any]) -> None:
-        self.display.hear(event)
+    Raises:
+        StudyError: if the run failed, or if its record does not hold here. Dask passes on other errors of the run too.
+        ClusterError: if the scheduler is gone or the worker cannot be used.
+        TimeoutError: if the result does not arrive.
+    """
+    if task.after in failures or (task.after in futures and futures[task.after].status == "error"):
+        raise StudyError(f"it starts from {task.after}, which failed")
+    try:
+        files = futures[task.name].result(timeout=FETCH)
+    except CancelledError as error:
+        raise ClusterError(GONE) from error
+    path = records.record_path(task.config, book=is_named(task.config))
+    record = records.parse(files[path.name], path)
+    changes = record.provenance.inputs.changes(records.current_inputs(task.config))
+    if record.config != task.config:
+        changes.append("configuration")
+    for name, digest in (
+        (record.weights_path.name, record.provenance.weights),
+        (record.predictions_path.name, record.provenance.predictions),
+    ):
+        if digest and hashlib.sha256(files.get(name, b"")).hexdigest() != digest:
+            changes.append(name)
+    if changes:
+        raise RecordError(f"the worker sent a record that does not hold here: {'; '.join(changes)}")
+    write(files, path.parent)
+    return record

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dcn_study.experiments.mechanism import with_offsets
+from dcn_study.experiments.presets import presets
 from dcn_study.names import SHOWN
 from dcn_study.runs import mnist_scale, networks, weights
 from dcn_study.runs.catalogue import run_config
@@ -35,7 +36,8 @@ def answers(
     Returns:
         "digit": the first class that both deformable networks recognise at this scale, and the CNN does not; 0 if there
         is none. "accuracies": by network, and "without" for that with true deformable convolutions whose offsets are
-        zero, on the first "images" scaled and translated test images.
+        zero, on the first "images" scaled and translated test images. "presets": see
+        `presets.presets`.
 
     Raises:
         ConfigurationError: if a parameter breaks its rule.
@@ -57,4 +59,5 @@ def answers(
             for name, network in {**trained, "without": without}.items()
         },
         "images": len(moved[:IMAGES]),
+        "presets": presets(trained, digits.x_test[first], [int(label) for label in digits.y_test[first]]),
     }

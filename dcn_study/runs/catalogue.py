@@ -6,10 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from typing import Any
 
 from dcn_study import names
-from dcn_study.errors import ConfigurationError
+from dcn_study.errors import ConfigurationError, did_you_mean
 from dcn_study.runs.configuration import TEST_IMAGES, TRAIN_IMAGES, RunConfig
 from dcn_study.runs.unseen import FRESH, UNSEEN, unseen_runs
 from dcn_study.runs.unseen import PILOTS as UNSEEN_PILOTS
@@ -19,6 +20,7 @@ __all__ = [
     "DEFORMABLE_ARM",
     "DROPPED",
     "EVALUATED_ARMS",
+    "FINISHED",
     "LADDER",
     "NAMED",
     "PAPER",
@@ -39,8 +41,10 @@ __all__ = [
     "arm_run",
     "book_runs",
     "in_book",
+    "is_finished",
     "is_named",
     "keeps_weights",
+    "planned_runs",
     "realisations_of",
     "record_name",
     "registered_runs",
@@ -209,6 +213,27 @@ _UNSEEN |= {f"unseen_pilot_{arm}_{rate:g}": run for arm, runs in UNSEEN_PILOTS.i
 _OTHERS = _STAND_IN | {"decayed_repaired_cnn": dataclasses.replace(RUNS["repaired_cnn"], decay="cosine")}
 NAMED = RUNS | STUDY | _RETUNED | _UNSEEN | _PILOTS | {"spread": spread_run("weights", 0)} | _SPREAD | _OTHERS
 
+# The runs of the studies whose records are there for all of their seeds, so that a missing one is an error: a name is
+# added with the last of its records. Of other runs those are shown that have a record.
+_FINISHED_PILOTS = {
+    **dict.fromkeys(("cnn", "wide_cnn", "dilated_cnn", "shared_offsets_cnn"), LADDER[1:5]),
+    "wider_cnn": LADDER[1:],
+    "deform_conv_cnn": LADDER[1:4],
+}
+FINISHED = (
+    "spread",
+    *(f"pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_PILOTS.items() for rate in rates),
+    *(f"scale_{arm}" for arm in _FINISHED_PILOTS),
+    "scale_wide_cnn_0.01",
+    "scale_deform_conv_cnn_0.002",
+    "scale_shared_offsets_cnn_0.001",
+    "scale_shared_offsets_cnn_0.01",
+    "rescaled_cnn",
+    "rescaled_deform_conv_cnn",
+)
+
+_ONE_OF_THE_RUNS = f"must be one of {', '.join(RUNS)}, or a run of the studies, see: dcn check -v"
+
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
 RATES = ("slow_cnn_batch_norm", "cnn_batch_norm", "fast_cnn_batch_norm")
 
@@ -226,6 +251,8 @@ SMOKE: dict[str, Any] = {"epochs": 1, "train_size": 192, "test_size": 100}
 def run_config(run: str, **changes: Any) -> RunConfig:
     """Returns the configuration of a named run with some fields changed; `None` keeps a field as it is.
 
+    With other data than MNIST the sizes that are not given are those of the data file, for task "mnist".
+
     Args:
         run: a name in `NAMED`.
         **changes: fields of `RunConfig` with their new values.
@@ -234,12 +261,15 @@ def run_config(run: str, **changes: Any) -> RunConfig:
         ConfigurationError: if the run or a field is unknown, or a value breaks its rule.
     """
     if run not in NAMED:
-        raise ConfigurationError(f"run must be one of {tuple(NAMED)}. Received: run={run!r}")
+        raise ConfigurationError(f"run {_ONE_OF_THE_RUNS}. Received: run={run!r}{did_you_mean(run, NAMED)}")
     fields = [field.name for field in dataclasses.fields(RunConfig)]
     for name in changes:
         if name not in fields:
             raise ConfigurationError(f"parameters of a run are {', '.join(fields)}. Received: {name}")
-    return dataclasses.replace(NAMED[run], **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    if given.get("data") and NAMED[run].task == "mnist":
+        given = {"train_size": 0, "test_size": 0} | given
+    return dataclasses.replace(NAMED[run], **given)
 
 
 def seeds_of(run: str, seeds: int | None = None, **changes: Any) -> list[RunConfig]:
@@ -294,9 +324,20 @@ def retuned_runs() -> list[RunConfig]:
     ]
 
 
+def planned_runs() -> list[RunConfig]:
+    """Returns the configurations of the runs that both studies ask for, whatever their pilots choose."""
+    kept = [run for run in registered_runs() if _NAMES[_but_seed(run)] not in DROPPED]
+    return kept + retuned_runs() + [run for run in unseen_runs() if not run.re_estimate]
+
+
 def study_runs() -> list[RunConfig]:
-    """Returns the configurations of all runs of both studies, pilots included. The book shows those that there are."""
+    """Returns the configurations of all runs of both studies, pilots included."""
     return TUNING + registered_runs() + retuned_runs() + unseen_runs()
+
+
+def is_finished(config: RunConfig) -> bool:
+    """Returns whether a run of a study is one whose record must be there, see `FINISHED`."""
+    return _NAMES.get(_but_seed(config)) in FINISHED
 
 
 @functools.cache
@@ -352,15 +393,22 @@ def record_name(config: RunConfig) -> str:
     return f"{config.model}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def run_named(name: str) -> RunConfig:
+def run_named(name: str, **changes: Any) -> RunConfig:
     """Returns the configuration of a run by the name of its record: a name in `NAMED`, also with `-seed<n>` appended.
 
+    Args:
+        name: of the record.
+        **changes: as for `run_config`.
+
     Raises:
-        ConfigurationError: if there is no such run.
+        ConfigurationError: if there is no such run, or as `run_config`.
     """
     run, _, seed = name.partition("-seed")
-    if run not in NAMED or not (seed.isdecimal() or name == run):
+    if run not in NAMED:
         raise ConfigurationError(
-            f"NAME must be one of {', '.join(NAMED)}, also with a seed appended, such as cnn-seed1. Received: {name}"
+            f"NAME {_ONE_OF_THE_RUNS}; also with a seed appended, such as cnn-seed1. "
+            f"Received: {name}{did_you_mean(run, NAMED)}"
         )
-    return run_config(run, seed=int(seed) if seed else None)
+    if name != run and not re.fullmatch("0|[1-9][0-9]{0,9}", seed):
+        raise ConfigurationError(f"a seed must be a whole number as in {run}-seed1. Received: {name}")
+    return run_config(run, seed=int(seed) if seed else None, **changes)

@@ -7,6 +7,7 @@ import functools
 import gzip
 import hashlib
 import os
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def load_digits(path: str | os.PathLike[str] = "") -> Digits:
     try:
         status = file.stat()
     except OSError as error:
-        raise DataError(f"{file} must be a readable .npz with the keys {', '.join(KEYS)}: {error}") from error
+        raise _unreadable(file, error) from error
     return _load(file, MNIST_SHA256 if not path else "", (status.st_mtime_ns, status.st_size))
 
 
@@ -90,13 +91,22 @@ def data_sha256(path: str | os.PathLike[str] = "") -> str:
 @functools.lru_cache(maxsize=4)
 def _load(file: Path, expected: str, version: tuple[int, int]) -> Digits:
     try:
-        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive, warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a header that is no plain Python
             arrays = {key: _member(archive, f"{key}.npy") for key in KEYS}
     except Exception as error:  # a damaged archive raises errors of many modules
-        raise DataError(
-            f"{file} must be a readable .npz with the keys {', '.join(KEYS)}: {type(error).__name__}: {error}"
-        ) from error
+        raise _unreadable(file, error) from error
     return _checked(file, arrays, expected)
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return DataError(f"{file} must be a readable .npz with the keys {', '.join(KEYS)}: {what}{_remedy(file)}")
+
+
+def _remedy(file: Path) -> str:
+    """Returns how to have the embedded file again; nothing for any other file."""
+    return f". Restore it with: git checkout {file}" if file == MNIST else ""
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -134,7 +144,7 @@ def _checked(source: Path, arrays: dict[str, np.ndarray], expected: str) -> Digi
     """Returns the arrays of a data set if they have the right form and, where one is known, digest."""
     found = digest(arrays)
     if expected and found != expected:
-        raise DataError(f"{source} is damaged: expected SHA-256 {expected}, found {found}")
+        raise DataError(f"{source} is damaged: expected SHA-256 {expected}, found {found}{_remedy(source)}")
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if images.dtype != np.uint8 or images.ndim != 3 or labels.shape != images.shape[:1] or 0 in images.shape:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
+import shutil
 import socket
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -15,36 +17,77 @@ from pathlib import Path
 
 import filelock
 
-from dcn_study.errors import LockedError
+from dcn_study.errors import ConfigurationError, LockedError
 
-__all__ = ["file_sha256", "locked", "now", "project_root", "replacing", "wait_for"]
+__all__ = ["file_sha256", "locked", "now", "project_root", "replacing", "temporary", "wait_for"]
 
 TOLD_AGAIN = 30  # seconds after which a process that waits says so again
 
 
 def project_root() -> Path:
-    """Returns the nearest folder from here upwards that holds `_config.yml` and `book`, or this folder."""
+    """Returns the clone of the project that this folder is in, or else the one that this package is installed from.
+
+    Raises:
+        ConfigurationError: if there is neither.
+    """
     here = Path.cwd()
-    for folder in (here, *here.parents):
+    for folder in (here, *here.parents, Path(__file__).parents[2]):
         if (folder / "_config.yml").is_file() and (folder / "book").is_dir():
             return folder
-    return here
+    raise ConfigurationError(f"not a clone of the project: {here} has no _config.yml and book, here or above")
+
+
+@contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """Gives the path of a temporary file or folder next to `path`, with the same ending; it is removed at the end.
+
+    Those that processes of this machine have left there for the same path, because they were killed, are removed first.
+    """
+    _make_folder(path.parent)
+    mine = f".{path.name}.{socket.gethostname()}@"
+    for left in path.parent.glob(f"{glob.escape(mine)}*"):
+        process = left.name.removeprefix(mine).split(".")[0]
+        if process.isdecimal() and not _runs(int(process)):
+            _remove(left)
+    ending = "".join(path.suffixes[-2:])
+    found = path.with_name(f"{mine}{os.getpid()}.{uuid.uuid4().hex[:8]}{ending}")
+    try:
+        yield found
+    finally:
+        _remove(found)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path with the same ending, and replaces `path` by it if all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ending = "".join(path.suffixes[-2:])
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=ending)
-    os.close(handle)
-    temporary = Path(name)
+    with temporary(path) as written:
+        written.touch()  # with the permissions that the user gives new files
+        yield written
+        os.replace(written, path)
+
+
+def _make_folder(path: Path) -> None:
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"{path} must be a folder. Received: a file, there or above it") from None
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -58,7 +101,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     Raises:
         LockedError: if another process holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     holder = path.with_suffix(".holder")
     lock = filelock.FileLock(path)
     try:
@@ -69,8 +112,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now()}", encoding="utf-8")
         yield
-        holder.unlink(missing_ok=True)
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 

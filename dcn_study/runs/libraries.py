@@ -40,6 +40,6 @@ def check_device(name: str) -> None:
     load_tensorflow()
     import tensorflow as tf
 
-    present = [each.name.removeprefix("/physical_device:") for each in tf.config.list_physical_devices()]
-    if name.removeprefix("/").removeprefix("device:") not in present:
+    present = [each.name.replace("physical_device:", "") for each in tf.config.list_physical_devices()]
+    if "/" + name.removeprefix("/").removeprefix("device:") not in present:
         raise ConfigurationError(f"device must be one of {', '.join(present)}. Received: device={name!r}")

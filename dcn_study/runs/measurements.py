@@ -123,7 +123,10 @@ MEASUREMENTS: dict[str, Declared] = {
         repeat={},
     ),
     "laboratory": Declared(
-        "laboratory.answers", {"scale": 0.5, **_TRAINED, "data": ""}, (*RUN_CODE, *_experiments("mechanism")), repeat={}
+        "laboratory.answers",
+        {"scale": 0.5, **_TRAINED, "data": ""},
+        (*RUN_CODE, *_experiments("mechanism", "presets")),
+        repeat={},
     ),
     "sensitivity": Declared("sensitivity.sensitivity", {"draws": 5, "images": TEST_IMAGES}, repeat={"draws": 1}),
     "robustness": Declared(

@@ -55,17 +55,29 @@ class Reporting(keras.callbacks.Callback):
 
 
 class Bar:
-    """Shows progress as one bar for each epoch."""
+    """Shows progress as one bar for each epoch; when its steps are done, that the network is evaluated."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
 
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
     def __call__(self, progress: Progress) -> None:
-        if self.bar is None:
+        if self.bar is None or self.bar.n == progress.steps:
+            self._close()
             name = f"{progress.run} {progress.epoch}/{progress.epochs}"
             self.bar = tqdm(total=progress.steps, desc=name, unit="step")
         self.bar.set_postfix(loss=f"{progress.loss:.4f}", accuracy=f"{progress.accuracy:.4f}", refresh=False)
         self.bar.update(progress.step - self.bar.n)
         if progress.step == progress.steps:
+            self.bar.set_postfix_str(f"{self.bar.postfix}, evaluating on test images")
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix_str(self.bar.postfix.removesuffix(", evaluating on test images"))
             self.bar.close()
             self.bar = None

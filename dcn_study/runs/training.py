@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pydantic
 import tensorflow as tf
 
-from dcn_study.errors import DivergedError, RecordError
+from dcn_study.errors import ConfigurationError, DivergedError, RecordError
 from dcn_study.runs import records, steps, weights
 from dcn_study.runs.catalogue import record_name
 from dcn_study.runs.configuration import RunConfig
@@ -85,9 +86,9 @@ def train(
             return kept
     data = splits(config)
     inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
-    with locked(records.lock_path(config), f"run {record_name(config)}"):
-        report = report or (Bar() if progress else None)
-        return _train(config, data, inputs, records.record_path(config, book=book), force, report)
+    shown = Bar() if progress and report is None else contextlib.nullcontext(report)
+    with locked(records.lock_path(config), f"run {record_name(config)}"), shown as told:
+        return _train(config, data, inputs, records.record_path(config, book=book), force, told)
 
 
 def _train(
@@ -99,7 +100,7 @@ def _train(
     model = initial_model(data, weights.start_of(config))
     state = _resume(config, data, inputs) or _State(configuration=config.to_dict(), inputs=inputs, started=now())
     if state.history:
-        model = keras.models.load_model(folder / state.model)
+        model = keras.models.load_model(_checked(config, folder / state.model, state.model_sha256))
     while len(state.history) < config.epochs:
         _train_epoch(config, model, data, state, report)
         _save(folder, state, model)
@@ -145,7 +146,14 @@ def _predictions(model: keras.Model, data: Splits) -> dict[str, np.ndarray]:
 
 
 class _State(pydantic.BaseModel, extra="forbid"):
-    """What a checkpoint holds besides the model: see `Record` and `Provenance`; `model` is the name of its file."""
+    """What a checkpoint holds besides the model: see `Record` and `Provenance`.
+
+    Attributes:
+        model: name of the model's file.
+        model_sha256: its digest.
+
+    Checkpoints from before digests were kept have neither this one nor that of the state itself.
+    """
 
     configuration: dict[str, Any]
     inputs: Inputs
@@ -154,17 +162,47 @@ class _State(pydantic.BaseModel, extra="forbid"):
     history: list[Epoch] = []
     witness: Witness | None = None
     model: str = ""
+    model_sha256: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> _State:
+        epochs = list(range(1, len(self.history) + 1))
+        witnessed = self.witness.epochs if self.witness else []
+        if [each.epoch for each in self.history] != epochs or len(witnessed) != len(epochs):
+            raise ValueError("history and witness must have the same epochs, from the first")
+        if self.model != _model_name(self.history):
+            raise ValueError(f"model must be {_model_name(self.history)}. Received: {self.model!r}")
+        return self
+
+
+def _model_name(history: Sequence[Epoch]) -> str:
+    return f"epoch-{len(history):03}.keras" if history else ""
 
 
 def _save(folder: Path, state: _State, model: keras.Model) -> None:
     """Writes model and state; until the last step the previous checkpoint remains the valid one."""
-    previous, state.model = state.model, f"epoch-{len(state.history):03}.keras"
+    previous, state.model = state.model, _model_name(state.history)
     with replacing(folder / state.model) as temporary:
         model.save(temporary)
+        state.model_sha256 = file_sha256(temporary)
     with replacing(folder / records.CHECKPOINT) as temporary:
-        temporary.write_text(state.model_dump_json(indent=1), encoding="utf-8")
+        content = state.model_dump(mode="json")
+        temporary.write_text(json.dumps({**content, "sha256": records.seal(content)}, indent=1), encoding="utf-8")
     if previous and previous != state.model:
         (folder / previous).unlink(missing_ok=True)
+
+
+def _checked(config: RunConfig, path: Path, sha256: str) -> Path:
+    """Returns the path of a checkpoint's model, which is there and has its digest; without one, it is there.
+
+    Raises:
+        RecordError: if it is missing or damaged.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path} is missing. {records.how_to_restart(config)}")
+    if sha256 not in ("", file_sha256(path)):
+        raise RecordError(f"{path} is damaged: it has another SHA-256 than stated. {records.how_to_restart(config)}")
+    return path
 
 
 def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
@@ -178,10 +216,14 @@ def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
         return None
     restart = records.how_to_restart(config)
     try:
-        state = _State.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_bytes())
+        sealed = content.pop("sha256", None) if isinstance(content, dict) else None
+        state = _State.model_validate(content)
+        if sealed not in (None, records.seal(content)):
+            raise ValueError("its content has another SHA-256 than it states")
         before = RunConfig(**{**state.configuration, "epochs": config.epochs})
-    except (ValueError, TypeError) as error:
-        raise RecordError(f"{path} is damaged: {error}. {restart}") from error
+    except (ConfigurationError, RecursionError, TypeError, ValueError) as error:
+        raise RecordError(f"{path} is damaged: {records.explained(error)}. {restart}") from error
     if before != config or len(state.history) > config.epochs:
         return None
     if state.inputs == inputs:

@@ -22,13 +22,15 @@ def load_model(record: Record) -> keras.Model:
     Raises:
         RecordError: if the weights are missing, or not those of the record.
     """
-    path = record.weights_path
+    path, restore = record.weights_path, records.how_to_restart(record.config)
     note_file(path)
     if not path.is_file():
-        raise RecordError(f"{path} is missing: the weights of run {record.name}")
+        raise RecordError(f"{path} is missing: the weights of run {record.name}. {restore}")
     expected, found = record.provenance.weights, file_sha256(path)
     if expected != found:
-        raise RecordError(f"{path} is not what run {record.name} wrote: expected SHA-256 {expected}, found {found}")
+        raise RecordError(
+            f"{path} is not what run {record.name} wrote: expected SHA-256 {expected}, found {found}. {restore}"
+        )
     model = build_model(record.config, load_digits(record.config.data).x_test.shape[1:])
     model.load_weights(path)
     note_weights(record.name, found)

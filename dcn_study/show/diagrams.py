@@ -1,4 +1,4 @@
-"""The paper's drawings: sampling grids, a deformable convolution, the residual block."""
+"""Drawings: those of the paper, how corners and pairs of offsets arise, and the family tree of implementations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from dcn_study.experiments.corners import interpolated
 from dcn_study.show.figures.style import ACCENT, REGULAR
 
-__all__ = ["deformable_convolution", "family_tree", "offset_pairing", "residual_blocks", "sampling_grids"]
+__all__ = [
+    "deformable_convolution",
+    "equal_corners",
+    "family_tree",
+    "offset_pairing",
+    "residual_blocks",
+    "sampling_grids",
+]
 
 GRID = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], indexing="ij"), axis=2).reshape(9, 2)  # (dy, dx)
 
@@ -165,6 +173,58 @@ def offset_pairing(sources: np.ndarray, channel: int = 0, axes: Sequence[Axes] |
         ax.grid(False)
         ticks = np.unique(values) if len(np.unique(values)) <= 3 else None
         ax.figure.colorbar(image, ax=ax, shrink=0.7, ticks=ticks)
+    return axes
+
+
+def equal_corners(row: np.ndarray, position: int, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draws why equal corners make the gradient of an offset zero: between pixels of a row, value and derivative.
+
+    Args:
+        row: (W,), values of pixels, at least three.
+        position: of the pixel at which the corners are shown, from 0 to W - 2.
+        axes: four axes to draw into, two in a row; new ones by default. Values above, derivatives below; as published
+            on the left, repaired on the right.
+
+    Returns:
+        The axes.
+    """
+    if axes is None:
+        _, grid = plt.subplots(2, 2, figsize=(8.4, 5.4), sharex=True, sharey="row", layout="constrained")
+        axes = grid.ravel()
+    last = len(row) - 2
+    whole = np.arange(last + 1)
+    parts = whole[:, None] + np.linspace(0.02, 0.98, 13)
+    forms = {
+        "published": ("as published: floor and ceil", r"$x(\lceil p\rceil)-x(\lfloor p\rfloor)$"),
+        "bilinear": ("repaired: floor and floor + 1", r"$x(\lfloor p\rfloor+1)-x(\lfloor p\rfloor)$"),
+    }
+    for column, (corners, (title, derivative)) in enumerate(forms.items()):
+        above, below = axes[column], axes[2 + column]
+        values, slopes = interpolated(row, parts.ravel(), corners)
+        at_pixels, slopes_at_pixels = interpolated(row, whole, corners)
+        colour = ACCENT if corners == "published" else REGULAR
+        second = position + (corners == "bilinear")
+        above.plot(parts.ravel(), values, color="0.6", linewidth=1.5, zorder=1)
+        above.scatter(whole, at_pixels, s=45, color="white", edgecolor="0.3", zorder=2)
+        named = {position: "first", second: "second" if second > position else "both"}
+        for (place, name), size in zip(named.items(), (260, 160), strict=False):
+            above.scatter(place, row[place], s=size, facecolor="none", edgecolor=colour, linewidth=2.2, zorder=3)
+            above.annotate(name, (place, row[place]), (-12, 6), textcoords="offset points", ha="right", color=colour)
+        reach = np.array([-0.45, 0.45])
+        slope = slopes_at_pixels[position]
+        above.plot(position + reach, row[position] + slope * reach, color=colour, linewidth=3, zorder=2)
+        above.set_title(title)
+        for each, part in zip(parts, slopes.reshape(parts.shape), strict=True):
+            below.plot(each, part, color=colour, linewidth=2)
+            ends = (each[0] - 0.02, each[-1] + 0.02)
+            below.scatter(ends, (part[0], part[-1]), s=28, facecolor="white", edgecolor=colour, zorder=2)
+        below.scatter(whole, slopes_at_pixels, s=34, color=colour, zorder=3)
+        below.axhline(0, color="0.4", linewidth=0.8, zorder=0)
+        below.axvline(position, color="0.6", linestyle=":", zorder=0)
+        below.text(0.03, 0.06, derivative, transform=below.transAxes)
+        below.set(xlabel="position $p$ (pixels)", xticks=whole)
+    axes[0].set_ylabel("value $x(p)$")
+    axes[2].set_ylabel("derivative by the offset")
     return axes
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from dcn.layers import ConvOffset2D, DeformableConv2D
+from dcn_study.experiments.presets import REGULAR
 from dcn_study.names import MODELS
 from dcn_study.show.figures import COLOURS
 
@@ -30,6 +31,7 @@ def laboratory(
     images: np.ndarray,
     labels: Sequence[int],
     shown: Mapping[str, Any],
+    presets: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Returns HTML in which one changes a digit and networks classify it; it needs no server and loads nothing.
 
@@ -37,7 +39,9 @@ def laboratory(
         models: by name, as `names.MODELS` has them: the paper's CNN, also with layers that move samples.
         images: (N, H, W), uint8, the digits to choose from.
         labels: N digits.
-        shown: what is shown at first: "digit", "scale", "down", "right", "rotation" and "layer".
+        shown: what is shown at first: "digit", "scale", "layer", "overlay", and those of "width", "down", "right" and
+            "rotation" that differ from `presets.REGULAR`.
+        presets: as `presets.presets` returns them.
 
     Raises:
         ValueError: if a network has other layers or convolutions than the paper's CNNs, or one of its `ConvOffset2D`
@@ -52,7 +56,8 @@ def laboratory(
             {"label": str(label), "image": _encoded(image)} for label, image in zip(labels, images, strict=True)
         ],
         "side": images.shape[1],
-        "shown": dict(shown),
+        "shown": {**REGULAR, **shown},
+        "presets": list(presets),
     }
     numbered = {key: number for number, key in enumerate(tensors)}
     text = json.dumps({**data, "tensors": list(tensors.values())}, separators=(",", ":"))

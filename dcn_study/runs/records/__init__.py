@@ -9,8 +9,10 @@ from dcn_study.runs.records.form import (
     Provenance,
     Record,
     Witness,
+    explained,
     parse,
     read_file,
+    seal,
     write,
 )
 from dcn_study.runs.records.runs import (
@@ -48,6 +50,7 @@ __all__ = [
     "checkpoint_folder",
     "current_inputs",
     "existing",
+    "explained",
     "how_to_restart",
     "initial_record",
     "inspect",
@@ -60,6 +63,7 @@ __all__ = [
     "read_named",
     "record_path",
     "recorded",
+    "seal",
     "shown",
     "standing",
     "trained",

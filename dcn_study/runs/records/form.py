@@ -25,8 +25,10 @@ __all__ = [
     "Provenance",
     "Record",
     "Witness",
+    "explained",
     "parse",
     "read_file",
+    "seal",
     "write",
 ]
 
@@ -216,7 +218,7 @@ def write(record: Record | Measurement) -> None:
     """Writes a record to its path, whole or not at all, with a digest of its content."""
     content = record.model_dump(mode="json", exclude_defaults=False)
     with replacing(record.path) as temporary:
-        text = json.dumps({**content, "sha256": _seal(content)}, indent=1, allow_nan=False)
+        text = json.dumps({**content, "sha256": seal(content)}, indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -247,29 +249,43 @@ def read_file(path: Path, kind: type[_Kind]) -> _Kind:
         RecordError: if the file cannot be read, or is no valid record.
     """
     try:
-        return _parse(path.read_bytes(), path, kind)
+        content = path.read_bytes()
     except OSError as error:
-        raise RecordError(f"{path} is not a valid record: {error}") from error
+        raise _damaged(path, kind, f"is not a valid record: {error}") from error
+    return _parse(content, path, kind)
 
 
 def _parse(text: bytes, path: Path, kind: type[_Kind]) -> _Kind:
     try:
         content = json.loads(text)
-        seal = content.pop("sha256", None) if isinstance(content, dict) else None
-        record = kind.model_validate(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the whole file"
-        raise RecordError(f"{path} is not a valid record: {field}: {first['msg']}") from error
+        stated = content.pop("sha256", None) if isinstance(content, dict) else None
+        record, found = kind.model_validate(content), seal(content)
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not a valid record: {error}") from error
-    if seal != _seal(content):
-        raise RecordError(f"{path} was edited: its content has another SHA-256 than it states")
+        raise _damaged(path, kind, f"is not a valid record: {explained(error)}") from error
+    if stated != found:
+        raise _damaged(path, kind, "was edited: its content has another SHA-256 than it states")
     if isinstance(record, Record) and record.name != path.stem:
-        raise RecordError(f"{path} must hold the record of run {path.stem}. Received: that of {record.name}")
+        raise _damaged(path, kind, f"must hold the record of run {path.stem}. Received: that of {record.name}")
     record.path = path
     return record
 
 
-def _seal(content: Mapping[str, Any]) -> str:
+def _damaged(path: Path, kind: type[_Kind], what: str) -> RecordError:
+    """Returns an error that says what is wrong with a record, and how to have it again."""
+    if path.parent.name != "records":
+        return RecordError(f"{path} {what}. Make it again with: dcn run, with --force")
+    again = f"dcn train --force {path.stem}" if kind is Record else f"dcn measure {path.stem}"
+    return RecordError(f"{path} {what}. Restore it with: git checkout {path}, or make it again with: {again}")
+
+
+def explained(error: Exception) -> str:
+    """Returns what is wrong with the content of a file, in one line; of a validation the first field that is wrong."""
+    if isinstance(error, pydantic.ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of the content of a JSON file."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

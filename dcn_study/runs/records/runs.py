@@ -15,6 +15,7 @@ from dcn_study.errors import ConfigurationError, DataError, RecordError
 from dcn_study.runs.catalogue import (
     book_runs,
     in_book,
+    is_finished,
     is_named,
     keeps_weights,
     record_name,
@@ -126,8 +127,12 @@ def existing() -> list[Record]:
 
 
 def shown() -> list[RunConfig]:
-    """Returns the configurations of all runs that the book shows: its own, and those of the study with a record."""
-    return book_runs() + [config for config in study_runs() if record_path(config).is_file()]
+    """Returns the configurations of all runs that the book shows.
+
+    These are its own, and those of the studies that are finished, see `catalogue.FINISHED`, or have a record.
+    """
+    studies = (config for config in study_runs() if is_finished(config) or record_path(config).is_file())
+    return book_runs() + list(studies)
 
 
 def checkpoint_folder(config: RunConfig) -> Path:

@@ -1,0 +1,91 @@
+import contextlib
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+from dcn_study.errors import ConfigurationError
+from dcn_study.runs import files
+from dcn_study.runs.files import locked, project_root, replacing, temporary
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dcn_study.runs.files import {how}
+with {how}(Path(sys.argv[1])) as path:
+    {begin}
+    os.kill(os.getpid(), signal.{signal})
+"""
+
+
+@pytest.mark.parametrize("how", ["replacing", "temporary"])
+@pytest.mark.parametrize("begin", ["path.write_text('half')", "path.unlink(missing_ok=True); path.mkdir()"])
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM"])
+def test_what_a_killed_process_left_goes_with_the_next_of_that_name(tmp_path, how, begin, signal):
+    target = tmp_path / "cnn-1a2b.ipynb"
+    program = KILLED.format(how=how, begin=begin, signal=signal)
+    subprocess.run([sys.executable, "-c", program, str(target)], check=False, cwd=ROOT)
+    other = tmp_path / ".cnn-1a2b.ipynb.another host@1.0.ipynb"
+    other.touch()
+    (left,) = set(tmp_path.iterdir()) - {other}
+    assert left.name.endswith(".ipynb")
+    with replacing(tmp_path / "cnn.ipynb") as path:  # of another name
+        path.write_text("whole")
+    assert left.exists()
+    with temporary(target) as path:
+        path.touch()
+        assert not left.exists()
+        with temporary(target) as second:  # this process is not dead
+            assert path.exists()
+            assert second != path
+    assert {each.name for each in tmp_path.iterdir()} == {other.name, "cnn.ipynb"}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_written_files_have_the_permissions_of_other_new_files(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "file.json") as path:
+            path.write_text("text")
+        assert (tmp_path / "file.json").stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    (tmp_path / "file.json").write_text("former")
+    with contextlib.suppress(KeyError), replacing(tmp_path / "file.json") as path:
+        path.write_text("half")
+        raise KeyError
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["former"]
+
+
+@pytest.mark.parametrize("use", [replacing, lambda path: locked(path, "it")])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, use):
+    (tmp_path / "runs").touch()
+    for path in (tmp_path / "runs" / "a.json", tmp_path / "runs" / "in" / "a.json"):
+        message = f"{path.parent} must be a folder. Received: a file, there or above it"
+        with pytest.raises(OSError, match=f"^{re.escape(message)}$"), use(path):
+            pass
+
+
+def test_the_project_is_the_clone_above_or_else_the_one_that_is_installed(project, tmp_path_factory, monkeypatch):
+    (project / "in" / "it").mkdir(parents=True)
+    monkeypatch.chdir(project / "in" / "it")
+    assert project_root() == project
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    assert project_root() == ROOT
+    monkeypatch.setattr(files, "__file__", str(elsewhere / "site-packages" / "dcn_study" / "runs" / "files.py"))
+    with pytest.raises(ConfigurationError, match=f"^not a clone of the project: {elsewhere} has no _config.yml"):
+        project_root()
+
+
+def test_a_lock_says_who_holds_it_as_long_as_somebody_does(tmp_path):
+    with contextlib.suppress(KeyError), locked(tmp_path / "run.lock", "it"):
+        assert (tmp_path / "run.holder").read_text().startswith(f"process {os.getpid()} on ")
+        raise KeyError
+    assert [each.name for each in tmp_path.iterdir()] == ["run.lock"]
