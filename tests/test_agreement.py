@@ -5,7 +5,7 @@ import pytest
 from helpers import ROOT, inside
 from scipy import stats
 
-from dcn_study.experiments.agreement import MOST, agreement, agreements, first_rule, left_out, of_runs
+from dcn_study.experiments.agreement import MOST, Choices, agreement, agreements, first_rule, left_out, of_runs
 from dcn_study.experiments.statistics import holm
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs import records
@@ -134,3 +134,45 @@ def test_the_committed_runs_are_outside_each_others_intervals_no_more_often_than
     found = [each for kinds in of_runs(runs).values() for each in kinds.values()]
     assert {each.alone for each in found if each.by_chance} == {"differs"}
     assert not any(each.limit <= MOST for each in found if each.wide)  # more seeds would not test what is wide
+
+
+def test_other_choices_are_those_of_other_textbooks():
+    ours, count = [0.970, 0.971, 0.972], 3
+    linear = agreement(ours, IMAGES, 0.971, Choices(logit=False))
+    assert (linear.low, linear.high) == pytest.approx(
+        [100 * each for each in stats.t.interval(0.95, count - 1, 0.971, 0.001 * (1 + 1 / count) ** 0.5)]
+    )
+    mean = agreement(ours, IMAGES, 0.971, Choices(logit=False, one_more=False, confidence=0.9))
+    assert (mean.low, mean.high) == pytest.approx(
+        [100 * each for each in stats.t.interval(0.9, count - 1, 0.971, 0.001 / count**0.5)]
+    )
+    assert mean.limit == pytest.approx(0)
+    for published in (0.969, 0.9735):
+        found = agreement(ours, IMAGES, published, Choices(logit=False, one_more=False))
+        test = stats.ttest_1samp(ours, published)
+        assert found.p_value == pytest.approx(test.pvalue)
+        assert found.outcome == ("differs" if test.pvalue < 0.05 else "agrees")
+
+
+def test_one_choice_flips_an_outcome():
+    ours, inside, outside = [0.970, 0.971, 0.972], 0.971, 0.9645
+    several = [(ours, IMAGES, outside)] + [(ours, IMAGES, inside)] * 7
+    outcomes = {
+        name: agreements(several, choices)[0].outcome
+        for name, choices in {
+            "stated": Choices(),
+            "none": Choices(corrected=False),
+            "first": Choices(amended=False),
+            "first, none": Choices(amended=False, corrected=False),
+            "mean, none": Choices(one_more=False, corrected=False),
+        }.items()
+    }
+    assert outcomes == {
+        "stated": "undecided",
+        "none": "differs",
+        "first": "agrees",
+        "first, none": "differs",
+        "mean, none": "differs",
+    }
+    wide = [0.6, 0.7, 0.8]
+    assert agreement(wide, IMAGES, 0.7, Choices(amended=False)).outcome == "agrees"

@@ -126,3 +126,22 @@ def test_the_detectable_difference_is_detected_with_the_stated_power(random):
     difference = detectable(0.2, RUNS)
     found = sum(interval(random.normal(difference, 0.2, RUNS)).low > 0 for _ in range(STUDIES))
     assert found / STUDIES == pytest.approx(0.8, abs=0.03)
+
+
+def test_without_correction_each_contrast_is_judged_by_itself(random):
+    pairs = [(random.normal(mean, 0.3, RUNS), np.zeros(RUNS)) for mean in (0.0, 0.3, 0.6, 0.9)]
+    found = contrasts(pairs, SMALLEST, corrected=False)
+    for each, (first, second) in zip(found, pairs, strict=True):
+        alone = contrast(first, second, SMALLEST)
+        assert (each.verdict, each.p_value, each.zero_p_value) == (alone.verdict, alone.p_value, alone.zero_p_value)
+        assert each.runs_to_decide == alone.runs_to_decide
+
+
+def test_a_verdict_has_the_confidence_that_is_asked_for():
+    differences = [0.4, 0.6, 0.8, 0.6]
+    for confidence in (0.9, 0.95, 0.99):
+        (found,) = contrasts([(differences, [0.0] * 4)], SMALLEST, confidence=confidence)
+        bounds = stats.t.interval(confidence, 3, np.mean(differences), stats.sem(differences))
+        assert (found.difference.low, found.difference.high) == pytest.approx(bounds)
+        assert found.verdict == ("better" if bounds[0] > SMALLEST else "undecided")
+        assert (found.runs_to_decide > 4) == (found.verdict == "undecided")

@@ -42,6 +42,7 @@ def _training(run: str) -> Page:
 PAGES: dict[str, Page] = {
     "paper": Page("paper", {"seeds": None}, {**SMOKE, "seeds": 2}),
     "verdict": Page("verdict", {"seeds": None}, {**SMOKE, "seeds": 2}),
+    "multiverse": Page("multiverse"),
     "method": Page("method"),
     "runs": Page("runs"),
     "sampling": Page("sampling", smoke={**SMOKE, "occluded": 1}),

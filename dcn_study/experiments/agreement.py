@@ -14,15 +14,52 @@ from dcn_study.names import TEST_IMAGES
 from dcn_study.runs import published
 from dcn_study.runs.records import Record
 
-__all__ = ["MOST", "Agreement", "agreement", "agreements", "first_bounds", "first_rule", "left_out", "of_runs"]
+__all__ = [
+    "FIRST",
+    "MOST",
+    "STATED",
+    "Agreement",
+    "Choices",
+    "agreement",
+    "agreements",
+    "first_bounds",
+    "first_rule",
+    "left_out",
+    "of_runs",
+    "published_and_ours",
+]
 
 MOST = 5.0  # percentage points: an interval that reaches further from our mean tests too little
 TOLERANCE = 0.5  # of the first rule, in percentage points
 
 
 @dataclasses.dataclass(frozen=True)
+class Choices:
+    """Choices on which an outcome rests, by default as the rule states them.
+
+    Attributes:
+        amended: whether a wide interval leaves an accuracy undecided. Otherwise, as in the first rule, it agrees if it
+            is inside the interval or at most `TOLERANCE` from our mean, and differs if it is not.
+        logit: whether the interval is computed on the logit scale rather than that of accuracies.
+        one_more: whether it is the prediction interval of one more run rather than the confidence interval of the mean.
+        confidence: of the interval.
+        corrected: whether the p-values of several accuracies are adjusted by Holm's method.
+    """
+
+    amended: bool = True
+    logit: bool = True
+    one_more: bool = True
+    confidence: float = CONFIDENCE
+    corrected: bool = True
+
+
+STATED = Choices()
+FIRST = Choices(amended=False, logit=False, corrected=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class Agreement:
-    """A published accuracy next to ours, in percent.
+    """A published accuracy next to ours, in percent; by other choices than those stated, as they say.
 
     Attributes:
         mean: of our runs, on the logit scale.
@@ -53,7 +90,7 @@ class Agreement:
         return self.alone == "differs" != self.outcome
 
 
-def agreement(accuracies: Sequence[float], images: int, published: float) -> Agreement:
+def agreement(accuracies: Sequence[float], images: int, published: float, choices: Choices = STATED) -> Agreement:
     """Judges a published accuracy by itself, as one more run with an unknown seed.
 
     It differs if it is outside the 95% prediction interval of our runs, computed on the logit scale, which has no
@@ -64,40 +101,70 @@ def agreement(accuracies: Sequence[float], images: int, published: float) -> Agr
         accuracies: of our runs, as shares.
         images: how many test images each is measured on.
         published: the accuracy, as a share.
+        choices: those that the outcome rests on.
     """
-    logits = _logits(accuracies, images)
-    mean, count = float(logits.mean()), len(logits)
+    values = _logits(accuracies, images) if choices.logit else np.asarray(accuracies, float)
+    back = _percent if choices.logit else _hundredfold
+    mean, count = float(values.mean()), len(values)
     if count < 2:
-        return Agreement(_percent(mean), 0.0, 100.0, math.nan, 1.0, "undecided", "undecided")
-    spread = float(logits.std(ddof=1))
-    half, least = _half(spread, count), float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * spread
-    middle, low, high = (_percent(mean + part) for part in (0.0, -half, half))
-    limit = max(middle - _percent(mean - least), _percent(mean + least) - middle)
-    if not low <= 100 * published <= high:
+        return Agreement(back(mean), 0.0, 100.0, math.nan, 1.0, "undecided", "undecided")
+    spread, own = float(values.std(ddof=1)), 1.0 if choices.one_more else 0.0
+    error = spread * math.sqrt(own + 1 / count)
+    half = float(stats.t.ppf((1 + choices.confidence) / 2, count - 1)) * error
+    least = own * float(stats.norm.ppf((1 + choices.confidence) / 2)) * spread
+    middle, low, high = (back(mean + part) for part in (0.0, -half, half))
+    limit = max(middle - back(mean - least), back(mean + least) - middle)
+    inside, wide = low <= 100 * published <= high, max(middle - low, high - middle) > MOST
+    if not choices.amended:
+        outcome = "agrees" if inside or abs(middle - 100 * published) <= TOLERANCE + 1e-9 else "differs"
+    elif not inside:
         outcome = "differs"
     else:
-        outcome = "agrees" if max(middle - low, high - middle) <= MOST else "undecided"
-    return Agreement(middle, low, high, limit, _p_value(mean, spread, count, published), outcome, outcome)
+        outcome = "undecided" if wide else "agrees"
+    p_value = _p_value(_distance(published, mean, choices.logit), error, count)
+    return Agreement(middle, low, high, limit, p_value, outcome, outcome)
 
 
-def agreements(several: Sequence[tuple[Sequence[float], int, float]]) -> list[Agreement]:
+def agreements(several: Sequence[tuple[Sequence[float], int, float]], choices: Choices = STATED) -> list[Agreement]:
     """Judges several published accuracies together: one that is outside differs if its adjusted p-value is below 0.05.
 
     If it is not, chance is likely to put one of so many outside, and the accuracy is undecided.
 
     Args:
-        several: the arguments of `agreement` for each.
+        several: the first three arguments of `agreement` for each.
+        choices: those that the outcomes rest on. By the first rule, which leaves none undecided, an accuracy that
+            chance is likely to put outside agrees.
     """
-    alone = [agreement(*each) for each in several]
+    alone = [agreement(*each, choices) for each in several]
+    if not choices.corrected:
+        return alone
+    by_chance = "undecided" if choices.amended else "agrees"
     adjusted = holm([each.p_value for each in alone])
     return [
         dataclasses.replace(
             each,
             p_value=p_value,
-            outcome="undecided" if each.alone == "differs" and p_value >= 1 - CONFIDENCE else each.outcome,
+            outcome=by_chance if each.alone == "differs" and p_value >= 1 - choices.confidence else each.outcome,
         )
         for each, p_value in zip(alone, adjusted, strict=True)
     ]
+
+
+def published_and_ours(runs: Mapping[str, Sequence[Record]]) -> dict[tuple[str, str], tuple[list[float], int, float]]:
+    """Returns what `agreement` compares, by model and kind of test images: ours, the number of images, the published.
+
+    Args:
+        runs: by model, the records of all seeds.
+    """
+    return {
+        (model, kind): (
+            [record.evaluations[kind].accuracy for record in found],
+            found[0].evaluations[kind].images,
+            published.ACCURACY[model][kind],
+        )
+        for model, found in runs.items()
+        for kind in TEST_IMAGES
+    }
 
 
 def of_runs(runs: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Agreement]]:
@@ -106,18 +173,8 @@ def of_runs(runs: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Agreeme
     Args:
         runs: by model, the records of all seeds.
     """
-    keys = [(model, kind) for model in runs for kind in TEST_IMAGES]
-    judged = agreements(
-        [
-            (
-                [record.evaluations[kind].accuracy for record in runs[model]],
-                runs[model][0].evaluations[kind].images,
-                published.ACCURACY[model][kind],
-            )
-            for model, kind in keys
-        ]
-    )
-    by_key = dict(zip(keys, judged, strict=True))
+    compared = published_and_ours(runs)
+    by_key = dict(zip(compared, agreements(list(compared.values())), strict=True))
     return {model: {kind: by_key[model, kind] for kind in TEST_IMAGES} for model in runs}
 
 
@@ -139,12 +196,9 @@ def first_rule(accuracies: Sequence[float], published: float) -> tuple[float, st
 
     It takes the prediction interval on the scale of accuracies, and at least half a point.
     """
-    ours = 100 * np.asarray(accuracies)
-    tolerance = TOLERANCE
-    if len(ours) > 1:
-        tolerance = max(tolerance, _half(float(ours.std(ddof=1)), len(ours)))
-    agrees = abs(ours.mean() - 100 * published) <= tolerance + 1e-9
-    return tolerance, "agrees" if agrees else "differs"
+    without_spread = 2 if len(accuracies) == 1 else 1  # a single run has an interval without width
+    found = agreement([*accuracies] * without_spread, 1, published, FIRST)
+    return max(TOLERANCE, found.high - found.mean), found.outcome
 
 
 def first_bounds(accuracies: Sequence[float]) -> tuple[float, float]:
@@ -159,20 +213,25 @@ def _logits(accuracies: Sequence[float], images: int) -> np.ndarray:
     return np.log((correct + 0.5) / (images - correct + 0.5))
 
 
-def _half(spread: float, count: int) -> float:
-    """Returns the half-width of the prediction interval for one more of so many values with this deviation."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread * math.sqrt(1 + 1 / count)
-
-
-def _p_value(mean: float, spread: float, count: int, published: float) -> float:
-    """Returns the p-value of an accuracy as one more run: below 0.05 where it is outside the prediction interval."""
+def _distance(published: float, mean: float, logit: bool) -> float:
+    """Returns how far a published accuracy is from our mean, on the scale of the mean."""
+    if not logit:
+        return abs(published - mean)
     if not 0 < published < 1:
-        return 0.0  # no finite logit: outside every interval
-    distance = abs(math.log(published / (1 - published)) - mean)
-    if spread == 0:
+        return math.inf  # no finite logit: outside every interval
+    return abs(math.log(published / (1 - published)) - mean)
+
+
+def _p_value(distance: float, error: float, count: int) -> float:
+    """Returns the p-value of a distance from the mean of so many runs: below 0.05 outside the 95% interval."""
+    if math.isinf(distance) or error == 0:
         return 0.0 if distance > 1e-9 else 1.0
-    return float(2 * stats.t.sf(distance / (spread * math.sqrt(1 + 1 / count)), count - 1))
+    return float(2 * stats.t.sf(distance / error, count - 1))
 
 
 def _percent(logit: float) -> float:
     return 100 / (1 + math.exp(-logit))
+
+
+def _hundredfold(share: float) -> float:
+    return 100 * share

@@ -68,7 +68,7 @@ class Contrast:
     runs_to_decide: int
 
     def bootstrap(self) -> Interval:
-        """Returns the interval from resampled pairs, as a check of the t-interval."""
+        """Returns the 95% interval from resampled pairs, as a check of the t-interval."""
         mean = self.difference.mean
         if self.differences.std() == 0:
             return Interval(mean, mean, mean)
@@ -78,8 +78,12 @@ class Contrast:
         return Interval(mean, float(resampled.low), float(resampled.high))
 
 
-def interval(values: Sequence[float] | np.ndarray) -> Interval:
+def interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> Interval:
     """Returns the mean of values and its t-interval.
+
+    Args:
+        values: at least one.
+        confidence: of the interval.
 
     Raises:
         ValueError: if there is no value.
@@ -89,7 +93,7 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, -np.inf, np.inf)
-    half = _standard_error(values) * _critical(len(values))
+    half = _standard_error(values) * _critical(len(values), confidence)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -111,9 +115,9 @@ def _standard_error(values: Sequence[float] | np.ndarray) -> float:
 
 
 @functools.cache
-def _critical(runs: int) -> float:
+def _critical(runs: int, confidence: float = CONFIDENCE) -> float:
     """Returns the quantile of Student's distribution for the interval of a mean over a number of runs."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, runs - 1))
+    return float(stats.t.ppf((1 + confidence) / 2, runs - 1))
 
 
 def contrast(first: Sequence[float], second: Sequence[float], smallest: float) -> Contrast:
@@ -130,10 +134,23 @@ def contrast(first: Sequence[float], second: Sequence[float], smallest: float) -
     return contrasts([(first, second)], smallest)[0]
 
 
-def contrasts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], smallest: float) -> list[Contrast]:
+def contrasts(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]],
+    smallest: float,
+    *,
+    confidence: float = CONFIDENCE,
+    corrected: bool = True,
+) -> list[Contrast]:
     """Returns the paired differences of several pairs of arms, judged together: p-values are adjusted for their number.
 
-    Args, errors: as for `contrast`, for each pair.
+    Args:
+        pairs: the first two arguments of `contrast` for each.
+        smallest: the smallest effect of interest.
+        confidence: of the verdicts and of the intervals.
+        corrected: whether p-values are adjusted; otherwise each pair is judged by itself.
+
+    Raises:
+        ValueError: as `contrast`.
     """
     for first, second in pairs:
         if len(first) != len(second) or len(first) < 2:
@@ -144,11 +161,13 @@ def contrasts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], smallest
         raise ValueError(f"smallest must be positive. Received: smallest={smallest}")
     differences = [np.subtract(first, second) for first, second in pairs]
     p_values = [_p_values(each, smallest) for each in differences]
-    adjusted = holm([min(both) for both in p_values])
-    from_zero = holm([2 * _one_sided(each, abs(float(each.mean()))) for each in differences])
-    undecided = sum(p_value >= 1 - CONFIDENCE for p_value in adjusted)
+    adjusted = [min(both) for both in p_values]
+    from_zero = [2 * _one_sided(each, abs(float(each.mean()))) for each in differences]
+    if corrected:
+        adjusted, from_zero = holm(adjusted), holm(from_zero)
+    undecided = sum(p_value >= 1 - confidence for p_value in adjusted) if corrected else 1
     return [
-        _judge(each, smallest, within < beyond, (p_value, zero), undecided)
+        _judge(each, smallest, within < beyond, (p_value, zero), undecided, confidence)
         for each, (beyond, within), p_value, zero in zip(differences, p_values, adjusted, from_zero, strict=True)
     ]
 
@@ -173,13 +192,18 @@ def _one_sided(differences: np.ndarray, distance: float) -> float:
 
 
 def _judge(
-    differences: np.ndarray, smallest: float, within: bool, p_values: tuple[float, float], undecided: int
+    differences: np.ndarray,
+    smallest: float,
+    within: bool,
+    p_values: tuple[float, float],
+    undecided: int,
+    confidence: float,
 ) -> Contrast:
     p_value, zero_p_value = p_values
-    found, needed = interval(differences), 0
-    if p_value >= 1 - CONFIDENCE:
+    found, needed = interval(differences, confidence), 0
+    if p_value >= 1 - confidence:
         verdict = "undecided"
-        needed = _runs_to_decide(found.mean, float(differences.std(ddof=1)), smallest, undecided)
+        needed = _runs_to_decide(found.mean, float(differences.std(ddof=1)), smallest, undecided, confidence)
     elif within:
         verdict = "equivalent"
     else:
@@ -188,18 +212,18 @@ def _judge(
     return Contrast(differences, found, wins, p_value, zero_p_value, verdict, needed)
 
 
-def _runs_to_decide(mean: float, deviation: float, smallest: float, undecided: int) -> int:
-    runs, halves = _halves(undecided)
+def _runs_to_decide(mean: float, deviation: float, smallest: float, undecided: int, confidence: float) -> int:
+    runs, halves = _halves(undecided, confidence)
     distance = abs(abs(mean) - smallest)
     decides = deviation * halves < distance
     return int(runs[decides.argmax()]) if decides.any() else 0
 
 
 @functools.cache
-def _halves(undecided: int) -> tuple[np.ndarray, np.ndarray]:
+def _halves(undecided: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns numbers of runs, and for a deviation of one the half-widths of the intervals that decide."""
     runs = np.arange(2, MOST_RUNS + 1)
-    return runs, stats.t.isf((1 - CONFIDENCE) / 2 / undecided, runs - 1) / np.sqrt(runs)
+    return runs, stats.t.isf((1 - confidence) / 2 / undecided, runs - 1) / np.sqrt(runs)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -45,7 +45,8 @@ class Inputs(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
         values: what the configuration of a run comes to, see `Resolved.values`; empty for a measurement.
         versions: library → version.
         data: digest of the data, empty where none is used.
-        weights: record of a run → digest of its weights, for the runs whose weights this one starts from or evaluates.
+        weights: record of a run → digest of its weights, for the runs whose weights this one starts from or evaluates,
+            or whose results it reads; empty if that run had no record.
     """
 
     code: str

@@ -73,8 +73,9 @@ class Declared:
         return (*self.code, f"dcn_study.experiments.{self.function.partition('.')[0]}")
 
     def measure(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the results of its function."""
-        load_tensorflow()
+        """Returns the results of its function. Loads TensorFlow if the library computes them."""
+        if any(module.startswith("dcn.") for module in self.modules):
+            load_tensorflow()
         module, _, name = self.function.partition(".")
         return getattr(importlib.import_module(f"dcn_study.experiments.{module}"), name)(**parameters)
 
@@ -166,6 +167,13 @@ MEASUREMENTS: dict[str, Declared] = {
         {"arms": "all", "batch": 128, "repeats": 9, "threads": 1, "memory": True},
         (*RUN_CODE, *_experiments("timing")),
         data=False,
+    ),
+    "multiverse": Declared(
+        "multiverse.multiverse",
+        {"fewest": 3, "levels": "90,95,99", "effects": "0.1,0.15,0.2,0.25,0.3,0.4,0.5,0.75,1"},
+        _experiments("agreement", "statistics", "study"),
+        data=False,
+        repeat={},
     ),
 }
 
@@ -273,8 +281,8 @@ def standing(name: str, parameters: Mapping[str, Any] | None = None) -> Standing
     weights = {}
     for run in found.inputs.weights:
         record = records.read_named(run)
+        weights[run] = record.provenance.weights if record else ""
         if record is not None:
-            weights[run] = record.provenance.weights
             origin = records.standing(record.config, record)
             changes += [] if origin.holds else [f"{run}, which it evaluates, is {origin}"]
     current = _inputs(name, found.parameters, weights)

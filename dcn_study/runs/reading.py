@@ -21,7 +21,7 @@ class Reading:
 
     Attributes:
         files: those that were looked for, whether or not they are there.
-        weights: name of a run → digest of its weights.
+        weights: name of a run → digest of its weights; empty if it has no record.
     """
 
     files: dict[Path, None] = dataclasses.field(default_factory=dict)
@@ -55,7 +55,12 @@ def note_file(path: Path) -> None:
 
 
 def note_weights(run: str, digest: str) -> None:
-    """Notes that the weights of a run, with this digest, were loaded."""
+    """Notes that the weights of a run, or its results, were read.
+
+    Args:
+        run: name of its record.
+        digest: of its weights; empty if it has no record.
+    """
     for reading in _READINGS:
         reading.weights[run] = digest
 

@@ -9,6 +9,7 @@ from dcn_study.show.figures.experiments import (
     receptive_fields,
     robustness,
 )
+from dcn_study.show.figures.multiverse import specification_curve
 from dcn_study.show.figures.narrow import NARROW, narrow
 from dcn_study.show.figures.runs import (
     accuracies,
@@ -59,6 +60,7 @@ __all__ = [
     "robustness",
     "runtime_ratios",
     "selection",
+    "specification_curve",
     "training_curve",
     "use_style",
     "validation_curves",

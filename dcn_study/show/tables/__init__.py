@@ -15,6 +15,7 @@ from dcn_study.show.tables.accuracies import (
 from dcn_study.show.tables.claims import claims, tally
 from dcn_study.show.tables.layout import captioned
 from dcn_study.show.tables.lineage import descriptions, fields, probes, sources
+from dcn_study.show.tables.multiverse import single_changes
 from dcn_study.show.tables.networks import layers, models, totals
 from dcn_study.show.tables.origin import cards, measurements, parameters, protocol, provenance, status
 from dcn_study.show.tables.registered import registered
@@ -84,6 +85,7 @@ __all__ = [
     "seen",
     "selection",
     "side_by_side",
+    "single_changes",
     "sources",
     "split",
     "spread",
