@@ -77,7 +77,7 @@ class Parameter:
             return True, ""
         if self.values == "a template":
             names = sorted(path.stem for path in (project_root() / "notebooks").glob("*.ipynb"))
-            return value in names, f"one of {', '.join(names)}"
+            return value in ("", *names), f"one of {', '.join(names)}, or empty for all"
         if self.type == "str":
             return value in self.values.split(", "), f"one of {self.values}"
         first, *rest = self.values.split()
