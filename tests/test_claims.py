@@ -275,6 +275,10 @@ def test_claims_name_the_longer_run_and_the_dilated_network(facts):
     assert "+1.00 points over a dilated network on digits (-2.00 to +4.00)" in told["atrous"]
 
 
+def test_without_later_epochs_nothing_is_said_of_them(facts):
+    assert outcomes(dataclasses.replace(facts, longer=(50.0,)))["ten-epochs"] == "undecided"
+
+
 def test_a_curve_differs_if_many_epochs_are_outside_and_is_undecided_if_most_are_wide(facts):
     inside, outside, wide = (
         Agreement(90.0, 90.0 - half, 91.0, 1.0, 0.5, outcome, outcome)

@@ -30,6 +30,7 @@ def test_a_lead_is_paired_by_seed_after_an_epoch_or_the_last():
 def test_a_share_of_a_gain_is_over_the_seeds_that_all_have():
     one, many = [record(scaled=0.6)], [record(scaled=0.5), record(scaled=0.9)]
     assert controls.share_of_gain(one, many, [record(scaled=0.7), record(scaled=0.1)]) == pytest.approx(50)
+    assert np.isnan(controls.share_of_gain(one, many, many))
 
 
 def test_epochs_are_the_same_if_all_numbers_are():

@@ -349,7 +349,7 @@ def _explanation(facts: Facts) -> dict[str, dict[str, str]]:
     same = still and facts.stand_in_difference == 0
     logged = facts.first_epoch.values()
     settled = float(np.mean(facts.last_changes)) <= STABLE and max(facts.last_losses) >= 0
-    first, *later = facts.longer
+    first, *later = facts.longer if len(facts.longer) > 1 else facts.longer * 2
     deformable, regular, larger = facts.fields
     return {
         "gain": _result(_sign(gained), _points(gained), f"{stated['deformable_cnn', 'scaled']:+.1f} points"),

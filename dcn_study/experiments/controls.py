@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +34,8 @@ def lead(runs: Sequence[Record], baseline: Sequence[Record], epoch: int | None =
 def share_of_gain(part: Sequence[Record], nothing: Sequence[Record], all_of_it: Sequence[Record]) -> float:
     """Returns which share of a gain on scaled digits a part of it makes, in percent, for the seeds that all have.
 
+    NaN if there is no gain.
+
     Args:
         part: what changes a part.
         nothing: what changes nothing.
@@ -43,7 +46,7 @@ def share_of_gain(part: Sequence[Record], nothing: Sequence[Record], all_of_it: 
         float(np.mean([record.evaluations["scaled"].accuracy for record in runs[:count]]))
         for runs in (part, nothing, all_of_it)
     )
-    return 100 * (some - none) / (full - none)
+    return 100 * (some - none) / (full - none) if full != none else math.nan
 
 
 def trained(runs: Sequence[Record], epochs: int) -> list[float]:
