@@ -224,6 +224,7 @@ FINISHED = (
     "spread",
     *(f"pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_PILOTS.items() for rate in rates),
     *(f"scale_{arm}" for arm in _FINISHED_PILOTS),
+    "scale_cnn_0.01",
     "scale_wide_cnn_0.01",
     "scale_deform_conv_cnn_0.002",
     "scale_shared_offsets_cnn_0.001",

@@ -95,7 +95,7 @@ MEASUREMENTS: dict[str, Declared] = {
     "lineage": Declared(
         "lineage.probe_found",
         {"seed": 0},
-        ("dcn.diagnostics", *_experiments("choices", "implementations")),
+        (*MODEL_CODE, "dcn.diagnostics", *_experiments("choices", "implementations")),
         data=False,
         repeat={},
     ),
@@ -114,6 +114,7 @@ MEASUREMENTS: dict[str, Declared] = {
     "batch_statistics": Declared(
         "blocks.batch_statistics",
         {"run": "cnn_scaled", "seeds": None, "epochs": None, "train_size": None, "test_size": None},
+        (*RUN_CODE, "dcn.diagnostics", *_experiments("identity")),
         repeat={},
     ),
     "sampling": Declared(
@@ -125,7 +126,7 @@ MEASUREMENTS: dict[str, Declared] = {
     "laboratory": Declared(
         "laboratory.answers",
         {"scale": 0.5, **_TRAINED, "data": ""},
-        (*RUN_CODE, *_experiments("mechanism", "presets")),
+        (*RUN_CODE, "dcn.diagnostics", *_experiments("mechanism", "presets", "receptive_field")),
         repeat={},
     ),
     "sensitivity": Declared("sensitivity.sensitivity", {"draws": 5, "images": TEST_IMAGES}, repeat={"draws": 1}),
@@ -160,7 +161,7 @@ MEASUREMENTS: dict[str, Declared] = {
         repeat={"batches": "32", "sizes": "28", "repeats": 5, "memory": False},
     ),
     "bench": Declared(
-        "bench.bench", {"repeats": 15}, (*MODEL_CODE, *_experiments("as_published", "timing")), data=False
+        "bench.bench", {"repeats": 15}, (*MODEL_CODE, *_experiments("as_published", "ratios", "timing")), data=False
     ),
     "arms": Declared(
         "arms.arm_costs",
