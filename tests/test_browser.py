@@ -18,6 +18,8 @@ from playwright.sync_api import expect
 
 from dcn_study.book.pages import FORMER
 
+pytestmark = pytest.mark.slow  # it looks at the whole book
+
 # Of axe-core's rules, "region" alone is left out: the theme puts the book's title outside any landmark.
 RULES = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],

@@ -40,7 +40,10 @@ def no_kernel(monkeypatch):
     [
         (
             ["run", "dnn"],
-            ["NAME must be one of paper, verdict, method, runs, sampling, laboratory, cnn", "Received: dnn"],
+            [
+                "NAME must be one of paper, verdict, multiverse, method, runs, sampling, laboratory, cnn",
+                "Received: dnn",
+            ],
         ),
         (["run", "papre"], ["Received: papre, did you mean paper?"]),
         (["run", "cnn_scaled-seed2"], ["is a run, not a page", "dcn run cnn -p run=cnn_scaled -p seed=2"]),

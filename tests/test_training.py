@@ -11,7 +11,7 @@ from helpers import inside
 
 from dcn import models
 from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError
-from dcn_study.runs import networks, records, training, weights
+from dcn_study.runs import networks, reading, records, training, weights
 from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.files import file_sha256, locked
 from dcn_study.runs.progress import Bar, Progress
@@ -81,7 +81,7 @@ def test_a_record_is_read_and_not_trained_again(finished, monkeypatch):
 
 def test_where_only_records_may_be_read_nothing_is_trained(finished, monkeypatch):
     monkeypatch.setattr(training, "initial_model", None)
-    monkeypatch.setenv(records.RECORDS_ONLY, "1")
+    monkeypatch.setenv(reading.RECORDS_ONLY, "1")
     assert training.train(finished.config, force=True) == finished
     with pytest.raises(RecordError, match=r"cnn.json is missing. Train it with: dcn train cnn$"):
         training.train(run_config("cnn"))
