@@ -214,7 +214,7 @@ def test_parameters_are_those_of_the_notebook():
     ]
     assert table.loc[("training", "epochs"), "default"] == "None"
     assert table.loc["again"].index.tolist() == ["template"]
-    assert table.loc[("runtime", "sizes"), "values"] == "int from 1; several separated by commas"
+    assert table.loc[("runtime", "sizes"), "values"] == "int 1 to 256; several separated by commas"
 
 
 def test_selection_shows_last_and_best_epoch():
