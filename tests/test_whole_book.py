@@ -40,8 +40,8 @@ def test_every_page_is_there_with_its_numbers(small):
         assert "No key" not in text, page
     paper = (html / "executed/paper.html").read_text(encoding="utf-8")
     record = records.read(run_config("cnn", **SMOKE))
-    assert f"{100 * record.evaluations['plain'].accuracy:.2f}" in paper
-    assert "fresh" in paper
+    assert f"records/{record.path.name}" in shown_on(small, "paper")
+    assert re.search(rf"{re.escape(record.path.name)}.*?fresh", paper, re.DOTALL)
 
 
 def test_former_addresses_lead_to_the_pages_that_have_their_content(small):

@@ -109,6 +109,9 @@ def execute(
         result = nbformat.read(executed, as_version=4)
         noted = [line.split("\t") for line in reads.read_text(encoding="utf-8").splitlines()]
     result.cells = [cell for cell in result.cells if cell.id != "noting"]
+    for cell in result.cells:
+        if cell.cell_type == "code":  # progress and messages to whoever waits are no part of a page
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
     for path in ("input_path", "output_path"):  # of this machine, and of no use on any other
         del result.metadata.papermill[path]
     files, modules = (
