@@ -21,7 +21,7 @@ from dcn_study.runs.files import locked
 from dcn_study.runs.measurements import MEASUREMENTS
 
 SHOWS = """
-import os, time
+import sys
 from matplotlib import pyplot as plt
 from myst_nb import glue
 from dcn_study.runs.catalogue import run_config
@@ -31,6 +31,7 @@ figures.use_style()
 record = result(run_config("cnn"))
 glue("accuracy", 100 * record.evaluations["plain"].accuracy, display=False)
 glue("given", given, display=False)
+print("waiting: for /a/folder/of/this/machine", file=sys.stderr)
 """
 FIGURE = {"figure": {"name": "curve", "caption": "A curve."}, "image": {"alt": "A line that rises from 0 to 1."}}
 TWO = {"shows": Page("shows", {"given": 7}), "draws": Page("draws"), "apart": Page("shows", in_book=False)}
@@ -110,6 +111,9 @@ def test_a_page_has_numbers_figure_and_sources(two):
     assert "<h1>A page" in text
     assert "It is <span" in text
     assert "80.0" in text
+    source = (two / "_build" / "smoke" / "_sources" / "executed" / "shows.ipynb").read_text(encoding="utf-8")
+    assert "for /a/folder" in source
+    assert "waiting: for /a/folder/of/this/machine\\n" not in source
     before, after = text.split('<section id="sources">')
     assert "tag_parameters" not in before
     assert "Run it again" in after
