@@ -38,10 +38,12 @@ def test_every_page_is_there_with_its_numbers(small):
         text = (html / f"{page}.html").read_text(encoding="utf-8")
         assert "{glue" not in text, page
         assert "No key" not in text, page
-    paper = (html / "executed/paper.html").read_text(encoding="utf-8")
-    record = records.read(run_config("cnn", **SMOKE))
-    assert f"records/{record.path.name}" in shown_on(small, "paper")
-    assert re.search(rf"{re.escape(record.path.name)}.*?fresh", paper, re.DOTALL)
+    page, record = (
+        (html / "executed/residual.html").read_text("utf-8"),
+        records.read(run_config("mini_resnet", **SMOKE)),
+    )
+    assert f"records/{record.path.name}" in shown_on(small, "residual")
+    assert re.search(rf"{re.escape(record.path.name)}.*?fresh", page, re.DOTALL)
 
 
 def test_former_addresses_lead_to_the_pages_that_have_their_content(small):
