@@ -461,14 +461,14 @@ def _confirm(options: argparse.Namespace) -> int:
 
 
 def _confirm_measurement(name: str, again: bool) -> bool:
-    from dcn_study.runs import measurements
+    from dcn_study.runs import measurements, repetition
 
     measured, standing = measurements.inspect(name)
     if measured is None or (standing.holds and not again):
         print(f"{name:<34} {standing}", flush=True)
         return standing.holds
     try:
-        differences = _apart(measurements.confirm, measured)
+        differences = _apart(repetition.confirm, measured)
     except StudyError as error:
         differences = [str(error)]
     result = f"differs: {'; '.join(differences)}" if differences else "confirmed"

@@ -8,7 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import filelock
 import numpy as np
 import pytest
-from helpers import ROOT, inside
+from helpers import ROOT, inside, keep, keep_measurement
 
 # What XLA compiles is kept for all processes of a test run: workers, kernels and trainings, which compile the same.
 COMPILED = None
@@ -70,6 +70,42 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "_config.yml").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def clone(project):
+    """A project with the notebooks and no records."""
+    shutil.copytree(ROOT / "notebooks", project / "notebooks")
+    return project
+
+
+@pytest.fixture
+def complete(clone):
+    """A project with a record of every run and measurement of the book."""
+    from dcn_study.runs import records
+    from dcn_study.runs.measurements import MEASUREMENTS
+
+    for config in records.shown():
+        keep(config)
+    for name in MEASUREMENTS:
+        keep_measurement(name)
+    return clone
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Notes what would be trained, and leaves a record of it."""
+    from dcn_study.runs import training
+    from dcn_study.runs.catalogue import record_name
+
+    calls = []
+
+    def train(config, **how):
+        calls.append((record_name(config), how))
+        return keep(config, how["book"])
+
+    monkeypatch.setattr(training, "train", train)
+    return calls
 
 
 @pytest.fixture(scope="session")

@@ -2,54 +2,23 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, keep, keep_measurement
+from helpers import ROOT
 
 from dcn_study import cli
 from dcn_study.book import build, pages
 from dcn_study.book.execution import Executed
 from dcn_study.book.parameters import notebook_parameters
 from dcn_study.errors import BookError
-from dcn_study.runs import files, records, training
+from dcn_study.runs import files, records
 from dcn_study.runs.catalogue import FINISHED, record_name, run_config, study_runs
 from dcn_study.runs.data import KEYS, load_digits
 from dcn_study.runs.measurements import MEASUREMENTS
 from dcn_study.runs.splits import splits
-
-
-@pytest.fixture
-def clone(project):
-    """A project with the notebooks and no records."""
-    shutil.copytree(ROOT / "notebooks", project / "notebooks")
-    return project
-
-
-@pytest.fixture
-def complete(clone):
-    """A project with a record of every run and measurement of the book."""
-    for config in records.shown():
-        keep(config)
-    for name in MEASUREMENTS:
-        keep_measurement(name)
-    return clone
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """Notes what would be trained, and leaves a record of it."""
-    calls = []
-
-    def train(config, **how):
-        calls.append((record_name(config), how))
-        return keep(config, how["book"])
-
-    monkeypatch.setattr(training, "train", train)
-    return calls
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 
 import nbformat
 import pytest
-from helpers import ROOT, keep, keep_measurement, make
+from helpers import keep, make
 
 from dcn_study import cli
 from dcn_study.book import build
@@ -18,13 +18,6 @@ from dcn_study.runs.catalogue import RUNS, SEEDS, SMOKE, book_runs, record_name,
 from dcn_study.runs.data import MNIST
 from dcn_study.runs.inputs import versions
 from dcn_study.runs.measurements import MEASUREMENTS
-
-
-@pytest.fixture
-def clone(project):
-    """A project with the notebooks and no records."""
-    shutil.copytree(ROOT / "notebooks", project / "notebooks")
-    return project
 
 
 @pytest.fixture
@@ -119,16 +112,6 @@ def standings(lines):
     return {line.split()[0]: " ".join(line.split()[1:]) for line in lines.splitlines() if len(line.split()) > 1}
 
 
-@pytest.fixture
-def complete(clone):
-    """A project with a record of every run and measurement of the book."""
-    for config in records.shown():
-        keep(config)
-    for name in MEASUREMENTS:
-        keep_measurement(name)
-    return clone
-
-
 def test_check_names_what_is_missing(clone, capsys):
     assert cli.main(["check"]) == 1
     found = standings("\n".join(capsys.readouterr().out.splitlines()[:-2]))
@@ -185,19 +168,6 @@ def test_list_shows_runs_pages_and_parameters(clone, capsys):
     lines = {line.split()[0]: line for line in second.splitlines()}
     assert set(lines) == {"page", *PAGES}
     assert "epochs" in lines["cnn"]
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """Notes what would be trained, and leaves a record of it."""
-    calls = []
-
-    def train(config, **how):
-        calls.append((record_name(config), how))
-        return keep(config, how["book"])
-
-    monkeypatch.setattr(training, "train", train)
-    return calls
 
 
 def test_train_trains_named_runs_with_any_seed_into_the_book(clone, trained, capsys):

@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT, keep, keep_measurement
 
 from dcn_study.errors import RecordError
-from dcn_study.runs import measurements, reading, records
+from dcn_study.runs import measurements, reading, records, repetition
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.files import locked
 from dcn_study.runs.measurements import MEASUREMENTS, Declared
@@ -141,7 +141,7 @@ def test_the_same_beginning_confirms(measured):
     record, repeats = measured
     repeats({"accuracies": {"cnn": {"ours": [0.5001], "keras": [0.4]}}})
     assert str(measurements.standing("sensitivity")) == "stale: code"
-    assert measurements.confirm(record) == []
+    assert repetition.confirm(record) == []
     assert str(measurements.standing("sensitivity")) == "confirmed"
     kept = measurements.read("sensitivity")
     assert kept.results == record.results
@@ -152,15 +152,15 @@ def test_the_same_beginning_confirms(measured):
 def test_other_numbers_or_another_form_do_not(measured, other):
     record, repeats = measured
     repeats({"accuracies": {"cnn": other}})
-    assert measurements.confirm(record)
+    assert repetition.confirm(record)
     assert str(measurements.standing("sensitivity")) == "stale: code"
 
 
 def test_differences_are_relative_for_large_numbers():
-    assert measurements.differences({"a": [100.0, "x"]}, {"a": [101.0, "x", 3]}) == {
+    assert repetition.differences({"a": [100.0, "x"]}, {"a": [101.0, "x", 3]}) == {
         "results.a.0": pytest.approx(1 / 101)
     }
-    assert measurements.differences({"a": "x"}, {"a": "y"}) == {"results.a": math.inf}
+    assert repetition.differences({"a": "x"}, {"a": "y"}) == {"results.a": math.inf}
 
 
 def test_times_are_compared_as_ratios_to_the_regular_network():
@@ -171,13 +171,13 @@ def test_times_are_compared_as_ratios_to_the_regular_network():
 
     recorded = results(("CNN", 1, 2.0), ("deformable CNN", 1, 6.0), ("CNN", 32, 10.0), ("deformable CNN", 32, 40.0))
     found = results(("CNN", 32, 20.0), ("deformable CNN", 32, 100.0))  # a slower machine, and slower by a quarter
-    assert measurements.ratio_differences(found, recorded) == {
+    assert repetition.ratio_differences(found, recorded) == {
         "CNN 32 28 forward": 0.0,
         "deformable CNN 32 28 forward": pytest.approx(0.25),
     }
-    assert measurements.ratio_differences(results(("CNN", 2, 1.0)), recorded) == {"CNN 2 28 forward": math.inf}
+    assert repetition.ratio_differences(results(("CNN", 2, 1.0)), recorded) == {"CNN 2 28 forward": math.inf}
 
 
 def test_times_are_taken_again(project):
     record = keep_measurement("bench")
-    assert measurements.confirm(record) == ["it is taken again, not confirmed, with: dcn measure bench"]
+    assert repetition.confirm(record) == ["it is taken again, not confirmed, with: dcn measure bench"]

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from dcn_study.errors import DataError, LockedError, RecordError
-from dcn_study.names import regular
 from dcn_study.runs import reading, records
 from dcn_study.runs.catalogue import REALISATIONS
 from dcn_study.runs.configuration import TEST_IMAGES
@@ -24,20 +23,18 @@ from dcn_study.runs.data import data_sha256
 from dcn_study.runs.files import locked, now, project_root, wait_for
 from dcn_study.runs.inputs import MODEL_CODE, RUN_CODE, Inputs, code_sha256, machine, versions
 from dcn_study.runs.libraries import load_tensorflow
-from dcn_study.runs.records import Confirmation, Measurement, Standing
+from dcn_study.runs.records import Measurement, Standing
 
 __all__ = [
     "MEASUREMENTS",
     "Declared",
-    "confirm",
-    "differences",
     "inspect",
     "missing",
     "path_of",
-    "ratio_differences",
     "read",
     "result",
     "standing",
+    "take",
 ]
 
 _TRAINED: dict[str, Any] = {"seed": 0, "epochs": None, "train_size": None, "test_size": None}
@@ -57,7 +54,7 @@ class Declared:
         parameters: those with which the book shows it.
         code: modules that compute it, besides the function's own.
         data: whether it uses images: those of its parameter `data`, or MNIST.
-        repeat: what a repetition for `confirm` changes in its parameters, so that its results are the beginning of
+        repeat: what `repetition.confirm` changes in its parameters, so that its results are the beginning of
             those on record, or some of its rows of times; None: it is taken again instead.
     """
 
@@ -233,7 +230,7 @@ def result(name: str, parameters: Mapping[str, Any] | None = None, *, force: boo
             raise RecordError(missing(name, complete))
         try:
             with locked(lock, f"measurement {path.stem}"):
-                measured = _measured(name, complete)
+                measured = take(name, complete)
                 records.write(measured)
                 return measured
         except LockedError as error:
@@ -245,7 +242,8 @@ def missing(name: str, parameters: Mapping[str, Any] | None = None) -> str:
     return f"{path_of(name, parameters or {})} is missing. Take it, on an idle machine, with: dcn measure {name}"
 
 
-def _measured(name: str, parameters: Mapping[str, Any]) -> Measurement:
+def take(name: str, parameters: Mapping[str, Any]) -> Measurement:
+    """Takes a measurement with all of its parameters, and returns it; `result` stores it too."""
     declared, started, before = MEASUREMENTS[name], now(), time.monotonic()
     with reading.noted() as read_by_it:
         results = json.loads(json.dumps(declared.measure(parameters)))
@@ -270,7 +268,7 @@ def _inputs(name: str, parameters: Mapping[str, Any], weights: Mapping[str, str]
 def standing(name: str, parameters: Mapping[str, Any] | None = None) -> Standing:
     """Returns whether the record of a measurement holds, as `records.standing` does for a run.
 
-    It is confirmed by a repetition of a part of it, see `confirm`.
+    It is confirmed by a repetition of a part of it, see `repetition.confirm`.
 
     Raises:
         RecordError: if a record is damaged.
@@ -301,68 +299,3 @@ def inspect(name: str, parameters: Mapping[str, Any] | None = None) -> tuple[Mea
         return read(name, parameters), standing(name, parameters)
     except (DataError, RecordError) as error:
         return None, Standing("damaged", (str(error),))
-
-
-TOLERANCE = 1e-3  # absolute for numbers up to one, relative for greater ones
-TIMES_TOLERANCE = 0.3  # relative, of the ratio of a time to that of the same regular network: machines differ
-
-
-def confirm(measured: Measurement) -> list[str]:
-    """Repeats a part of a measurement with the current code, and adds a confirmation if it gives what is on record.
-
-    Returns:
-        The differences found, in words; none if the measurement is confirmed.
-    """
-    declared = MEASUREMENTS[measured.name]
-    if declared.repeat is None:
-        return [f"it is taken again, not confirmed, with: dcn measure {measured.name}"]
-    again = _measured(measured.name, {**measured.parameters, **declared.repeat})
-    current = measured.inputs.model_copy(update={"code": again.inputs.code, "versions": again.inputs.versions})
-    found = ["data"] if again.inputs.data != current.data else []
-    found += [f"weights of {run}" for run, digest in again.inputs.weights.items() if current.weights.get(run) != digest]
-    times = "rows" in measured.results
-    apart = (ratio_differences if times else differences)(again.results, measured.results)
-    tolerance = TIMES_TOLERANCE if times else TOLERANCE
-    found += [f"{place} differs by {apart[place]:.1e}" for place in apart if not apart[place] <= tolerance][:5]
-    if not found:
-        largest = {"results": max(apart.values(), default=0.0)}
-        confirmation = Confirmation(inputs=current, machine=machine(), date=now(), differences=largest)
-        measured.confirmations = [*measured.confirmations, confirmation]
-        records.write(measured)
-    return found
-
-
-def ratio_differences(found: dict[str, Any], recorded: dict[str, Any]) -> dict[str, float]:
-    """Returns by how much ratios of times differ, relatively, for the rows that both results have.
-
-    Args:
-        found: with "rows" of milliseconds, as `runtime.compare` measures them.
-        recorded: the same, with more rows.
-    """
-    ratios = [_ratios(results["rows"]) for results in (found, recorded)]
-    return {
-        " ".join(map(str, row)): abs(ratio / ratios[1][row] - 1) if row in ratios[1] else float("inf")
-        for row, ratio in ratios[0].items()
-    }
-
-
-def _ratios(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], float]:
-    """Returns the time of each row, relative to that of the CNN or mini-ResNet without deformation."""
-    times = {(row["model"], row["batch"], row["size"], row["what"]): row["milliseconds"] for row in rows}
-    return {(model, *where): time / times[(regular(model), *where)] for (model, *where), time in times.items()}
-
-
-def differences(found: Any, recorded: Any, place: str = "results") -> dict[str, float]:
-    """Returns by how much the results of a repetition differ from the beginning of those on record, by place.
-
-    Lists of a repetition may be shorter. What is of another form differs by infinity.
-    """
-    if isinstance(found, dict) and isinstance(recorded, dict) and set(found) == set(recorded):
-        parts = [differences(found[name], recorded[name], f"{place}.{name}") for name in found]
-    elif isinstance(found, list) and isinstance(recorded, list) and len(found) <= len(recorded):
-        parts = [differences(a, b, f"{place}.{i}") for i, (a, b) in enumerate(zip(found, recorded, strict=False))]
-    elif isinstance(found, int | float) and isinstance(recorded, int | float):
-        return {place: abs(found - recorded) / max(1.0, abs(recorded))}
-    else:
-        return {} if found == recorded else {place: float("inf")}
-    return {name: value for part in parts for name, value in part.items()}
