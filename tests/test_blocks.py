@@ -1,6 +1,11 @@
 import numpy as np
+import tensorflow as tf
+from helpers import make
 
 from dcn_study.experiments import blocks
+from dcn_study.runs import weights
+from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.data import load_digits
 
 
 def test_as_coded_the_first_convolution_is_dead():
@@ -21,3 +26,13 @@ def test_a_disturbance_of_zero_changes_nothing():
     for by_name in blocks.disturb(0.0, seed=0).values():
         for effect in by_name.values():
             np.testing.assert_array_equal(effect["change"], 0)
+
+
+def test_batch_normalisation_takes_each_batch_as_in_training(monkeypatch):
+    record = make(run_config("mini_resnet", test_size=70))
+
+    def model(images, training):
+        return tf.one_hot(tf.fill(tf.shape(images)[:1], 3 if training else 4), 10)
+
+    monkeypatch.setattr(weights, "load_model", lambda given: model)
+    assert blocks.accuracy_by_batch(record) == np.mean(load_digits().y_test[:70] == 3)

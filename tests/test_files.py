@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 from helpers import ROOT
@@ -89,3 +90,12 @@ def test_a_lock_says_who_holds_it_as_long_as_somebody_does(tmp_path):
         assert (tmp_path / "run.holder").read_text().startswith(f"process {os.getpid()} on ")
         raise KeyError
     assert [each.name for each in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_a_lock_is_waited_for_and_the_wait_is_told_again(tmp_path, monkeypatch, capsys):
+    path, holder = tmp_path / "it.lock", contextlib.ExitStack()
+    holder.enter_context(files.locked(path, "it"))
+    monkeypatch.setattr(files, "TOLD_AGAIN", 0.3)
+    threading.Timer(0.5, holder.close).start()
+    files.wait_for(path, "it is in use")
+    assert capsys.readouterr().err == "waiting: it is in use\n" * 2

@@ -146,6 +146,8 @@ def test_the_same_beginning_confirms(measured):
     kept = measurements.read("sensitivity")
     assert kept.results == record.results
     assert kept.confirmations[0].differences["results"] == pytest.approx(1e-4)
+    assert repetition.confirm(record) == []
+    assert len(measurements.read("sensitivity").confirmations) == 1  # with the same inputs, on the same machine
 
 
 @pytest.mark.parametrize("other", [{"ours": [0.51], "keras": [0.4]}, {"ours": [0.5]}, {"ours": [0.5] * 3, "keras": []}])

@@ -108,10 +108,7 @@ def confirm(record: Record, *, every_seed: bool = True) -> list[str]:
     found += violations(differences, config)
     if not found:
         confirmation = Confirmation(inputs=current, machine=machine(), date=now(), differences=differences)
-        same = [(each.inputs, each.machine) == (current, confirmation.machine) for each in record.confirmations]
-        kept = [each for each, again in zip(record.confirmations, same, strict=True) if not again]
-        record.confirmations = [*kept, confirmation]
-        records.write(record)
+        records.add_confirmation(record, confirmation)
     return found
 
 

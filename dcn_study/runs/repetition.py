@@ -37,8 +37,7 @@ def confirm(measured: Measurement) -> list[str]:
     if not found:
         largest = {"results": max(apart.values(), default=0.0)}
         confirmation = Confirmation(inputs=current, machine=machine(), date=now(), differences=largest)
-        measured.confirmations = [*measured.confirmations, confirmation]
-        records.write(measured)
+        records.add_confirmation(measured, confirmation)
     return found
 
 

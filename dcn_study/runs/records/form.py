@@ -25,6 +25,7 @@ __all__ = [
     "Provenance",
     "Record",
     "Witness",
+    "add_confirmation",
     "explained",
     "parse",
     "read_file",
@@ -220,6 +221,14 @@ def write(record: Record | Measurement) -> None:
     with replacing(record.path) as temporary:
         text = json.dumps({**content, "sha256": seal(content)}, indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def add_confirmation(record: Record | Measurement, confirmation: Confirmation) -> None:
+    """Adds a confirmation to a record, in place of one with the same inputs on the same machine, and writes it."""
+    new = (confirmation.inputs, confirmation.machine)
+    record.confirmations = [each for each in record.confirmations if (each.inputs, each.machine) != new]
+    record.confirmations.append(confirmation)
+    write(record)
 
 
 _Kind = TypeVar("_Kind", Record, Measurement)
