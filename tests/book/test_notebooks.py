@@ -14,7 +14,7 @@ from dcn_study.runs import records
 from dcn_study.runs.catalogue import run_config
 from dcn_study.runs.measurements import MEASUREMENTS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEMPLATES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 

@@ -1,8 +1,7 @@
-"""Counts the words of prose of the book's pages: `python -m tests.prose` prints them.
+"""Counts the words of prose of the book's pages: `python tests/book/prose.py` prints them.
 
 Prose is what a reader meets first: not tables, code, formulas, captions, fold-outs, footnotes, comments and metadata. A
-number
-that is pasted in counts as one word.
+number that is pasted in counts as one word.
 """
 
 import re
@@ -13,7 +12,7 @@ import yaml
 
 from dcn_study.book.pages import PAGES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 APPENDIX = "Appendix"
 NOT_PROSE = (
     r"\A---\n.*?\n---\n",  # metadata
