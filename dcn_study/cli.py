@@ -16,8 +16,8 @@ from dcn_study.errors import BookError, ConfigurationError, RecordError, StudyEr
 
 if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
-    from dcn_study.runs.configuration import RunConfig
     from dcn_study.runs.records import Record, Standing
+    from dcn_study.runs.run import Run
 
 Result = TypeVar("Result")
 
@@ -166,13 +166,12 @@ def _list(options: argparse.Namespace) -> int:
     from dcn_study.book.pages import PAGES
     from dcn_study.book.parameters import notebook_parameters
     from dcn_study.runs import records
-    from dcn_study.runs.catalogue import record_name
 
     print(f"{'run':<34} {'duration':>9} standing")
-    for config in records.shown():
-        record, standing = records.inspect(config)
+    for run in records.shown():
+        record, standing = records.inspect(run)
         duration = f"{record.provenance.seconds / 60:.0f} min" if record else ""
-        print(f"{record_name(config):<34} {duration:>9} {standing}")
+        print(f"{run.name:<34} {duration:>9} {standing}")
     print(f"\n{'page':<34} parameters")
     for page, content in PAGES.items():
         print(f"{page:<34} {', '.join(notebook_parameters(content.notebook))}")
@@ -215,21 +214,19 @@ def _run(options: argparse.Namespace) -> int:
 def _no_page(name: str) -> str:
     """Returns the message for a name that is not the name of a page."""
     from dcn_study.book.pages import PAGES
-    from dcn_study.runs.catalogue import run_named
+    from dcn_study.runs.catalogue import find_run
 
     try:
-        run_named(name)
+        run = find_run(name)
     except ConfigurationError:
         return f"NAME must be one of {', '.join(PAGES)}. Received: {name}{did_you_mean(name, PAGES)}"
-    run, _, seed = name.partition("-seed")
-    page = f"dcn run cnn -p run={run}" + (f" -p seed={seed}" if seed else "")
+    page = f"dcn run cnn -p run={run.entry}" + (f" -p seed={run.seed}" if run.seed != run.first else "")
     return f"{name} is a run, not a page. Train it with: dcn train {name}. Show it with: {page}"
 
 
 def _train(options: argparse.Namespace) -> int:
     from dcn_study.cluster.plan import plan
     from dcn_study.runs import records
-    from dcn_study.runs.catalogue import is_named, record_name
     from dcn_study.runs.data import load_digits
     from dcn_study.runs.files import project_root
 
@@ -240,14 +237,14 @@ def _train(options: argparse.Namespace) -> int:
     changes = _changes(options)
     os.chdir(project_root())  # what a relative path of data refers to
     chosen = _chosen(options.run, changes)
-    for data in {config.data for config in chosen}:
+    for data in {run.config.data for run in chosen}:
         load_digits(data)
     tasks = plan(chosen, force=options.force)
     if options.dry_run:
         _print_plan(tasks, options.workers or 1)
         return 0
     planned = {task.name for task in tasks}
-    there = [records.read(config, book=is_named(config)) for config in chosen if record_name(config) not in planned]
+    there = [records.read(run) for run in chosen if run.name not in planned]
     standings = [_print_result(record) for record in there if record]
     train = _train_here if options.workers is options.scheduler is None else _train_on_workers
     failures = train(tasks, options) if tasks else {}
@@ -280,14 +277,13 @@ def _print_result(record: Record) -> bool:
     """Prints the accuracies of a run, and advice if its record does not hold; returns whether it holds."""
     from dcn_study.names import TEST_IMAGES
     from dcn_study.runs import records
-    from dcn_study.runs.catalogue import is_named
 
     accuracies = ", ".join(f"{kind} {100 * record.evaluations[kind].accuracy:.2f}%" for kind in TEST_IMAGES)
     print(f"{record.name:<34} {accuracies}", flush=True)
-    standing = records.standing(record.config, record)
+    standing = records.standing(record.run, record)
     if not standing.holds:
         named = f"dcn confirm {record.name}, or train again: dcn train --force {record.name}"
-        how = named if is_named(record.config) else "train again with --force"
+        how = named if record.run.entry else "train again with --force"
         print(f"{record.name:<34} {standing}. Not trained: {how}", flush=True)
     return standing.holds
 
@@ -299,7 +295,6 @@ def _train_here(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str,
 
     load_tensorflow()
     from dcn_study.runs import training
-    from dcn_study.runs.catalogue import is_named
 
     if options.threads:
         training.use_threads(options.threads)
@@ -309,7 +304,7 @@ def _train_here(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str,
         try:
             if task.after in failures:
                 raise RecordError(f"it starts from {task.after}, which failed")
-            _print_result(training.train(task.config, book=is_named(task.config), force=options.force))
+            _print_result(training.train(task.run, force=options.force))
         except StudyError as error:
             if options.debug:
                 raise
@@ -338,8 +333,8 @@ def _train_on_workers(tasks: Sequence[Task], options: argparse.Namespace) -> dic
         return train_all(client, tasks, threads=threads, force=options.force, finished=_print_result)
 
 
-def _chosen(run_names: Sequence[str], changes: Sequence[str] = ()) -> list[RunConfig]:
-    """Returns the configurations of the named runs, or of all in the book, each after the one that it starts from.
+def _chosen(run_names: Sequence[str], changes: Sequence[str] = ()) -> list[Run]:
+    """Returns the named runs, or all of the book, each after the one that it starts from.
 
     Args:
         run_names: with any seed; none for all in the book.
@@ -347,7 +342,7 @@ def _chosen(run_names: Sequence[str], changes: Sequence[str] = ()) -> list[RunCo
     """
     from dcn_study.book.pages import PAGES
     from dcn_study.book.parameters import parse_parameters
-    from dcn_study.runs.catalogue import NAMED, book_runs, run_named
+    from dcn_study.runs.catalogue import NAMED, book_runs, find_run
 
     if changes and not run_names:
         raise ConfigurationError("parameters are for named runs. Received: no NAME")
@@ -357,7 +352,7 @@ def _chosen(run_names: Sequence[str], changes: Sequence[str] = ()) -> list[RunCo
             raise ConfigurationError(f"{name} is a page, not a run. Execute it with: dcn run {name}")
     if not run_names:
         return book_runs()
-    return sorted((run_named(name, **values) for name in run_names), key=lambda config: bool(config.initial_run))
+    return sorted((find_run(name, **values) for name in run_names), key=lambda run: bool(run.config.initial_run))
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -375,14 +370,14 @@ def _check(options: argparse.Namespace) -> int:
 def _print_standings(verbose: bool = False) -> list[Standing]:
     """Prints the standing of each record that does not hold, or of each, and how many have which; returns them all."""
     from dcn_study.runs import measurements, records
-    from dcn_study.runs.catalogue import planned_runs, record_name
+    from dcn_study.runs.catalogue import planned_runs
     from dcn_study.runs.data import load_digits
 
     load_digits()  # damaged data are one error, and not one for each record
     shown = records.shown()
-    standings = {record_name(config): records.inspect(config)[1] for config in shown}
+    standings = {run.name: records.inspect(run)[1] for run in shown}
     standings |= {name: measurements.inspect(name)[1] for name in measurements.MEASUREMENTS}
-    left = [record_name(config) for config in planned_runs() if config not in shown]
+    left = [run.name for run in planned_runs() if run not in shown]
     for name, standing in standings.items():
         if verbose or not standing.holds:
             print(f"{name:<34} {standing}")
@@ -455,7 +450,7 @@ def _confirm(options: argparse.Namespace) -> int:
     measured = [name for name in options.run if name in MEASUREMENTS] if options.run else list(MEASUREMENTS)
     runs = [name for name in options.run if name not in MEASUREMENTS]
     chosen = _chosen(runs) if runs else [] if options.run else records.shown()
-    results = [_confirm_one(config, options.all) for config in chosen]
+    results = [_confirm_one(run, options.all) for run in chosen]
     results += [_confirm_measurement(name, options.all) for name in measured]
     return 0 if all(results) else 1
 
@@ -476,14 +471,13 @@ def _confirm_measurement(name: str, again: bool) -> bool:
     return not differences
 
 
-def _confirm_one(config: RunConfig, again: bool) -> bool:
+def _confirm_one(run: Run, again: bool) -> bool:
     from dcn_study.runs import records
-    from dcn_study.runs.catalogue import record_name
     from dcn_study.runs.libraries import load_tensorflow
 
-    record, standing = records.inspect(config)
-    if record is None or record.config != config:
-        print(f"{record_name(config):<34} {standing}. Nothing of this configuration to confirm", flush=True)
+    record, standing = records.inspect(run)
+    if record is None or record.config != run.config:
+        print(f"{run.name:<34} {standing}. Nothing of this configuration to confirm", flush=True)
         return False
     if standing.holds and not again:
         print(f"{record.name:<34} {standing}", flush=True)

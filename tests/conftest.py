@@ -85,8 +85,8 @@ def complete(clone):
     from dcn_study.runs import records
     from dcn_study.runs.measurements import MEASUREMENTS
 
-    for config in records.shown():
-        keep(config)
+    for run in records.shown():
+        keep(run)
     for name in MEASUREMENTS:
         keep_measurement(name)
     return clone
@@ -96,13 +96,12 @@ def complete(clone):
 def trained(monkeypatch):
     """Notes what would be trained, and leaves a record of it."""
     from dcn_study.runs import training
-    from dcn_study.runs.catalogue import record_name
 
     calls = []
 
-    def train(config, **how):
-        calls.append((record_name(config), how))
-        return keep(config, how["book"])
+    def train(run, **how):
+        calls.append((run.name, how))
+        return keep(run)
 
     monkeypatch.setattr(training, "train", train)
     return calls

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from dcn_study.runs import measurements, records
-from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.inputs import Inputs, Machine, code_sha256, versions
 from dcn_study.runs.records import Epoch, Evaluation, FirstBatch, Provenance, Record, Witness
@@ -18,17 +17,16 @@ from dcn_study.runs.splits import KINDS
 ROOT = Path(__file__).parents[1]
 
 
-def weights_of(config):
+def weights_of(run):
     """The content of a weights file that stands for the trained weights of a run."""
-    return f"weights of {record_name(config)}".encode()
+    return f"weights of {run.name}".encode()
 
 
-def current_inputs(config):
+def current_inputs(run):
     """The inputs that make a record fresh, if the run that it starts from was kept by `keep`."""
-    weights = {}
-    if config.initial_run:
-        initial = run_config(config.initial_run, seed=config.seed, data=config.data)
-        weights[record_name(initial)] = hashlib.sha256(weights_of(initial)).hexdigest()
+    config, weights = run.config, {}
+    if initial := records.initial_run(config):
+        weights[initial.name] = hashlib.sha256(weights_of(initial)).hexdigest()
     return Inputs(
         code=code_sha256(),
         versions=versions(),
@@ -38,19 +36,20 @@ def current_inputs(config):
     )
 
 
-def make(config, book=False, **provenance):
+def make(run, **provenance):
     """A record as if this run had been trained."""
+    config = run.config
     origin = {
-        "inputs": current_inputs(config),
+        "inputs": current_inputs(run),
         "machine": Machine(python="3", processor="one", threads=2),
         "started": "2026-01-02T03:00:00",
         "finished": "2026-01-02T03:04:05",
         "seconds": 90.0,
-        "weights": hashlib.sha256(weights_of(config)).hexdigest(),
+        "weights": hashlib.sha256(weights_of(run)).hexdigest(),
         **provenance,
     }
     return Record(
-        name=record_name(config),
+        name=run.name,
         configuration=config.to_dict(),
         history=history(loss=[0.1] * config.epochs),
         evaluations={kind: Evaluation(accuracy=0.8, loss=0.2, images=10) for kind in KINDS[config.task]},
@@ -61,15 +60,15 @@ def make(config, book=False, **provenance):
             epochs=[FirstBatch(labels="", pixels=0.0)] * config.epochs,
         ),
         provenance=Provenance(**origin),
-        path=records.record_path(config, book=book),
+        path=run.path,
     )
 
 
-def keep(config, book=False, **provenance):
+def keep(run, **provenance):
     """Writes such a record, and what stands for its weights."""
-    record = make(config, book, **provenance)
+    record = make(run, **provenance)
     records.write(record)
-    record.weights_path.write_bytes(weights_of(config))
+    record.weights_path.write_bytes(weights_of(run))
     return record
 
 

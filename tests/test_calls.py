@@ -15,7 +15,7 @@ from dcn_study.book.execution import Executed
 from dcn_study.book.parameters import notebook_parameters
 from dcn_study.errors import BookError
 from dcn_study.runs import files, records
-from dcn_study.runs.catalogue import FINISHED, record_name, run_config, study_runs
+from dcn_study.runs.catalogue import FINISHED, find_run, study_runs
 from dcn_study.runs.data import KEYS, load_digits
 from dcn_study.runs.measurements import MEASUREMENTS
 from dcn_study.runs.splits import splits
@@ -97,8 +97,8 @@ def test_check_counts_the_records_and_prints_all_if_asked_to(complete, capsys):
 
 def test_a_record_of_a_finished_study_that_is_gone_is_an_error(complete, capsys):
     """A run that was never trained is not, and neither is one of several that are under way."""
-    config = run_config("scale_wide_cnn", seed=3)
-    for path in records.record_path(config).parent.glob("scale_wide_cnn-seed3.*"):
+    config = find_run("scale_wide_cnn", seed=3)
+    for path in config.path.parent.glob("scale_wide_cnn-seed3.*"):
         path.unlink()
     assert cli.main(["check"]) == 1
     assert standings(capsys.readouterr().out)["scale_wide_cnn-seed3"] == "missing"
@@ -110,7 +110,7 @@ def test_finished_runs_have_all_of_their_records(monkeypatch):
     monkeypatch.chdir(ROOT)
     there = {}
     for config in study_runs():
-        there.setdefault(record_name(config).partition("-seed")[0], []).append(records.record_path(config).is_file())
+        there.setdefault(config.name.partition("-seed")[0], []).append(config.path.is_file())
     assert set(FINISHED) <= {name for name, found in there.items() if all(found)}
 
 
@@ -138,8 +138,8 @@ def test_the_executed_notebook_goes_where_it_is_asked_for(clone, calls, monkeypa
 
 def test_runs_with_other_parameters_are_trained_apart_from_the_book(clone, trained, capsys):
     assert cli.main(["train", "cnn-seed3", "-p", "epochs=1", "-p", "train_size=2000"]) == 0
-    name = record_name(run_config("cnn", seed=3, epochs=1, train_size=2000))
-    assert trained == [(name, {"book": False, "force": False})]
+    name = find_run("cnn", seed=3, epochs=1, train_size=2000).name
+    assert trained == [(name, {"force": False})]
     assert cli.main(["train", "cnn-seed3", "-p", "epochs=1", "-p", "train_size=2000"]) == 0
     assert len(trained) == 1
     assert (clone / "runs" / f"{name}.json").is_file()
@@ -169,11 +169,11 @@ def test_own_data_need_one_parameter(clone, calls):
     np.savez(clone / "own.npz", **{key: getattr(digits, key)[:60] for key in KEYS})
     assert cli.main(["run", "cnn", "-p", "data=own.npz"]) == 0
     assert calls[0][1] == {"run": "cnn", "seeds": None, "data": "own.npz"}
-    found = splits(run_config("cnn", data="own.npz"))
+    found = splits(find_run("cnn", data="own.npz").config)
     assert (found.run.train_size, found.run.test_size) == (60, 60)
-    own = run_config("cnn", data="own.npz", train_size=50)
-    assert (own.train_size, own.test_size) == (50, 0)
-    assert run_config("cnn", data="") == run_config("cnn")
+    own = find_run("cnn", data="own.npz", train_size=50)
+    assert (own.config.train_size, own.config.test_size) == (50, 0)
+    assert find_run("cnn", data="") == find_run("cnn")
 
 
 def test_a_folder_whose_name_cannot_be_read_is_one_line(tmp_path):

@@ -14,8 +14,8 @@ from dcn_study.book import build
 from dcn_study.book.execution import Executed
 from dcn_study.book.pages import PAGES
 from dcn_study.errors import ConfigurationError, RecordError
-from dcn_study.runs import confirmation, measurements, records, training
-from dcn_study.runs.catalogue import RUNS, SEEDS, SMOKE, book_runs, record_name, run_config
+from dcn_study.runs import confirmation, measurements, training
+from dcn_study.runs.catalogue import RUNS, SEEDS, SMOKE, book_runs, find_run
 from dcn_study.runs.data import MNIST
 from dcn_study.runs.inputs import versions
 from dcn_study.runs.measurements import MEASUREMENTS
@@ -66,8 +66,8 @@ def no_kernel(monkeypatch):
         (["run", "cnn", "-p", "run=dnn"], ["run must be one of"]),
         (["run", "paper", "-p", "seeds=0"], ["seeds must be from 1 to 1000. Received: seeds=0"]),
         (["run", "method", "--force"], ["--force is for pages that train or measure. Received: method"]),
-        (["confirm", "dnn"], ["NAME must be one of"]),
-        (["train", "cnn", "dnn"], ["NAME must be one of cnn, ", "Received: dnn"]),
+        (["confirm", "dnn"], ["run must be one of"]),
+        (["train", "cnn", "dnn"], ["run must be one of cnn, ", "Received: run='dnn'"]),
         (["train", "--force"], ["--force is for named runs"]),
         (["train", "--workers", "0"], ["--workers must be from 1 to 1000. Received: --workers 0"]),
         (["train", "--threads", "-1"], ["--threads must be from 1 to 1000. Received: --threads -1"]),
@@ -135,7 +135,7 @@ def test_check_passes_if_every_record_holds(complete, capsys):
 )
 @pytest.mark.parametrize("command", ["check", "list"])
 def test_a_damaged_record_is_one_line(complete, capsys, damage, told, command):
-    path = records.record_path(run_config("cnn"))
+    path = find_run("cnn").path
     path.write_text(damage(path.read_text()))
     assert cli.main([command]) == (1 if command == "check" else 0)
     lines = {line.split()[0]: line for line in reversed(capsys.readouterr().out.splitlines()) if line}
@@ -171,9 +171,9 @@ def test_list_shows_runs_pages_and_parameters(clone, capsys):
     assert "epochs" in lines["cnn"]
 
 
-def test_train_trains_named_runs_with_any_seed_into_the_book(clone, trained, capsys):
+def test_train_trains_named_runs_with_any_seed(clone, trained, capsys):
     assert cli.main(["train", "cnn_batch_norm-seed7", "cnn-seed7"]) == 0
-    assert trained == [(name, {"book": True, "force": False}) for name in ("cnn-seed7", "cnn_batch_norm-seed7")]
+    assert trained == [(name, {"force": False}) for name in ("cnn-seed7", "cnn_batch_norm-seed7")]
     assert "plain 80.00%" in capsys.readouterr().out
     assert cli.main(["train", "cnn-seed7"]) == 0
     assert len(trained) == 2  # it is there
@@ -183,7 +183,7 @@ def test_train_trains_named_runs_with_any_seed_into_the_book(clone, trained, cap
 def test_train_trains_every_run_of_the_book_after_the_one_that_it_starts_from(clone, trained):
     assert cli.main(["train"]) == 0
     names = [name for name, _ in trained]
-    assert set(names) == {record_name(config) for config in book_runs()}
+    assert set(names) == {config.name for config in book_runs()}
     for run, seed in (("deformable_cnn", ""), ("cnn_batch_norm", "-seed1")):
         assert names.index(f"cnn{seed}") < names.index(f"{run}{seed}")
 
@@ -191,10 +191,10 @@ def test_train_trains_every_run_of_the_book_after_the_one_that_it_starts_from(cl
 def test_a_run_that_fails_leaves_the_others_alone_and_exits_1(clone, trained, monkeypatch, capsys):
     train = training.train
 
-    def fail(config, **how):
-        if config.model == "mini_resnet" or config == run_config("cnn"):
+    def fail(run, **how):
+        if run == find_run("cnn"):
             raise RecordError("no luck")
-        return train(config, **how)
+        return train(run, **how)
 
     monkeypatch.setattr(training, "train", fail)
     assert cli.main(["train", "cnn", "cnn_batch_norm", "cnn-seed1", "cnn_batch_norm-seed1"]) == 1
@@ -211,8 +211,8 @@ def test_threads_are_set_before_anything_is_computed(clone, trained, monkeypatch
 
 
 def test_a_dry_run_prints_the_plan_and_trains_nothing(clone, trained, capsys):
-    keep(run_config("cnn", seed=9), seconds=600.0)
-    keep(run_config("mini_resnet", seed=9), seconds=1800.0)
+    keep(find_run("cnn", seed=9), seconds=600.0)
+    keep(find_run("mini_resnet", seed=9), seconds=1800.0)
     assert cli.main(["train", "cnn", "cnn_batch_norm", "mini_resnet", "--dry-run", "--workers", "2"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:4] == [
@@ -228,12 +228,12 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(clone, trained, capsys):
 
 def test_train_with_force_says_so(clone, trained):
     assert cli.main(["train", "cnn", "--force"]) == 0
-    assert trained == [("cnn", {"book": True, "force": True})]
+    assert trained == [("cnn", {"force": True})]
 
 
 def test_train_does_not_pass_over_a_stale_record_in_silence(clone, capsys):
-    config = run_config("cnn")
-    keep(config, inputs=make(config).provenance.inputs.model_copy(update={"code": "earlier"}))
+    run = find_run("cnn")
+    keep(run, inputs=make(run).provenance.inputs.model_copy(update={"code": "earlier"}))
     assert cli.main(["train", "cnn"]) == 1
     told = capsys.readouterr().out
     assert "stale: code. Not trained: dcn confirm cnn, or train again: dcn train --force cnn" in told
@@ -280,8 +280,8 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
 )
 def test_other_parameters_never_write_among_the_records_of_the_book(clone, run, changes):
     """Seeds beyond the book's are other parameters too; those of the book are read where they are."""
-    assert records.record_path(run_config(run, **changes)).parent == clone / "runs"
-    assert records.record_path(run_config(run)).parent == clone / "book" / "records"
+    assert find_run(run, **changes).path.parent == clone / "runs"
+    assert find_run(run).path.parent == clone / "book" / "records"
 
 
 def test_an_interruption_exits_130(clone, monkeypatch, capsys):
@@ -294,11 +294,11 @@ def test_an_interruption_exits_130(clone, monkeypatch, capsys):
 
 
 def test_an_error_of_the_study_is_one_line_and_a_traceback_if_asked_for(clone, capsys):
-    record = keep(run_config("cnn"))
+    record = keep(find_run("cnn"))
     record.path.write_text(json.dumps({"format": 7}))
     assert cli.main(["train", "cnn"]) == 1
     assert capsys.readouterr().err.startswith(f"dcn: {record.path} is not a valid record: ")
-    with pytest.raises(ConfigurationError, match="NAME must be one of"):
+    with pytest.raises(ConfigurationError, match="run must be one of"):
         cli.main(["train", "dnn", "--debug"])
 
 

@@ -12,12 +12,13 @@ from dcn_study.book import build, parameters
 from dcn_study.errors import DataError, PageError, RecordError
 from dcn_study.runs import data as data_sets
 from dcn_study.runs import measurements, records, training, weights
-from dcn_study.runs.catalogue import record_name, run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.data import KEYS, load_digits
 from dcn_study.runs.files import file_sha256
+from dcn_study.runs.run import CHECKPOINT
 
 FLIPS = 200
-CONFIG = run_config("cnn", epochs=2)
+RUN = find_run("cnn", epochs=2)
 
 
 def data(root):
@@ -27,7 +28,7 @@ def data(root):
 
 
 def record(root):
-    return keep(run_config("cnn")).path, lambda: records.read(run_config("cnn"))
+    return keep(find_run("cnn")).path, lambda: records.read(find_run("cnn"))
 
 
 def measurement(root):
@@ -36,24 +37,24 @@ def measurement(root):
 
 
 def state(root):
-    path, inputs = checkpoint(root), current_inputs(CONFIG)
-    return path, lambda: training._resume(CONFIG, None, inputs)  # noqa: SLF001
+    path, inputs = checkpoint(root), current_inputs(RUN)
+    return path, lambda: training._resume(RUN, None, inputs)  # noqa: SLF001
 
 
 def model(root):
     path = checkpoint(root).with_name("epoch-002.keras")
     digest = file_sha256(path)
     # Stands in for a model: whatever is not the file that was written is refused before it is loaded.
-    return path, lambda: digest if training._checked(CONFIG, path, digest) else None  # noqa: SLF001
+    return path, lambda: digest if training._checked(RUN, path, digest) else None  # noqa: SLF001
 
 
 def checkpoint(root):
     """The checkpoint of a run after two epochs."""
-    made, folder = make(CONFIG), root / "checkpoints" / record_name(CONFIG)
+    made, folder = make(RUN), root / "checkpoints" / RUN.name
     folder.mkdir(parents=True)
     (folder / "epoch-002.keras").write_bytes(bytes(range(256)))
     content = {
-        "configuration": CONFIG.to_dict(),
+        "configuration": RUN.config.to_dict(),
         "inputs": made.provenance.inputs.model_dump(),
         "earlier": [],
         "started": "2026-01-02T03:00:00",
@@ -62,23 +63,23 @@ def checkpoint(root):
         "model": "epoch-002.keras",
         "model_sha256": file_sha256(folder / "epoch-002.keras"),
     }
-    path = folder / records.CHECKPOINT
+    path = folder / CHECKPOINT
     path.write_text(json.dumps({**content, "sha256": records.seal(content)}, indent=1))
     return path
 
 
 def trained_weights(root):
-    made = keep(run_config("cnn"))
-    return made.weights_path, lambda: str(records.standing(made.config, made))
+    made = keep(find_run("cnn"))
+    return made.weights_path, lambda: str(records.standing(made.run, made))
 
 
 def predictions(root):
-    made = make(run_config("scale_cnn"))
+    made = make(find_run("scale_cnn"))
     made.predictions_path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(made.predictions_path, predicted=np.arange(60, dtype=np.uint8))
     made.provenance.predictions = file_sha256(made.predictions_path)
-    keep(made.config, predictions=made.provenance.predictions)
-    return made.predictions_path, lambda: str(records.standing(made.config, made))
+    keep(made.run, predictions=made.provenance.predictions)
+    return made.predictions_path, lambda: str(records.standing(made.run, made))
 
 
 def template(root):
@@ -185,7 +186,7 @@ def test_a_model_that_is_missing(project):
 
 
 def test_missing_weights_and_predictions_are_named_with_the_command_that_makes_them(project):
-    made = keep(run_config("cnn"))
+    made = keep(find_run("cnn"))
     made.weights_path.unlink()
     with pytest.raises(RecordError, match=f"{made.weights_path} is missing.* with: dcn train --force cnn"):
         weights.load_model(made)

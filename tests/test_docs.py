@@ -11,7 +11,7 @@ from helpers import ROOT, inside
 
 import dcn
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import PAPER, record_name, seeds_of
+from dcn_study.runs.catalogue import PAPER, seeds_of
 from dcn_study.show import tables
 
 
@@ -55,7 +55,7 @@ def test_the_results_of_the_readme_are_those_on_record():
     commands = re.findall(r"`dcn train (.*)` \|\n", text)
     for run, names in zip(PAPER, commands, strict=True):
         expanded = subprocess.run(["bash", "-c", f"echo {names}"], capture_output=True, text=True, check=True).stdout
-        assert expanded.split() == [record_name(config) for config in seeds_of(run)]
+        assert expanded.split() == [config.name for config in seeds_of(run)]
 
 
 def test_all_metadata_names_one_version_and_one_title():

@@ -14,7 +14,7 @@ from helpers import ROOT, inside
 
 from dcn_study.book.pages import PAGES
 from dcn_study.errors import ConfigurationError
-from dcn_study.runs.catalogue import run_named
+from dcn_study.runs.catalogue import find_run
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -162,10 +162,10 @@ def test_what_is_to_be_reproduced_exists_and_its_commands_do():
         else:
             assert words[:3] == [".venv/bin/dcn", "train", "--force"]
             assert (ROOT / each["file"]).is_file()
-            assert run_named(words[3])
+            assert find_run(words[3])
             assert each["file"] == f"book/records/{words[3]}.json"
     with pytest.raises(ConfigurationError):
-        run_named("no_such_run")
+        find_run("no_such_run")
 
 
 def test_the_container_opens_with_what_the_makefile_installs():

@@ -251,11 +251,11 @@ def _replace(finished_book: Path, html: Path) -> Path:
 
 
 def _require_records() -> None:
-    for config in records.shown():
-        record = records.read(config)
+    for run in records.shown():
+        record = records.read(run)
         if record is None:
-            raise BookError(records.missing(config))
-        if record.config != config:
+            raise BookError(records.missing(run))
+        if record.config != run.config:
             raise BookError(
                 f"{record.path} is of another configuration. Train it with: dcn train --force {record.name}"
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import PAPER, SMOKE, run_config
+from dcn_study.runs.catalogue import PAPER, SMOKE, find_run
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.files import project_root
@@ -115,12 +115,12 @@ def check(page: str, parameters: Mapping[str, Any]) -> None:
         load_digits(parameters["data"])
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     changes = {name: value for name, value in parameters.items() if name in fields}
-    for run in (parameters["run"],) if "run" in parameters else PAPER if changes else ():
-        config = run_config(run, **changes)
-        if records.read(config) is None:
+    for name in (parameters["run"],) if "run" in parameters else PAPER if changes else ():
+        run = find_run(name, **changes)
+        if records.read(run) is None:
             if "run" in parameters:
-                records.initial_record(config)
-            splits(config)
+                records.initial_record(run.config)
+            splits(run.config)
     if "arms" in parameters:
         load_tensorflow()
         from dcn_study.experiments.arms import arms_named

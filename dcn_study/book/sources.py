@@ -52,7 +52,7 @@ def _source(path: Path) -> Source:
             record = records.read_file(path, Record)
         except RecordError as error:
             return Source(path, Standing("damaged", (str(error),)), None)
-    return Source(path, records.inspect(record.config)[1], record)
+    return Source(path, records.inspect(record.run)[1], record)
 
 
 def finished(page: str, executed: Executed) -> nbformat.NotebookNode:

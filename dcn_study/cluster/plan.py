@@ -9,9 +9,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import is_named, record_name, run_config
-from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.records import Record
+from dcn_study.runs.run import Run
 
 __all__ = ["Slot", "Task", "plan", "schedule"]
 
@@ -21,16 +20,18 @@ class Task:
     """A run that is left to train.
 
     Attributes:
-        config: the run.
-        name: name of its record.
+        run: what is trained.
         after: name of the run of the plan that it starts from; empty if there is none.
         seconds: expected duration, from earlier records; None if there is no record of a similar run.
     """
 
-    config: RunConfig
-    name: str
+    run: Run
     after: str = ""
     seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.run.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,33 +44,31 @@ class Slot:
     end: float
 
 
-def plan(configurations: Iterable[RunConfig], *, force: bool = False) -> list[Task]:
+def plan(runs: Iterable[Run], *, force: bool = False) -> list[Task]:
     """Returns the runs that are left to train, in the order in which workers take them.
 
     Lower seeds come first, so that every run has its first seeds early. Within a seed, the run whose own duration and
     that of the runs after it take longest comes first. A run comes after the one that it starts from.
 
     Args:
-        configurations: the runs.
+        runs: those wanted.
         force: whether to train runs that have a record as well.
 
     Raises:
         ConfigurationError: if a run starts from one that has no record and is not in the plan.
         DataError, RecordError: if the data or a record are damaged.
     """
-    left = [config for config in dict.fromkeys(configurations) if force or not _done(config)]
+    left = [run for run in dict.fromkeys(runs) if force or not _done(run)]
     known = records.existing()
     tasks: dict[str, Task] = {}
-    for config in sorted(left, key=lambda config: bool(config.initial_run)):  # the runs that others start from first
-        name, after = record_name(config), ""
-        if config.initial_run:
-            initial = record_name(run_config(config.initial_run, seed=config.seed, data=config.data))
-            after = initial if initial in tasks else ""
+    for run in sorted(left, key=lambda run: bool(run.config.initial_run)):  # the runs that others start from first
+        initial = records.initial_run(run.config)
+        after = initial.name if initial and initial.name in tasks else ""
         if not after:
-            records.current_inputs(config)  # raises an error if something is missing or damaged
-        tasks[name] = Task(config, name, after, _expected(config, known))
+            records.current_inputs(run.config)  # raises an error if something is missing or damaged
+        tasks[run.name] = Task(run, after, _expected(run, known))
     paths = _paths(tasks)
-    return sorted(tasks.values(), key=lambda task: (task.config.seed, -paths[task.name], bool(task.after), task.name))
+    return sorted(tasks.values(), key=lambda task: (task.run.seed, -paths[task.name], bool(task.after), task.name))
 
 
 def schedule(tasks: Sequence[Task], workers: int) -> list[Slot]:
@@ -94,16 +93,17 @@ def schedule(tasks: Sequence[Task], workers: int) -> list[Slot]:
     return slots
 
 
-def _done(config: RunConfig) -> bool:
-    record = records.read(config, book=is_named(config))
-    return record is not None and record.config == config and not records.interrupted(config)
+def _done(run: Run) -> bool:
+    record = records.read(run)
+    return record is not None and record.config == run.config and not run.interrupted
 
 
-def _expected(config: RunConfig, known: Sequence[Record]) -> float | None:
+def _expected(run: Run, known: Sequence[Record]) -> float | None:
     """Returns the median duration of an epoch in the records most like a run, times its epochs.
 
     These are the records of the same run with any seed, or else those of its model.
     """
+    config = run.config
     found = [
         record
         for record in known

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from dcn_study.cluster.display import duration
 from dcn_study.errors import LockedError
-from dcn_study.runs import records
-from dcn_study.runs.catalogue import is_named
+from dcn_study.runs.catalogue import run_of
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.files import file_sha256
 from dcn_study.runs.inputs import Inputs, code_sha256, versions
+from dcn_study.runs.run import Run
 
 if TYPE_CHECKING:
     from dcn_study.runs.progress import Progress
@@ -44,7 +44,7 @@ def main(request: dict[str, Any]) -> int:
         if changes := Inputs(**request["installed"]).changes(installed(config)):
             send(changes="; ".join(changes))
         else:
-            send(record=_train(config, request["threads"], request["replaces"], send))
+            send(record=_train(run_of(request["name"], config), request["threads"], request["replaces"], send))
     except Exception as error:
         traceback.print_exc()
         send(error=f"{type(error).__name__}: {error}")
@@ -73,7 +73,7 @@ def _sender() -> Callable[..., None]:
     return send
 
 
-def _train(config: RunConfig, threads: int, replaces: str, send: Callable[..., None]) -> str:
+def _train(run: Run, threads: int, replaces: str, send: Callable[..., None]) -> str:
     from dcn_study.runs import training
 
     began: list[tuple[float, int]] = []  # the time and the step of the first report
@@ -89,13 +89,11 @@ def _train(config: RunConfig, threads: int, replaces: str, send: Callable[..., N
         send(text=text, whole=progress.step == progress.steps)
 
     training.use_threads(threads)
-    book = is_named(config)
-    path = records.record_path(config, book=book)
     while True:
         # A run that replaces a record and has lost its worker resumes, or is finished already.
-        force = path.is_file() and file_sha256(path) == replaces and not records.interrupted(config)
+        force = run.path.is_file() and file_sha256(run.path) == replaces and not run.interrupted
         try:
-            return str(training.train(config, book=book, force=force, report=report).path)
+            return str(training.train(run, force=force, report=report).path)
         except LockedError as error:  # by the process of a worker that has just gone, or of another cluster
             send(text=str(error), whole=True)
             time.sleep(BEAT)

@@ -19,7 +19,6 @@ from dcn_study.cluster.process import installed
 from dcn_study.cluster.worker import MARK, TOPIC, Request, read, train, write
 from dcn_study.errors import ClusterError, RecordError, StudyError
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import is_named
 from dcn_study.runs.files import file_sha256, locked, project_root, replacing
 from dcn_study.runs.records import Record
 
@@ -113,22 +112,21 @@ def _submitted(client: Client, tasks: Sequence[Task], threads: int, force: bool)
         with replacing(mark) as temporary:
             temporary.write_text(uuid.uuid4().hex, encoding="utf-8")
     for number, task in enumerate(tasks):
-        path, replaces = records.record_path(task.config, book=is_named(task.config)), ""
+        run, replaces = task.run, ""
         if force:
-            replaces = file_sha256(path) if path.is_file() else "nothing"
-            folder = records.checkpoint_folder(task.config)
-            with locked(folder.with_name(f"{folder.name}.lock"), f"run {task.name}"):
-                shutil.rmtree(folder, ignore_errors=True)
+            replaces = file_sha256(run.path) if run.path.is_file() else "nothing"
+            with locked(run.lock, f"run {run.name}"):
+                shutil.rmtree(run.checkpoint, ignore_errors=True)
         request = Request(
-            name=task.name,
-            configuration=task.config.to_dict(),
-            installed=installed(task.config).model_dump(),
+            name=run.name,
+            configuration=run.config.to_dict(),
+            installed=installed(run.config).model_dump(),
             threads=threads,
             replaces=replaces,
             root=str(project_root()),
             mark=mark.read_text(encoding="utf-8"),
         )
-        first = None if task.after else records.initial_record(task.config)
+        first = None if task.after else records.initial_record(run.config)
         initial = futures[task.after] if task.after else read(first.path) if first else None
         digest = hashlib.sha256(repr(request).encode()).hexdigest()[:12]  # the same request is trained only once
         with connected():
@@ -151,10 +149,10 @@ def _received(task: Task, futures: Mapping[str, Future], failures: Container[str
         files = futures[task.name].result(timeout=FETCH)
     except CancelledError as error:
         raise ClusterError(GONE) from error
-    path = records.record_path(task.config, book=is_named(task.config))
+    config, path = task.run.config, task.run.path
     record = records.parse(files[path.name], path)
-    changes = record.provenance.inputs.changes(records.current_inputs(task.config))
-    if record.config != task.config:
+    changes = record.provenance.inputs.changes(records.current_inputs(config))
+    if record.config != config:
         changes.append("configuration")
     for name, digest in (
         (record.weights_path.name, record.provenance.weights),

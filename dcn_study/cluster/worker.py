@@ -17,6 +17,8 @@ from typing import Any
 from distributed import Status, get_worker
 
 from dcn_study.errors import ClusterError, StudyError
+from dcn_study.runs import records
+from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import replacing
 
 __all__ = ["MARK", "TOPIC", "Files", "Request", "read", "train", "write"]
@@ -125,5 +127,7 @@ def _own_project(request: Request, initial: Files) -> Path:
     root = Path(get_worker().local_directory, f"project-{hashlib.sha256(origin).hexdigest()[:12]}")
     (root / "book").mkdir(parents=True, exist_ok=True)
     (root / "_config.yml").touch()
-    write(initial, root / "book" / "records")
+    first = records.initial_run(RunConfig(**request.configuration))
+    if first is not None:
+        write(initial, root / first.folder)
     return root

@@ -73,7 +73,7 @@ def step_memory_here(arm: str, batch: int, threads: int) -> int:
 
 
 def _built(arm: str) -> keras.Model:
-    return networks.build_model(catalogue.arm_run(arm))
+    return networks.build_model(catalogue.arm_config(arm))
 
 
 def _step(model: keras.Model, batch: int) -> Callable[[], Any]:

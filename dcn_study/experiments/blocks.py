@@ -12,7 +12,7 @@ from dcn import deformable_mini_resnet
 from dcn_study.experiments.identity import compare_with_identity, dead
 from dcn_study.names import LONGER, RESIDUAL
 from dcn_study.runs import weights
-from dcn_study.runs.catalogue import run_config, seeds_of
+from dcn_study.runs.catalogue import find_run, seeds_of
 from dcn_study.runs.records import Record
 from dcn_study.runs.results import result
 from dcn_study.runs.splits import splits
@@ -45,7 +45,7 @@ def residual(
         RecordError: if the weights of a run are missing or damaged.
     """
     changes = {"seed": seed, "epochs": epochs, "train_size": train_size, "test_size": test_size}
-    runs = {run: result(run_config(run, **changes)) for run in (*RESIDUAL, *LONGER)}
+    runs = {run: result(find_run(run, **changes)) for run in (*RESIDUAL, *LONGER)}
     images, _ = splits(runs["mini_resnet"].config).test("plain")
     kinds = {run: ("plain", "scaled")[: 2 if run == "deformable_mini_resnet" else 1] for run in RESIDUAL}
     return {

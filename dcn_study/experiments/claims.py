@@ -22,7 +22,7 @@ from dcn_study.experiments.first_epoch import LEARNING, FirstEpoch, first_epoch
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import SHOWN_LAYERS, TEST_IMAGES
 from dcn_study.runs import measurements, published
-from dcn_study.runs.catalogue import EVALUATED_ARMS, TWO_BY_TWO, run_config, seeds_of
+from dcn_study.runs.catalogue import EVALUATED_ARMS, TWO_BY_TWO, find_run, seeds_of
 from dcn_study.runs.records import Measurement, Record
 from dcn_study.runs.results import result
 
@@ -151,13 +151,11 @@ def recorded(seeds: int | None = None, **changes: Any) -> dict[str, list[Record]
 
     Args:
         seeds: of each model; by default as in the book.
-        **changes: as for `run_config`.
+        **changes: as for `find_run`.
     """
     several = (*published.ACCURACY, "cnn_scaled", *LEARNING)
     runs = {name: [result(config) for config in seeds_of(name, seeds, **changes)] for name in several}
-    return runs | {
-        name: [result(run_config(name, **changes))] for name in ("cnn_batch_norm", "long_frozen_mini_resnet")
-    }
+    return runs | {name: [result(find_run(name, **changes))] for name in ("cnn_batch_norm", "long_frozen_mini_resnet")}
 
 
 def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:

@@ -11,7 +11,7 @@ import numpy as np
 from dcn import dead_weights
 from dcn.layers import ConvOffset2D
 from dcn_study.runs import networks, weights
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.records import Record
 from dcn_study.runs.results import result
 from dcn_study.runs.splits import splits
@@ -39,7 +39,7 @@ def without_offsets(
         ConfigurationError: if a parameter breaks its rule.
         RecordError: if the weights are missing or damaged.
     """
-    record = result(run_config(run, seed=seed, epochs=epochs, train_size=train_size, test_size=test_size))
+    record = result(find_run(run, seed=seed, epochs=epochs, train_size=train_size, test_size=test_size))
     images, _ = splits(record.config).test("scaled")
     changes: dict[str, dict[str, Any]] = {"as published": {}, "corners repaired": {"corners": "bilinear"}}
     built = {

@@ -10,7 +10,7 @@ from dcn_study.experiments.mechanism import with_offsets
 from dcn_study.experiments.presets import presets
 from dcn_study.names import SHOWN
 from dcn_study.runs import mnist_scale, networks, weights
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.results import result
 from dcn_study.runs.splits import splits
@@ -44,14 +44,14 @@ def answers(
         RecordError: if the weights of a run are missing or damaged.
     """
     changes = {"seed": seed, "epochs": epochs, "train_size": train_size, "test_size": test_size, "data": data}
-    trained = {model: weights.load_model(result(run_config(run, **changes))) for model, run in SHOWN.items()}
+    trained = {model: weights.load_model(result(find_run(run, **changes))) for model, run in SHOWN.items()}
     digits = load_digits(data)
     first = [int(np.flatnonzero(digits.y_test == label)[0]) for label in range(10)]
     small = mnist_scale.resample(digits.x_test[first], scale)[..., None].astype(np.float32) / 255
     right = {model: networks.classes(network, small) == digits.y_test[first] for model, network in trained.items()}
     telling = np.flatnonzero(~right["cnn"] & right["deformable_cnn"] & right["deform_conv_cnn"])
     without = with_offsets(trained["deform_conv_cnn"], lambda _, offsets: 0 * offsets)
-    moved, labels = splits(run_config("cnn", **changes)).test("scaled")
+    moved, labels = splits(find_run("cnn", **changes).config).test("scaled")
     return {
         "digit": int(telling[0]) if len(telling) else 0,
         "accuracies": {

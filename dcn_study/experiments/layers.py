@@ -12,7 +12,7 @@ from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn_study.experiments.regions import parameters
 from dcn_study.names import ARMS
 from dcn_study.runs import networks
-from dcn_study.runs.catalogue import PAPER, RUNS, arm_run
+from dcn_study.runs.catalogue import PAPER, RUNS, arm_config
 
 __all__ = ["layers_of", "model_costs", "multiply_adds"]
 
@@ -31,11 +31,11 @@ def model_costs(*, height: int, width: int, classes: int) -> dict[str, Any]:
         "regions": the parameters of the network that classifies regions, see `regions.parameters`.
     """
     built = {
-        name: getattr(models, name)((height, width, 1), classes=classes, trainable=RUNS[name].trainable)
+        name: getattr(models, name)((height, width, 1), classes=classes, trainable=RUNS[name].config.trainable)
         for name in PAPER
     }
     built["chained_mini_resnet"] = models.mini_resnet((height, width, 1), classes=classes, chained=True)
-    arms = {arm: networks.build_model(arm_run(arm)) for arm in ARMS}
+    arms = {arm: networks.build_model(arm_config(arm)) for arm in ARMS}
     return {
         "layers": {name: layers_of(model) for name, model in built.items()},
         "arms": {arm: sum(map(multiply_adds, model.layers)) for arm, model in arms.items()},

@@ -15,7 +15,7 @@ from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import receptive_field
 from dcn_study.names import SHOWN_LAYERS
 from dcn_study.runs import effective_field, mnist_scale, networks, records, weights
-from dcn_study.runs.catalogue import DEFORMABLE_ARM, EVALUATED_ARMS, REALISATIONS, record_name, run_config
+from dcn_study.runs.catalogue import DEFORMABLE_ARM, EVALUATED_ARMS, REALISATIONS, find_run
 from dcn_study.runs.splits import RealisationSplits, splits
 
 __all__ = ["SCALES", "SHARES", "expansion", "mechanism", "with_offsets"]
@@ -46,16 +46,14 @@ def mechanism(*, realisations: int, images: int, digits: int, occluded: int) -> 
         ConfigurationError: if a parameter breaks its rule, or a run has no record.
         RecordError: if the weights of a run are missing or damaged.
     """
-    most = run_config(DEFORMABLE_ARM).test_size
+    most = find_run(DEFORMABLE_ARM).config.test_size
     limits = {"realisations": (realisations, REALISATIONS), "images": (images, most), "digits": (digits, most)}
     for name, (value, highest) in limits.items():
         if not 1 <= value <= highest:
             raise ConfigurationError(f"{name} must be from 1 to {highest}. Received: {name}={value}")
     if not 0 <= occluded <= digits:
         raise ConfigurationError(f"occluded must be from 0 to {digits}. Received: occluded={occluded}")
-    names = [
-        {run: record_name(run_config(run, seed=number)) for run in EVALUATED_ARMS} for number in range(realisations)
-    ]
+    names = [{run: find_run(run, seed=number).name for run in EVALUATED_ARMS} for number in range(realisations)]
     recorded = records.trained(name for by_run in names for name in by_run.values())
 
     found: dict[str, Any] = {"accuracies": {}, "expansions": {}, "offsets": {}, "areas": {}}

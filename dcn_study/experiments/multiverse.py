@@ -14,9 +14,9 @@ from dcn_study.experiments.agreement import Choices, agreements, published_and_o
 from dcn_study.experiments.statistics import CONFIDENCE, contrasts
 from dcn_study.names import MODELS
 from dcn_study.runs import published, reading, records
-from dcn_study.runs.catalogue import REALISATIONS, STUDY, record_name, seeds_of
-from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.catalogue import REALISATIONS, RETUNED, STUDY, seeds_of
 from dcn_study.runs.records import Record
+from dcn_study.runs.run import Run
 
 __all__ = ["GROUPS", "LETTERS", "Multiverse", "altered_by", "multiverse", "multiverses", "option", "told"]
 
@@ -161,7 +161,7 @@ def _numbers(name: str, text: str, stated: float, below: float = math.inf) -> li
 
 
 def _accuracies(fewest: int, levels: Sequence[float]) -> dict[str, Any]:
-    runs = {model: [_seed(config) for config in seeds_of(model)] for model in published.ACCURACY}
+    runs = {model: [_seed(run) for run in seeds_of(model)] for model in published.ACCURACY}
     compared = published_and_ours(runs)
     most = min(map(len, runs.values()))
 
@@ -184,9 +184,10 @@ def _accuracies(fewest: int, levels: Sequence[float]) -> dict[str, Any]:
 
 
 def _contrasts(fewest: int, levels: Sequence[float], effects: Sequence[float]) -> dict[str, Any]:
-    for run, tried in study.rates_tried().items():
-        for rate, number in itertools.product(tried, range(REALISATIONS)):
-            _noted(dataclasses.replace(STUDY[run], learning_rate=rate, seed=number))
+    compared_runs = [STUDY[name] for pair in study.PRIMARY.values() for name in pair]
+    for run in dict.fromkeys([*compared_runs, *(run for rates in RETUNED.values() for run in rates.values())]):
+        for seed in run.seeds:
+            _noted(run.seeded(seed))
     by_rates = {_CHOSEN: study.compared(study.recorded_runs()), _BEST: study.at_best_rates()[1]}
     pairs = {
         rates: {name: len(each.numbers) for name, each in compared.items()} for rates, compared in by_rates.items()
@@ -213,17 +214,17 @@ def _contrasts(fewest: int, levels: Sequence[float], effects: Sequence[float]) -
     return {**_all(list(study.PRIMARY), choices, stated, judge), "pairs": pairs}
 
 
-def _seed(config: RunConfig) -> Record:
-    record = _noted(config)
+def _seed(run: Run) -> Record:
+    record = _noted(run)
     if record is None:
-        raise ConfigurationError(records.missing(config))
+        raise ConfigurationError(records.missing(run))
     return record
 
 
-def _noted(config: RunConfig) -> Record | None:
+def _noted(run: Run) -> Record | None:
     """Returns the record of a run, and notes the digest of its weights, or that there is none."""
-    record = records.read(config)
-    reading.note_weights(record_name(config), record.provenance.weights if record else "")
+    record = records.read(run)
+    reading.note_weights(run.name, record.provenance.weights if record else "")
     return record
 
 

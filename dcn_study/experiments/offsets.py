@@ -13,7 +13,7 @@ from dcn.layers import ConvOffset2D
 from dcn_study.errors import ConfigurationError
 from dcn_study.names import RANDOM_START
 from dcn_study.runs import networks, weights
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.splits import splits
 
@@ -44,7 +44,7 @@ def trace_offsets(*, run: str, steps: int, seed: int) -> dict[str, Any]:
         ConfigurationError: if a parameter breaks its rule, or the run that it starts from has no record.
         RecordError: if a record is damaged.
     """
-    configurations = {name: run_config(run, seed=seed, **changes) for name, changes in TRACED.items()}
+    configurations = {name: find_run(run, seed=seed, **changes).config for name, changes in TRACED.items()}
     published = configurations["as published"]
     most = published.train_size // published.batch_size
     if not 1 <= steps <= most:

@@ -17,7 +17,7 @@ from dcn.layers import ConvOffset2D, DeformableConv2D
 from dcn_study.errors import ConfigurationError
 from dcn_study.names import SHOWN, SHOWN_LAYERS
 from dcn_study.runs import weights
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.effective_field import gradient_field, middle_of
 from dcn_study.runs.results import result
 from dcn_study.runs.splits import splits
@@ -61,7 +61,7 @@ def fields(
         RecordError: if the weights of a run are missing or damaged.
     """
     changes = {"seed": seed, "epochs": epochs, "train_size": train_size, "test_size": test_size, "data": data}
-    recorded = {model: result(run_config(run, **changes)) for model, run in SHOWN.items()}
+    recorded = {model: result(find_run(run, **changes)) for model, run in SHOWN.items()}
     images, _ = splits(recorded["cnn"].config).test("scaled")
     for name, value in (("digit", digit), ("occluded", occluded - 1)):
         if not value < len(images):

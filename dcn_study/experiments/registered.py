@@ -7,11 +7,10 @@ from collections.abc import Iterable
 
 from dcn_study.experiments import study, unseen
 from dcn_study.runs import catalogue, records
-from dcn_study.runs.catalogue import REALISATIONS, SOURCES, STUDY, realisations_of, record_name
-from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.unseen import FRESH, FRESH_REALISATIONS, PILOT_REALISATIONS, UNSEEN
-from dcn_study.runs.unseen import PILOTS as UNSEEN_PILOTS
-from dcn_study.runs.unseen import REALISATIONS as UNSEEN_REALISATIONS
+from dcn_study.runs.catalogue import STUDY, all_seeds
+from dcn_study.runs.catalogue.unseen import FRESH, UNSEEN
+from dcn_study.runs.catalogue.unseen import PILOTS as UNSEEN_PILOTS
+from dcn_study.runs.run import Run
 
 __all__ = ["FIRST", "SECOND", "State", "registered"]
 
@@ -44,34 +43,26 @@ def registered() -> dict[tuple[str, str, str], State]:
         asked = study.asked_rates(tried)
         runs = [run for rate, run in catalogue.PILOTS[arm].items() if rate in asked or tried[rate]]
         found[FIRST, "pilots", arm] = _state(runs, f"scale_{arm}" in catalogue.DROPPED)
-    for run, config in STUDY.items():
-        kind, _, arm = run.partition("_")
+    for name, run in STUDY.items():
+        kind, _, arm = name.partition("_")
         what = {"scale": "runs", "rescaled": "with augmentation"}[kind]
-        runs = _seeds(config, range(realisations_of(run)))
-        found[FIRST, what, arm] = _state(runs, run in catalogue.DROPPED)
+        found[FIRST, what, arm] = _state(all_seeds([run]), name in catalogue.DROPPED)
     for arm, rates in catalogue.RETUNED.items():
-        counts = catalogue.RETUNED_REALISATIONS[arm]
-        runs = [each for rate, config in rates.items() for each in _seeds(config, range(counts[rate]))]
-        found[FIRST, "other rates", arm] = _state(runs)
-    spread = [catalogue.spread_run(source, number) for source in SOURCES for number in range(REALISATIONS)]
+        found[FIRST, "other rates", arm] = _state(all_seeds(rates.values()))
+    spread = [run for runs in catalogue.SPREAD.values() for run in runs]
     found[FIRST, "spread", "small_cnn"] = _state(dict.fromkeys(spread))
     for arm, piloted in unseen.pilot_runs().items():
         wanted = sorted({*unseen.asked_rates(arm, unseen.validated(piloted)), *piloted})
-        runs = [each for rate in wanted for each in _seeds(UNSEEN_PILOTS[arm][rate], PILOT_REALISATIONS)]
-        found[SECOND, "pilots", arm] = _state(runs)
-    for what, arms, numbers in (("runs", UNSEEN, UNSEEN_REALISATIONS), ("on MNIST-Scale", FRESH, FRESH_REALISATIONS)):
-        for arm, config in arms.items():
-            found[SECOND, what, arm] = _state(_seeds(config, numbers))
+        found[SECOND, "pilots", arm] = _state(all_seeds(UNSEEN_PILOTS[arm][rate] for rate in wanted))
+    for what, arms in (("runs", UNSEEN), ("on MNIST-Scale", FRESH)):
+        for arm, run in arms.items():
+            found[SECOND, what, arm] = _state(all_seeds([run]))
     return found
 
 
-def _seeds(run: RunConfig, numbers: Iterable[int]) -> list[RunConfig]:
-    return [dataclasses.replace(run, seed=number) for number in numbers]
-
-
-def _state(runs: Iterable[RunConfig], dropped: bool = False) -> State:
+def _state(runs: Iterable[Run], dropped: bool = False) -> State:
     done: list[str] = []
     missing: list[str] = []
     for run in runs:
-        (done if records.read(run) else missing).append(record_name(run))
+        (done if records.read(run) else missing).append(run.name)
     return State(tuple(done), () if dropped else tuple(missing), tuple(missing) if dropped else ())

@@ -9,17 +9,15 @@ import numpy as np
 
 from dcn_study.experiments.statistics import Contrast, contrasts
 from dcn_study.names import ARMS
-from dcn_study.runs import catalogue, published, records
+from dcn_study.runs import published, records
 from dcn_study.runs.catalogue import (
     LADDER,
     PILOT_RATES,
     PILOTS,
     REALISATIONS,
-    SOURCES,
+    RETUNED,
+    SPREAD,
     STUDY,
-    realisations_of,
-    run_config,
-    spread_run,
 )
 from dcn_study.runs.records import Record
 
@@ -115,7 +113,7 @@ class Comparison:
 
 def pilots() -> dict[str, dict[float, Record | None]]:
     """Returns the records of the pilots by arm and learning rate; None where there is none."""
-    return {arm: {rate: records.read(config) for rate, config in runs.items()} for arm, runs in PILOTS.items()}
+    return {arm: {rate: records.read(run) for rate, run in runs.items()} for arm, runs in PILOTS.items()}
 
 
 def best_rate(tried: Mapping[float, Record | None]) -> float | None:
@@ -141,11 +139,7 @@ def _best_piloted(tried: Mapping[float, Record | None]) -> float:
 
 def recorded_runs() -> dict[str, dict[int, Record]]:
     """Returns the records of the study by run and number of the realisation."""
-    found: dict[str, dict[int, Record]] = {}
-    for run in STUDY:
-        read = {number: records.read(run_config(run, seed=number)) for number in range(realisations_of(run))}
-        found[run] = {number: record for number, record in read.items() if record}
-    return found
+    return {name: records.by_seed(run) for name, run in STUDY.items()}
 
 
 def accuracies(runs: Mapping[int, Record], kind: str = "plain") -> dict[int, float]:
@@ -232,18 +226,12 @@ def rates_tried() -> dict[str, dict[float, dict[int, Record]]]:
     The first rate is the one that the pilots chose; the others were added by amendment, see `catalogue.RETUNED`.
     """
     found = {}
-    for run, at_chosen in recorded_runs().items():
-        kind, _, arm = run.partition("_")
-        others = catalogue.RETUNED.get(arm, {}) if kind == "scale" else {}
-        numbers = range(REALISATIONS)
-        by_rate = {
-            rate: {number: records.read(dataclasses.replace(config, seed=number)) for number in numbers}
-            for rate, config in others.items()
-        }
-        found[run] = {STUDY[run].learning_rate: at_chosen} | {
-            rate: {number: record for number, record in each.items() if record} for rate, each in by_rate.items()
-        }
-    return {run: found[run] for run in dict.fromkeys(run for pair in PRIMARY.values() for run in pair)}
+    for name in dict.fromkeys(run for pair in PRIMARY.values() for run in pair):
+        kind, _, arm = name.partition("_")
+        others = RETUNED.get(arm, {}) if kind == "scale" else {}
+        runs = {STUDY[name].config.learning_rate: STUDY[name], **others}
+        found[name] = {rate: records.by_seed(run) for rate, run in runs.items()}
+    return found
 
 
 def best_of(tried: Mapping[float, Mapping[int, Record]]) -> float:
@@ -271,8 +259,7 @@ def at_best_rates() -> tuple[dict[str, float], dict[str, Comparison]]:
 
 def spread() -> dict[str, list[float]]:
     """Returns the accuracies, in percent, of the small network with one source of chance varied, by source."""
-    found = {}
-    for source in SOURCES:
-        runs = [records.read(spread_run(source, number)) for number in range(REALISATIONS)]
-        found[source] = [100 * record.evaluations["plain"].accuracy for record in runs if record]
-    return found
+    return {
+        source: [100 * record.evaluations["plain"].accuracy for record in records.recorded(runs)]
+        for source, runs in SPREAD.items()
+    }

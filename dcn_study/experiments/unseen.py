@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 from dcn_study.experiments.statistics import contrasts
 from dcn_study.experiments.study import Comparison, accuracies
 from dcn_study.runs import records
-from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.records import Record
-from dcn_study.runs.unseen import (
-    FRESH,
-    FRESH_REALISATIONS,
+from dcn_study.runs.catalogue.unseen import (
     LADDER,
     PILOT_RATES,
     PILOT_REALISATIONS,
@@ -20,6 +15,8 @@ from dcn_study.runs.unseen import (
     REALISATIONS,
     UNSEEN,
 )
+from dcn_study.runs.records import Record
+from dcn_study.runs.run import Run
 
 __all__ = [
     "PRIMARY",
@@ -52,13 +49,9 @@ PRIMARY = {
 def pilot_runs() -> dict[str, dict[float, list[Record]]]:
     """Returns the records of the pilots: arm → rate → one per realisation that there is; rates without any left out."""
     return {
-        arm: {rate: found for rate, run in tried.items() if (found := _piloted(run))} for arm, tried in PILOTS.items()
+        arm: {rate: list(found.values()) for rate, run in tried.items() if (found := records.by_seed(run))}
+        for arm, tried in PILOTS.items()
     }
-
-
-def _piloted(run: RunConfig) -> list[Record]:
-    found = (records.read(dataclasses.replace(run, seed=number)) for number in PILOT_REALISATIONS)
-    return [record for record in found if record]
 
 
 def validated(found: Mapping[float, Sequence[Record]]) -> dict[float, list[float]]:
@@ -103,18 +96,13 @@ def _smallest_of_the_best(found: Mapping[float, float], rates: Sequence[float]) 
     return min(rate for rate in rates if found[rate] >= highest - TIE)
 
 
-def recorded_runs(runs: Mapping[str, RunConfig] = UNSEEN) -> dict[str, dict[int, Record]]:
+def recorded_runs(runs: Mapping[str, Run] = UNSEEN) -> dict[str, dict[int, Record]]:
     """Returns the records of this study by arm and number of the realisation.
 
     Args:
         runs: `unseen.UNSEEN`, or `unseen.FRESH` for those that trained on MNIST-Scale.
     """
-    numbers = FRESH_REALISATIONS if runs is FRESH else REALISATIONS
-    found = {
-        arm: {number: records.read(dataclasses.replace(run, seed=number)) for number in numbers}
-        for arm, run in runs.items()
-    }
-    return {arm: {number: record for number, record in each.items() if record} for arm, each in found.items()}
+    return {arm: records.by_seed(run) for arm, run in runs.items()}
 
 
 def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "scaled") -> dict[str, Comparison]:

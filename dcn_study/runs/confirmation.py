@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from dcn_study.runs import records, steps, weights
-from dcn_study.runs.catalogue import is_named, keeps_weights
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import now
 from dcn_study.runs.inputs import code_sha256, machine
@@ -102,8 +101,8 @@ def confirm(record: Record, *, every_seed: bool = True) -> list[str]:
     made = record.provenance.inputs.model_copy(update=replayed)
     found = made.changes(current)  # other data or initial weights: no replay can make up for them
     differences = compare(steps.replay(data, weights.start_of(config)), record.witness)
-    evaluated = every_seed or config.seed == 0 or not is_named(config)
-    if evaluated and (record.weights_path.is_file() or keeps_weights(config)):
+    evaluated = every_seed or config.seed == 0 or not record.run.entry
+    if evaluated and (record.weights_path.is_file() or record.run.keeps_weights):
         differences |= compare_evaluations(record, data)
     found += violations(differences, config)
     if not found:

@@ -282,7 +282,7 @@ def standing(name: str, parameters: Mapping[str, Any] | None = None) -> Standing
         record = records.read_named(run)
         weights[run] = record.provenance.weights if record else ""
         if record is not None:
-            origin = records.standing(record.config, record)
+            origin = records.standing(record.run, record)
             changes += [] if origin.holds else [f"{run}, which it evaluates, is {origin}"]
     current = _inputs(name, found.parameters, weights)
     made = [found.inputs, *(confirmation.inputs for confirmation in found.confirmations)]

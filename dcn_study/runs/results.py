@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dcn_study.errors import LockedError, RecordError
 from dcn_study.runs import records
-from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import wait_for
 from dcn_study.runs.libraries import load_tensorflow
 from dcn_study.runs.reading import records_only
 from dcn_study.runs.records import Record
+from dcn_study.runs.run import Run
 
 __all__ = ["result"]
 
 
-def result(config: RunConfig, *, force: bool = False) -> Record:
+def result(run: Run, *, force: bool = False) -> Record:
     """Returns the record of a run; trains it if there is none, if its training was interrupted, or if `force`.
 
     Reading loads no TensorFlow. If another process trains the run, its record is waited for.
@@ -23,16 +23,16 @@ def result(config: RunConfig, *, force: bool = False) -> Record:
         RecordError: if the record is damaged, or is missing while only records may be read.
     """
     while True:
-        found = records.read(config)
-        there = found is not None and found.config == config
-        if found is not None and there and (records_only() or not (force or records.interrupted(config))):
+        found = records.read(run)
+        there = found is not None and found.config == run.config
+        if found is not None and there and (records_only() or not (force or run.interrupted)):
             return found
         if records_only():
-            raise RecordError(records.missing(config))
+            raise RecordError(records.missing(run))
         load_tensorflow()
         from dcn_study.runs import training
 
         try:
-            return training.train(config, force=force)
+            return training.train(run, force=force)
         except LockedError as error:
-            wait_for(records.lock_path(config), str(error))
+            wait_for(run.lock, str(error))

@@ -17,15 +17,14 @@ import tensorflow as tf
 
 from dcn_study.errors import ConfigurationError, DivergedError, RecordError
 from dcn_study.runs import records, steps, weights
-from dcn_study.runs.catalogue import record_name
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.confirmation import CODE_SHA256, compare, violations
 from dcn_study.runs.files import file_sha256, locked, now, replacing
 from dcn_study.runs.inputs import Inputs, machine
 from dcn_study.runs.networks import build_model, classes, initial_model
 from dcn_study.runs.progress import Bar, Progress, Reporting
-from dcn_study.runs.reading import records_only
 from dcn_study.runs.records import Epoch, Provenance, Record, Witness
+from dcn_study.runs.run import CHECKPOINT, Run
 from dcn_study.runs.splits import Splits, splits
 
 __all__ = ["train", "use_threads"]
@@ -45,9 +44,8 @@ def use_threads(threads: int) -> None:
 
 
 def train(
-    config: RunConfig,
+    run: Run,
     *,
-    book: bool = False,
     force: bool = False,
     progress: bool = True,
     report: Callable[[Progress], None] | None = None,
@@ -58,8 +56,7 @@ def train(
     NumPy and TensorFlow and makes TensorFlow's operations deterministic, for the whole process.
 
     Args:
-        config: the run.
-        book: whether its record belongs among the book's, see `records.record_path`.
+        run: what is trained.
         force: whether to train from nothing, although there may be a record or a checkpoint. The record is replaced
             when the new run is finished.
         progress: whether to show a progress bar.
@@ -70,45 +67,37 @@ def train(
 
     Raises:
         ConfigurationError: if the run cannot start: too many images asked for, or no record to start from.
-        DataError, RecordError: if the data, the initial weights, the record or the checkpoint are damaged; or if the
-            run has no record while only records may be read.
+        DataError, RecordError: if the data, the initial weights, the record or the checkpoint are damaged.
         LockedError: if another process trains this run.
         DivergedError: if a loss is no longer finite.
     """
-    if not force or records_only():
-        found = records.read(config, book=book)
-        kept = found if found is not None and found.config == config else None
-        if records_only():
-            if kept is None:
-                raise RecordError(records.missing(config))
-            return kept
-        if kept is not None and not records.interrupted(config):
-            return kept
-    data = splits(config)
-    inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
+    if not force and not run.interrupted:
+        found = records.read(run)
+        if found is not None and found.config == run.config:
+            return found
+    data = splits(run.config)
+    inputs = records.current_inputs(run.config).model_copy(update={"code": CODE_SHA256})
     shown = Bar() if progress and report is None else contextlib.nullcontext(report)
-    with locked(records.lock_path(config), f"run {record_name(config)}"), shown as told:
-        return _train(config, data, inputs, records.record_path(config, book=book), force, told)
+    with locked(run.lock, f"run {run.name}"), shown as told:
+        if force:
+            shutil.rmtree(run.checkpoint, ignore_errors=True)
+        return _train(run, data, inputs, told)
 
 
-def _train(
-    config: RunConfig, data: Splits, inputs: Inputs, path: Path, force: bool, report: Callable[[Progress], None] | None
-) -> Record:
-    folder = records.checkpoint_folder(config)
-    if force:
-        shutil.rmtree(folder, ignore_errors=True)
+def _train(run: Run, data: Splits, inputs: Inputs, report: Callable[[Progress], None] | None) -> Record:
+    config = run.config
     model = initial_model(data, weights.start_of(config))
-    state = _resume(config, data, inputs) or _State(configuration=config.to_dict(), inputs=inputs, started=now())
+    state = _resume(run, data, inputs) or _State(configuration=config.to_dict(), inputs=inputs, started=now())
     if state.history:
-        model = keras.models.load_model(_checked(config, folder / state.model, state.model_sha256))
+        model = keras.models.load_model(_checked(run, run.checkpoint / state.model, state.model_sha256))
     while len(state.history) < config.epochs:
-        _train_epoch(config, model, data, state, report)
-        _save(folder, state, model)
+        _train_epoch(run, model, data, state, report)
+        _save(run.checkpoint, state, model)
     assert state.witness is not None
     bare = build_model(config, data.image_size)  # holds the weights alone, without those of the optimiser
     bare.set_weights(model.get_weights())
     record = Record(
-        name=record_name(config),
+        name=run.name,
         configuration=config.to_dict(),
         history=state.history,
         evaluations=steps.evaluations(model, data),
@@ -123,7 +112,7 @@ def _train(
             seconds=sum(epoch.seconds for epoch in state.history),
             weights="",
         ),
-        path=path,
+        path=run.path,
     )
     if config.task != "mnist":
         with replacing(record.predictions_path) as temporary:
@@ -133,7 +122,7 @@ def _train(
         bare.save_weights(temporary)
         record.provenance.weights = file_sha256(temporary)
     records.write(record)
-    shutil.rmtree(folder)
+    shutil.rmtree(run.checkpoint)
     return record
 
 
@@ -185,36 +174,36 @@ def _save(folder: Path, state: _State, model: keras.Model) -> None:
     with replacing(folder / state.model) as temporary:
         model.save(temporary)
         state.model_sha256 = file_sha256(temporary)
-    with replacing(folder / records.CHECKPOINT) as temporary:
+    with replacing(folder / CHECKPOINT) as temporary:
         content = state.model_dump(mode="json")
         temporary.write_text(json.dumps({**content, "sha256": records.seal(content)}, indent=1), encoding="utf-8")
     if previous and previous != state.model:
         (folder / previous).unlink(missing_ok=True)
 
 
-def _checked(config: RunConfig, path: Path, sha256: str) -> Path:
+def _checked(run: Run, path: Path, sha256: str) -> Path:
     """Returns the path of a checkpoint's model, which is there and has its digest; without one, it is there.
 
     Raises:
         RecordError: if it is missing or damaged.
     """
     if not path.is_file():
-        raise RecordError(f"{path} is missing. {records.how_to_restart(config)}")
+        raise RecordError(f"{path} is missing. {run.how_to_restart}")
     if sha256 not in ("", file_sha256(path)):
-        raise RecordError(f"{path} is damaged: it has another SHA-256 than stated. {records.how_to_restart(config)}")
+        raise RecordError(f"{path} is damaged: it has another SHA-256 than stated. {run.how_to_restart}")
     return path
 
 
-def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
+def _resume(run: Run, data: Splits, inputs: Inputs) -> _State | None:
     """Returns the state after the last complete epoch of this run, or None.
 
     Raises:
         RecordError: if the checkpoint is damaged, or was made from other inputs that do not give the same results.
     """
-    path = records.checkpoint_folder(config) / records.CHECKPOINT
+    config, restart = run.config, run.how_to_restart
+    path = run.checkpoint / CHECKPOINT
     if not path.is_file():
         return None
-    restart = records.how_to_restart(config)
     try:
         content = json.loads(path.read_bytes())
         sealed = content.pop("sha256", None) if isinstance(content, dict) else None
@@ -244,7 +233,7 @@ def _resume(config: RunConfig, data: Splits, inputs: Inputs) -> _State | None:
 
 
 def _train_epoch(
-    config: RunConfig,
+    run: Run,
     model: keras.Model,
     data: Splits,
     state: _State,
@@ -252,13 +241,13 @@ def _train_epoch(
 ) -> None:
     callbacks: list[keras.callbacks.Callback] = []
     if report is not None:
-        count = math.ceil(data.run.train_size / config.batch_size)
-        callbacks.append(Reporting(record_name(config), len(state.history) + 1, config.epochs, count, report))
+        count = math.ceil(data.run.train_size / run.config.batch_size)
+        callbacks.append(Reporting(run.name, len(state.history) + 1, run.config.epochs, count, report))
     try:
         epoch, state.witness = steps.train_epoch(model, data, len(state.history), state.witness, callbacks)
     except DivergedError as error:
         raise DivergedError(
-            f"run {record_name(config)} diverged in epoch {len(state.history) + 1}: {error}. Train it at a lower "
-            f"learning rate than {config.learning_rate:g}"
+            f"run {run.name} diverged in epoch {len(state.history) + 1}: {error}. Train it at a lower "
+            f"learning rate than {run.config.learning_rate:g}"
         ) from error
     state.history.append(epoch)

@@ -22,7 +22,7 @@ def load_model(record: Record) -> keras.Model:
     Raises:
         RecordError: if the weights are missing, or not those of the record.
     """
-    path, restore = record.weights_path, records.how_to_restart(record.config)
+    path, restore = record.weights_path, record.run.how_to_restart
     note_file(path)
     if not path.is_file():
         raise RecordError(f"{path} is missing: the weights of run {record.name}. {restore}")

@@ -16,7 +16,7 @@ from dcn_study.book import build, execution, pages, rendering, sources
 from dcn_study.book.pages import Page
 from dcn_study.errors import BookError, ConfigurationError, LockedError
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.files import locked
 from dcn_study.runs.measurements import MEASUREMENTS
 
@@ -24,11 +24,11 @@ SHOWS = """
 import sys
 from matplotlib import pyplot as plt
 from myst_nb import glue
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.results import result
 from dcn_study.show import figures
 figures.use_style()
-record = result(run_config("cnn"))
+record = result(find_run("cnn"))
 glue("accuracy", 100 * record.evaluations["plain"].accuracy, display=False)
 glue("given", given, display=False)
 print("waiting: for /a/folder/of/this/machine", file=sys.stderr)
@@ -72,7 +72,7 @@ def two_pages(tmp_path_factory):
     write_notebook(root, "draws", heading, code("side: int = 2", "parameters"), drawing)
     with inside(root), pytest.MonkeyPatch.context() as patch:
         use_two_pages(patch)
-        keep(run_config("cnn"))
+        keep(find_run("cnn"))
         build.build("smoke", progress=False)
     return root
 
@@ -121,7 +121,7 @@ def test_a_page_has_numbers_figure_and_sources(two):
     assert "Their values" in after
     assert re.search(r"<figcaption>.*A curve\..*Sources: .*cnn\.json.*shows\.ipynb", text, re.DOTALL)
     row = next(row for row in text[text.index('id="sources"') :].split("<tr") if ">cnn.json<" in row)
-    record = records.read(run_config("cnn"))
+    record = records.read(find_run("cnn"))
     for told in ("fresh", record.provenance.finished[:10], record.provenance.inputs.code[:8], "one"):
         assert told in row
     assert re.search(r"<figcaption>.*Source: .*draws\.ipynb", html_of(two, "draws"), re.DOTALL)
@@ -153,7 +153,7 @@ def test_a_page_is_executed_again_only_if_something_changed(two, executions):
     build.build("smoke", progress=False)
     assert executions == []
     assert "Its only paragraph" in html_of(two, "draws")
-    keep(run_config("cnn"), finished="2026-01-03T00:00:00")
+    keep(find_run("cnn"), finished="2026-01-03T00:00:00")
     sources._source.cache_clear()  # noqa: SLF001
     build.build("smoke", progress=False)
     assert executions == ["shows"]
@@ -229,7 +229,7 @@ def test_former_addresses_lead_on(tmp_path):
         ("import os\nos.write(2, b'out of memory')\nos._exit(1)", BookError, "(?s)page draws: Kernel died.*out of mem"),
         ("import time\ntime.sleep(60)", BookError, "(?s)page draws: a cell took longer than 5 s:.*sleep"),
         (
-            "from dcn_study.runs.catalogue import run_config\nrun_config('cnn', epochs=0)",
+            "from dcn_study.runs.catalogue import find_run\nrun_config('cnn', epochs=0)",
             ConfigurationError,
             "page draws: cell .* epochs must be at least 1",
         ),
@@ -332,13 +332,13 @@ def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeyp
     monkeypatch.setattr(execution, "execute", None)
     with pytest.raises(BookError, match=r"cnn.json is missing. Train it with: dcn train cnn"):
         build.build("paper")
-    for config in records.shown():
-        keep(config)
+    for run in records.shown():
+        keep(run)
     with pytest.raises(
         BookError, match=r"models.json is missing. Take it, on an idle machine, with: dcn measure models"
     ):
         build.build("paper")
-    record = keep(run_config("cnn_batch_norm", seed=1))
+    record = keep(find_run("cnn_batch_norm", seed=1))
     record.configuration["learning_rate"] *= 2
     records.write(record)
     message = "seed1.json is of another configuration. Train it with: dcn train --force cnn_batch_norm-seed1"
@@ -353,7 +353,7 @@ def test_a_page_of_the_book_cannot_train(project, monkeypatch):
         keep(config)
     for name in MEASUREMENTS:
         keep_measurement(name)
-    asks = "from dcn_study.runs import catalogue, results\nresults.result(catalogue.run_config('cnn', epochs=11))"
+    asks = "from dcn_study.runs import catalogue, results\nresults.result(catalogue.find_run('cnn', epochs=11))"
     write_notebook(project, "draws", code("side: int = 2", "parameters"), code(asks))
     monkeypatch.setattr(pages, "PAGES", {"draws": Page("draws")})
     monkeypatch.setattr(rendering, "render", None)

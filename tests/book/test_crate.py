@@ -11,12 +11,12 @@ from helpers import ROOT, keep, keep_measurement
 from dcn_study.book.crate import crate, repository
 from dcn_study.book.sources import Source
 from dcn_study.runs import measurements, records
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.inputs import code_sha256
 
 
-def source_of(config):
-    record, standing = records.inspect(config)
+def source_of(run):
+    record, standing = records.inspect(run)
     return Source(record.path, standing, record)
 
 
@@ -26,7 +26,7 @@ def described(project):
     for name in (".zenodo.json", "CITATION.cff"):
         shutil.copy(ROOT / name, project)
     found = []
-    for config in (run_config("cnn"), run_config("deformable_cnn")):
+    for config in (find_run("cnn"), find_run("deformable_cnn")):
         keep(config)
         found.append(source_of(config))
     measured = keep_measurement("runtime")
@@ -52,7 +52,7 @@ def test_it_names_code_data_configuration_and_initial_weights(described):
     assert project["name"] == "deformable-conv-digits"
     assert project["version"] == json.loads((ROOT / ".zenodo.json").read_text())["version"]
     settings, data, weights = (entities[each] for each in references(action["object"]))
-    assert json.loads(settings["value"]) == run_config("deformable_cnn").to_dict()
+    assert json.loads(settings["value"]) == find_run("deformable_cnn").config.to_dict()
     assert data["sha256"].startswith("a016")
     assert weights["@id"] == "records/cnn.weights.h5"
     assert references(action["result"]) == ["records/deformable_cnn.json", "records/deformable_cnn.weights.h5"]
@@ -67,7 +67,7 @@ def test_it_names_code_data_configuration_and_initial_weights(described):
 def test_initial_weights_that_are_not_in_the_book_are_named_by_their_digest(described, project):
     _, html = described
     (html / "records" / "cnn.weights.h5").write_bytes(b"other weights")
-    source = source_of(run_config("deformable_cnn"))
+    source = source_of(find_run("deformable_cnn"))
     entities = check_crate(crate(project, html, {"cnn": [source]}), html)
     weights = entities[references(entities["#deformable_cnn"]["object"])[-1]]
     assert weights["@type"] == "CreativeWork"

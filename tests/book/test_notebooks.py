@@ -11,7 +11,7 @@ import pytest
 from dcn_study.book import execution, pages
 from dcn_study.book.parameters import notebook_parameters
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.measurements import MEASUREMENTS
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_plain_papermill_trains_an_arm_of_the_study_small(project):
     given = [f"{name}={value}" for name, value in small.items()]
     done = run_papermill(project, "training", "run=scale_dilated_cnn", *given)
     assert done.returncode == 0, done.stderr
-    record = records.read(run_config("scale_dilated_cnn", **small))
+    record = records.read(find_run("scale_dilated_cnn", **small))
     assert record.evaluations["plain"].images == 50
     assert record.predictions_path.is_file()
     execution.reject_unfinished(project / "out.ipynb")

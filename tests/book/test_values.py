@@ -10,7 +10,7 @@ from helpers import keep
 from dcn_study.book import values
 from dcn_study.book.sources import Source
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 
 GLUES = """
 import numpy as np
@@ -60,9 +60,9 @@ def test_every_glued_value_is_there_as_it_was(executed):
 
 
 def test_a_page_has_its_values_with_its_records(executed, project):
-    record = keep(run_config("cnn"))
+    record = keep(find_run("cnn"))
     target = project / "cnn.values.json"
-    shown = [Source(record.path, records.inspect(record.config)[1], record)]
+    shown = [Source(record.path, records.inspect(record.run)[1], record)]
     notebook = nbformat.read(executed, as_version=4)
     values.write_values("cnn", {"run": "cnn", "seeds": None}, shown, notebook, target)
     content = json.loads(target.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from helpers import ROOT
 
 from dcn_study.book.pages import FORMER, PAGES, in_book
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import SMOKE, run_config
+from dcn_study.runs.catalogue import SMOKE, find_run
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_every_page_is_there_with_its_numbers(small):
         assert not re.search(r"\d+ rows × \d+ columns", text), page  # pandas shows the middle of a long table as dots
     page, record = (
         (html / "executed/residual.html").read_text("utf-8"),
-        records.read(run_config("mini_resnet", **SMOKE)),
+        records.read(find_run("mini_resnet", **SMOKE)),
     )
     assert f"records/{record.path.name}" in shown_on(small, "residual")
     assert re.search(rf"{re.escape(record.path.name)}.*?fresh", page, re.DOTALL)

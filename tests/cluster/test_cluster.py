@@ -29,8 +29,9 @@ from dcn_study.cluster.plan import Task, plan
 from dcn_study.cluster.train import train_all
 from dcn_study.errors import ClusterError, RecordError, StudyError
 from dcn_study.runs import records
-from dcn_study.runs.catalogue import is_named, record_name, run_config, seeds_of
+from dcn_study.runs.catalogue import find_run, run_of, seeds_of
 from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.run import CHECKPOINT
 
 PROGRAM = Path(__file__).with_name("train_small.py")
 DASK = Path(sys.executable).with_name("dask")
@@ -48,7 +49,7 @@ def new_project(root):
 def results(root):
     """All that the records of small runs hold, but times and versions of the machine."""
     with inside(root):
-        found = [records.read(config) for config in SMALL]
+        found = [records.read(run) for run in SMALL]
     return [record and (timeless(record.history), record.evaluations, record.witness) for record in found]
 
 
@@ -75,8 +76,8 @@ def made_up(request, initial, seconds, fails):
     time.sleep(seconds)
     if request.name in fails:
         raise StudyError("no luck; log: here")
-    config = RunConfig(**request.configuration)
-    return worker.read(keep(config, book=is_named(config)).path)
+    run = run_of(request.name, RunConfig(**request.configuration))
+    return worker.read(keep(run).path)
 
 
 @pytest.fixture
@@ -94,15 +95,15 @@ def test_lower_seeds_start_first(client, project, fake):
     """By default Dask shares out runs that start from others at once, and a worker that is done early takes any."""
     fake(seconds=0.05)
     names = ("cnn", "cnn_batch_norm", "cnn_scaled", "mini_resnet")
-    assert train_all(client, plan(config for run in names for config in seeds_of(run, 6))) == {}
+    assert train_all(client, plan(run for name in names for run in seeds_of(name, 6))) == {}
     seeds = [request.configuration["seed"] for request, _ in STARTED]
     assert all(seed <= later + 1 for place, seed in enumerate(seeds) for later in seeds[place:]), str(seeds)
 
 
 def test_a_run_gets_the_files_of_the_one_that_it_starts_from(client, project, fake):
     fake()
-    assert train_all(client, plan([run_config("cnn"), run_config("cnn_batch_norm")])) == {}
-    assert train_all(client, plan([run_config("cnn_scaled")])) == {}  # the first is on record now
+    assert train_all(client, plan([find_run("cnn"), find_run("cnn_batch_norm")])) == {}
+    assert train_all(client, plan([find_run("cnn_scaled")])) == {}  # the first is on record now
     files = ["cnn.json", "cnn.weights.h5"]
     assert [(request.name, names) for request, names in STARTED] == [
         *(("cnn", []), ("cnn_batch_norm", files), ("cnn_scaled", files))
@@ -111,11 +112,11 @@ def test_a_run_gets_the_files_of_the_one_that_it_starts_from(client, project, fa
 
 def test_a_run_that_fails_takes_only_those_along_that_start_from_it(client, project, fake, capsys):
     fake(fails=["cnn"])
-    tasks = plan(config for run in ("cnn", "cnn_batch_norm") for config in seeds_of(run, 2))
+    tasks = plan(run for name in ("cnn", "cnn_batch_norm") for run in seeds_of(name, 2))
     failures = {"cnn": "no luck; log: here", "cnn_batch_norm": "it starts from cnn, which failed"}
     assert train_all(client, tasks) == failures
     assert "cnn: failed: no luck; log: here" in capsys.readouterr().err
-    assert plan(task.config for task in tasks if task.name not in failures) == []
+    assert plan(task.run for task in tasks if task.name not in failures) == []
 
 
 def test_a_cluster_without_workers_is_said_until_there_is_one(project, fake, monkeypatch, capsys):
@@ -126,7 +127,7 @@ def test_a_cluster_without_workers_is_said_until_there_is_one(project, fake, mon
         distributed.Client(cluster) as client,
     ):
         threading.Timer(2.5, cluster.scale, [1]).start()
-        assert train_all(client, plan([run_config("cnn")])) == {}
+        assert train_all(client, plan([find_run("cnn")])) == {}
     assert capsys.readouterr().err.count("no worker yet, waiting") > 1
 
 
@@ -138,7 +139,7 @@ def test_a_scheduler_that_is_gone_is_said(project, fake):
     ):
         threading.Timer(0.5, cluster.close).start()
         with pytest.raises(ClusterError, match=r"the scheduler is gone\. Start it and call again"):
-            train_all(client, plan([run_config("cnn")]))
+            train_all(client, plan([find_run("cnn")]))
 
 
 def die_once(path):
@@ -157,12 +158,12 @@ def test_without_a_shared_folder_the_client_writes_and_sends_what_a_run_starts_f
     shutil.copytree(ROOT / "book" / "records", project / "book" / "records", ignore=lambda _, names: {
         name for name in names if name not in ("cnn.json", "cnn.weights.h5")
     })  # fmt: skip
-    config = run_config("cnn_batch_norm", epochs=1, train_size=32, test_size=20)
-    tasks = plan([config])
+    run = find_run("cnn_batch_norm", epochs=1, train_size=32, test_size=20)
+    tasks = plan([run])
     assert train_all(client, tasks) == {}
-    record = records.read(config)
-    assert str(records.standing(config, record)) in ("fresh", "confirmed")
-    assert record.provenance.inputs.weights == {"cnn": records.read(run_config("cnn")).provenance.weights}
+    record = records.read(run)
+    assert str(records.standing(run, record)) in ("fresh", "confirmed")
+    assert record.provenance.inputs.weights == {"cnn": records.read(find_run("cnn")).provenance.weights}
     assert not (project / "logs").exists()
 
 
@@ -170,9 +171,11 @@ PREDICTING = f"""#!{sys.executable}
 import hashlib, json, sys
 sys.path.insert(0, {str(PROGRAM.parent)!r})
 from helpers import keep
+from dcn_study.runs.catalogue import run_of
 from dcn_study.runs.configuration import RunConfig
-config = RunConfig(**json.loads(sys.argv[-1])["configuration"])
-record = keep(config, predictions=hashlib.sha256(b"classes").hexdigest())
+request = json.loads(sys.argv[-1])
+run = run_of(request["name"], RunConfig(**request["configuration"]))
+record = keep(run, predictions=hashlib.sha256(b"classes").hexdigest())
 record.predictions_path.write_bytes(b"classes")
 print(json.dumps({{"record": str(record.path)}}))
 """
@@ -184,10 +187,10 @@ def test_without_a_shared_folder_stored_predictions_come_along(client, project, 
     program.write_text(PREDICTING)
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    config = run_config("scale_cnn", epochs=1)
-    assert train_all(client, plan([config])) == {}
-    record = records.read(config)
-    assert str(records.standing(config, record)) == "fresh"
+    run = find_run("scale_cnn", epochs=1)
+    assert train_all(client, plan([run])) == {}
+    record = records.read(run)
+    assert str(records.standing(run, record)) == "fresh"
     assert record.predictions_path.read_bytes() == b"classes"
 
 
@@ -204,8 +207,7 @@ class Ended:
 
 
 def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
-    config = SMALL[0]
-    made = make(config)
+    made = make(SMALL[0])
     records.write(made)
     content, name = made.path.read_bytes(), made.path.name
     made.path.unlink()
@@ -214,16 +216,16 @@ def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
         ended = Ended({made.weights_path.name: weights, made.path.name: record, f"{task.name}.json": record})
         train._received(task, {task.name: ended}, {})  # noqa: SLF001
 
-    task, weights = Task(config, made.name), weights_of(config)
+    task, weights = Task(SMALL[0]), weights_of(SMALL[0])
     for record, given, told in (
         (content, b"other", "does not hold here: mini_resnet-.*weights.h5"),
         (content[:-9], weights, "is not a valid record"),
     ):
         with pytest.raises(RecordError, match=told):
             receive(task, record, given)
-    other = run_config("mini_resnet", epochs=1, train_size=64, test_size=40)
+    other = find_run("mini_resnet", epochs=1, train_size=64, test_size=40)
     with pytest.raises(RecordError, match="must hold the record of run mini_resnet-.* Received: that of "):
-        receive(Task(other, record_name(other)), content, weights)
+        receive(Task(other), content, weights)
     monkeypatch.setattr("dcn_study.runs.records.runs.versions", lambda: {"Keras": "99.0"})
     with pytest.raises(RecordError, match=r"does not hold here: .*Keras .*, now 99\.0"):
         receive(task, content, weights)
@@ -231,10 +233,10 @@ def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
 
 
 def test_a_run_that_fails_says_why_and_where_its_log_is(client, project, capsys):
-    keep(run_config("cnn"))  # its weights are no weights
-    bad = run_config("cnn_batch_norm", epochs=1, train_size=32, test_size=20)
+    keep(find_run("cnn"))  # its weights are no weights
+    bad = find_run("cnn_batch_norm", epochs=1, train_size=32, test_size=20)
     failures = train_all(client, plan([bad]))
-    name = record_name(bad)
+    name = bad.name
     assert set(failures) == {name}
     log = project / "logs" / f"{name}.log"
     assert f"; log: {log} on " in failures[name]
@@ -243,7 +245,7 @@ def test_a_run_that_fails_says_why_and_where_its_log_is(client, project, capsys)
 
 
 def test_a_worker_with_other_software_ends_the_command_which_names_it(client, project, monkeypatch):
-    other = process.installed(SMALL[0]).model_copy(update={"versions": {"Keras": "99.0"}})
+    other = process.installed(SMALL[0].config).model_copy(update={"versions": {"Keras": "99.0"}})
     monkeypatch.setattr(train, "installed", lambda config: other)
     with pytest.raises(ClusterError, match=r"worker .* is not like this client: .*Keras 99\.0, now "):
         train_all(client, plan(SMALL))
@@ -252,26 +254,26 @@ def test_a_worker_with_other_software_ends_the_command_which_names_it(client, pr
 def test_force_replaces_the_record_that_is_there_once(client, project, fake, monkeypatch):
     """A run that has lost its worker is started again by the same request, and must not start from nothing then."""
     fake()
-    config, forced = run_config("cnn"), []
-    record = keep(config, book=True)
-    checkpoint = records.checkpoint_folder(config) / records.CHECKPOINT
+    run, forced = find_run("cnn"), []
+    record = keep(run)
+    checkpoint = run.checkpoint / CHECKPOINT
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
-    train_all(client, plan([config], force=True), force=True)
+    train_all(client, plan([run], force=True), force=True)
     assert not checkpoint.exists()
     (request, _), *_ = STARTED
-    stub = types.SimpleNamespace(use_threads=len, train=lambda config, force, **_: forced.append(force) or record)
+    stub = types.SimpleNamespace(use_threads=len, train=lambda run, force, **_: forced.append(force) or record)
     monkeypatch.setattr(dcn_study.runs, "training", stub, raising=False)
 
     def attempt():
-        process._train(config, [], request.replaces, print)  # noqa: SLF001
+        process._train(run, [], request.replaces, print)  # noqa: SLF001
 
     attempt()
     checkpoint.parent.mkdir()
     checkpoint.touch()
     attempt()
     checkpoint.unlink()
-    keep(config, book=True, seconds=1.0)
+    keep(run, seconds=1.0)
     attempt()
     assert forced == [True, False, False]
 
@@ -313,12 +315,12 @@ def test_the_command_gives_the_records_of_serial_runs_bit_by_bit_although_it_was
         told = training.communicate()[1]
     assert training.returncode == 130
     assert "Traceback" not in told
-    assert any(records.interrupted(config) for config in SMALL)
+    assert any(run.interrupted for run in SMALL)
     done = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True)
     assert results(project) == serial
-    assert {records.read(config).provenance.machine.threads for config in SMALL} == {1}
+    assert {records.read(run).provenance.machine.threads for run in SMALL} == {1}
     assert plan(SMALL) == []
-    names = [record_name(config) for config in SMALL]
+    names = [run.name for run in SMALL]
     assert {line.split()[0] for line in done.stdout.splitlines()} == set(names)
     assert f"{done.stdout.split()[0]}: epoch 6 of 6, accuracy " in done.stderr
     assert all((project / "logs" / f"{name}.log").is_file() for name in names)

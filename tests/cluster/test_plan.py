@@ -5,8 +5,8 @@ from helpers import keep
 
 from dcn_study.cluster.plan import plan, schedule
 from dcn_study.errors import ConfigurationError
-from dcn_study.runs import records
-from dcn_study.runs.catalogue import PAPER, run_config, seeds_of
+from dcn_study.runs.catalogue import PAPER, find_run, seeds_of
+from dcn_study.runs.run import CHECKPOINT
 
 
 def names(tasks):
@@ -14,25 +14,25 @@ def names(tasks):
 
 
 def test_only_runs_without_a_record_are_left(project):
-    keep(run_config("cnn"))
-    configurations = [run_config("cnn"), run_config("mini_resnet")]
+    keep(find_run("cnn"))
+    configurations = [find_run("cnn"), find_run("mini_resnet")]
     assert names(plan(configurations)) == ["mini_resnet"]
     assert set(names(plan(configurations, force=True))) == {"mini_resnet", "cnn"}
 
 
 def test_an_interrupted_run_is_left_although_it_has_a_record(project):
-    config = run_config("cnn")
-    keep(config)
-    state = records.checkpoint_folder(config) / records.CHECKPOINT
+    run = find_run("cnn")
+    keep(run)
+    state = run.checkpoint / CHECKPOINT
     state.parent.mkdir(parents=True)
     state.touch()
-    assert names(plan([config])) == ["cnn"]
+    assert names(plan([run])) == ["cnn"]
 
 
 def test_lower_seeds_come_first_and_then_the_longest_with_those_that_wait_for_it(project):
-    keep(run_config("cnn", seed=9), seconds=3000.0)  # ten epochs
-    keep(run_config("cnn_batch_norm", seed=9, epochs=1), seconds=100.0)
-    keep(run_config("mini_resnet", seed=9), seconds=3100.0)
+    keep(find_run("cnn", seed=9), seconds=3000.0)  # ten epochs
+    keep(find_run("cnn_batch_norm", seed=9, epochs=1), seconds=100.0)
+    keep(find_run("mini_resnet", seed=9), seconds=3100.0)
     tasks = plan([config for run in ("mini_resnet", "cnn_batch_norm", "cnn") for config in seeds_of(run, 2)])
     assert names(tasks) == [
         *("cnn", "mini_resnet", "cnn_batch_norm"),
@@ -46,38 +46,38 @@ def test_lower_seeds_come_first_and_then_the_longest_with_those_that_wait_for_it
 
 
 def test_durations_of_another_run_of_the_model_serve_if_there_are_no_others(project):
-    keep(run_config("cnn"), seconds=600.0)
-    (task,) = plan([run_config("cnn_validation")])
+    keep(find_run("cnn"), seconds=600.0)
+    (task,) = plan([find_run("cnn_validation")])
     assert task.seconds == 600
-    (task,) = plan([run_config("mini_resnet")])
+    (task,) = plan([find_run("mini_resnet")])
     assert task.seconds is None
 
 
 def test_a_run_is_planned_only_with_the_one_that_it_starts_from(project):
     with pytest.raises(ConfigurationError, match=r"cnn-seed1.json is missing"):
-        plan([run_config("deformable_cnn", seed=1)])
-    keep(run_config("cnn", seed=1))
-    (task,) = plan([run_config("deformable_cnn", seed=1)])
+        plan([find_run("deformable_cnn", seed=1)])
+    keep(find_run("cnn", seed=1))
+    (task,) = plan([find_run("deformable_cnn", seed=1)])
     assert task.after == ""
 
 
 def test_the_schedule_keeps_workers_busy_and_waits_where_it_must(project):
     for run, seconds in (("cnn", 10.0), ("deformable_cnn", 30.0), ("mini_resnet", 20.0)):
-        keep(run_config(run, seed=9, epochs=1), seconds=seconds)
-    configurations = [run_config(run, epochs=1) for run in ("cnn", "mini_resnet")]
-    tasks = plan([*configurations, run_config("cnn", epochs=1, seed=1)])
+        keep(find_run(run, seed=9, epochs=1), seconds=seconds)
+    configurations = [find_run(run, epochs=1) for run in ("cnn", "mini_resnet")]
+    tasks = plan([*configurations, find_run("cnn", epochs=1, seed=1)])
     slots = {slot.task.name: slot for slot in schedule(tasks, 2)}
     assert max(slot.end for slot in slots.values()) == 20
     assert max(slot.end for slot in schedule(tasks, 1)) == 40
-    seeds = plan([run_config(run, seed=9) for run in ("cnn", "deformable_cnn")], force=True)
+    seeds = plan([find_run(run, seed=9) for run in ("cnn", "deformable_cnn")], force=True)
     slots = {slot.task.name: slot for slot in schedule(seeds, 2)}
     assert slots["deformable_cnn-seed9"].start == slots["cnn-seed9"].end == 100
     assert max(slot.end for slot in slots.values()) == 700
 
 
 def test_unknown_durations_are_taken_as_the_usual_one(project):
-    keep(run_config("cnn", seed=9), seconds=60.0)
-    tasks = plan([run_config(run) for run in PAPER])
+    keep(find_run("cnn", seed=9), seconds=60.0)
+    tasks = plan([find_run(run) for run in PAPER])
     ends = {slot.task.name: slot.end - slot.start for slot in schedule(tasks, 4)}
     assert set(ends.values()) == {60.0}
     assert schedule([], 2) == []

@@ -15,9 +15,9 @@ from dcn_study.cluster.plan import plan
 from dcn_study.cluster.train import train_all
 from dcn_study.cluster.worker import SET_BY_NANNY
 from dcn_study.errors import StudyError
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 
-SMALL = [run_config("mini_resnet", epochs=6, train_size=160, test_size=40, seed=seed) for seed in range(2)]
+SMALL = [find_run("mini_resnet", epochs=6, train_size=160, test_size=40, seed=seed) for seed in range(2)]
 
 
 def main(address):
@@ -32,7 +32,7 @@ def main(address):
 
         training.use_threads(1)
         for task in tasks:
-            training.train(task.config, progress=False)
+            training.train(task.run, progress=False)
         return 0
     try:
         with connect(address) as client:

@@ -125,7 +125,7 @@ def test_left_out_runs_are_outside_as_often_as_the_interval_says(random):
 
 def test_the_committed_runs_are_outside_each_others_intervals_no_more_often_than_expected():
     with inside(ROOT):
-        runs = {model: [records.read(config) for config in seeds_of(model)] for model in PAPER}
+        runs = {model: [records.read(run) for run in seeds_of(model)] for model in PAPER}
     families = [
         [record.evaluations[kind].accuracy for record in found] for found in runs.values() for kind in TEST_IMAGES
     ]

@@ -128,11 +128,11 @@ def test_an_affine_map_moves_the_samples(random):
 
 
 def test_the_learning_rate_falls_to_zero():
-    config = catalogue.run_config("scale_cnn", epochs=2, train_size=300, validation_size=10, test_size=10)
-    rate = networks.initial_model(splits(config), None).optimizer._learning_rate  # noqa: SLF001
+    run = catalogue.find_run("scale_cnn", epochs=2, train_size=300, validation_size=10, test_size=10)
+    rate = networks.initial_model(splits(run.config), None).optimizer._learning_rate  # noqa: SLF001
     steps = 2 * 3  # of 128 images, the last one smaller
     assert [float(rate(step)) for step in (0, steps // 2, steps)] == pytest.approx(
-        [config.learning_rate, config.learning_rate / 2, 0.0], abs=1e-9
+        [run.config.learning_rate, run.config.learning_rate / 2, 0.0], abs=1e-9
     )
 
 

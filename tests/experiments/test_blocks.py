@@ -4,7 +4,7 @@ from helpers import make
 
 from dcn_study.experiments import blocks
 from dcn_study.runs import weights
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.data import load_digits
 
 
@@ -29,7 +29,7 @@ def test_a_disturbance_of_zero_changes_nothing():
 
 
 def test_batch_normalisation_takes_each_batch_as_in_training(monkeypatch):
-    record = make(run_config("mini_resnet", test_size=70))
+    record = make(find_run("mini_resnet", test_size=70))
 
     def model(images, training):
         return tf.one_hot(tf.fill(tf.shape(images)[:1], 3 if training else 4), 10)

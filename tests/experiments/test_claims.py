@@ -13,7 +13,7 @@ from dcn_study.experiments.agreement import Agreement
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import CONTROLS, LONGER
 from dcn_study.runs import measurements, published, records
-from dcn_study.runs.catalogue import PAPER, STAND_INS, run_config, seeds_of
+from dcn_study.runs.catalogue import PAPER, RUNS, find_run, seeds_of
 from dcn_study.show import figures, tables
 
 
@@ -21,9 +21,9 @@ from dcn_study.show import figures, tables
 def runs():
     with inside(ROOT):
         several = (*PAPER, "cnn_scaled", *first_epoch.LEARNING)
-        found = {name: [records.read(config) for config in seeds_of(name)] for name in several}
+        found = {name: [records.read(run) for run in seeds_of(name)] for name in several}
         single = ("cnn_batch_norm", "long_frozen_mini_resnet")
-        return found | {name: [records.read(run_config(name))] for name in single}
+        return found | {name: [records.read(find_run(name))] for name in single}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_scrambled_pairs_keep_a_shrinking_lead_and_pairing_shows_no_difference()
     assert interval(lead[:, -1]).low > 0
     assert np.ptp(training["scrambled_cnn"].mean(axis=0)) < np.ptp(training["cnn_batch_norm"].mean(axis=0)) / 3
     with inside(ROOT):
-        found = {name: [records.read(config).evaluations for config in seeds_of(name)] for name in names}
+        found = {name: [records.read(run).evaluations for run in seeds_of(name)] for name in names}
     scaled, plain = (
         {name: np.array([each[kind].accuracy for each in seeds]) for name, seeds in found.items()}
         for kind in ("scaled", "plain")
@@ -152,7 +152,7 @@ def test_frozen_blocks_alone_set_the_deformable_mini_resnet_apart(facts):
             "repaired_deformable_mini_resnet",
         )
         regular, unfrozen, frozen, repaired = (
-            records.read(run_config(name)).history[4].validation_accuracy for name in names
+            records.read(find_run(name)).history[4].validation_accuracy for name in names
         )
     assert abs(unfrozen - regular) < 0.005
     assert unfrozen > frozen + 0.2
@@ -162,8 +162,8 @@ def test_frozen_blocks_alone_set_the_deformable_mini_resnet_apart(facts):
 
 def test_more_epochs_help_the_mini_resnet_and_do_not_settle_the_deformable_one(facts):
     with inside(ROOT):
-        longer = {name: records.read(run_config(name)).history for name in LONGER}
-        short = {name: records.read(run_config(name)).history for name in ("mini_resnet", "deformable_mini_resnet")}
+        longer = {name: records.read(find_run(name)).history for name in LONGER}
+        short = {name: records.read(find_run(name)).history for name in ("mini_resnet", "deformable_mini_resnet")}
     for many, few in zip(longer.values(), short.values(), strict=True):
         assert len(many) == 4 * len(few)
         assert [epoch.validation_accuracy for epoch in many[: len(few)]] == [epoch.validation_accuracy for epoch in few]
@@ -179,7 +179,7 @@ def test_more_epochs_help_the_mini_resnet_and_do_not_settle_the_deformable_one(f
 def test_the_running_averages_of_batch_normalisation_make_the_residual_networks_jump():
     with inside(ROOT):
         longer, *seeds = [
-            records.read(run_config("long_frozen_mini_resnet")),
+            records.read(find_run("long_frozen_mini_resnet")),
             *map(records.read, seeds_of("mini_resnet", 3)),
         ]
         by_batch = [blocks.accuracy_by_batch(record) for record in seeds]
@@ -361,5 +361,5 @@ def test_the_first_figure_tells_stand_ins_from_runs(runs):
         [line for line in drawn if (line.get_fillstyle() == "none") is hollow] for hollow in (True, False)
     )
     (stand_ins,) = open_dots
-    assert len(stand_ins.get_xdata()) == len(runs["deformable_cnn"]) - STAND_INS["deformable_cnn"][1]
+    assert len(stand_ins.get_xdata()) == len(runs["deformable_cnn"]) - RUNS["deformable_cnn"].stand_in[1]
     assert [len(line.get_xdata()) for line in filled] == [10, 1, 10, 3]

@@ -7,12 +7,12 @@ from helpers import evaluations, history, make
 from dcn_study.experiments import agreement, controls, first_epoch, stand_ins, test_sets
 from dcn_study.experiments.statistics import interval, prediction
 from dcn_study.runs import published
-from dcn_study.runs.catalogue import run_config, seeds_of
+from dcn_study.runs.catalogue import find_run, seeds_of
 from dcn_study.show import tables
 
 
 def record(run="cnn", scaled=0.5, seed=0, **by_epoch):
-    made = make(run_config(run, seed=seed))
+    made = make(find_run(run, seed=seed))
     made.evaluations = evaluations(0.9, scaled)
     made.history = history(**by_epoch)
     return made

@@ -13,7 +13,7 @@ from dcn_study import names
 from dcn_study.experiments import presets, receptive_field
 from dcn_study.experiments.mechanism import with_offsets
 from dcn_study.runs import arms, effective_field, measurements, records, weights
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.data import load_digits
 from dcn_study.show import laboratory
 
@@ -24,7 +24,7 @@ DIGITS = 40  # of which each takes some 0.04 s in each network
 @pytest.fixture(scope="module")
 def trained():
     with inside(ROOT):
-        return {model: weights.load_model(records.read(run_config(run))) for model, run in names.SHOWN.items()}
+        return {model: weights.load_model(records.read(find_run(run))) for model, run in names.SHOWN.items()}
 
 
 @pytest.fixture(scope="module")

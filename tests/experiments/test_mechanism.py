@@ -14,7 +14,7 @@ from dcn_study.experiments.mechanism import SCALES, SHARES, expansion, mechanism
 from dcn_study.experiments.statistics import interval
 from dcn_study.names import SHOWN_LAYERS
 from dcn_study.runs import weights
-from dcn_study.runs.catalogue import EVALUATED_ARMS, run_config
+from dcn_study.runs.catalogue import EVALUATED_ARMS, find_run
 
 SIZES = {"realisations": 1, "images": 6, "digits": 2, "occluded": 0}
 
@@ -56,7 +56,7 @@ def test_the_expansion_is_that_of_an_enlarged_grid(random, size):
 
 
 def test_it_is_measured(project, monkeypatch, deformed):
-    runs = {name: run_config(name) for name in ("scale_cnn", "scale_deform_conv_cnn")}
+    runs = {name: find_run(name) for name in ("scale_cnn", "scale_deform_conv_cnn")}
     for config in runs.values():
         keep(config)
     built = {"cnn": models.cnn(), "deform_conv_cnn": deformed}

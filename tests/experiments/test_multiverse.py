@@ -16,7 +16,7 @@ from dcn_study.experiments.agreement import first_rule, of_runs, published_and_o
 from dcn_study.experiments.multiverse import Multiverse, altered_by, multiverse, multiverses, told
 from dcn_study.experiments.statistics import contrast
 from dcn_study.runs import measurements, published, records
-from dcn_study.runs.catalogue import REALISATIONS, STUDY, run_config, seeds_of
+from dcn_study.runs.catalogue import REALISATIONS, RETUNED, STUDY, find_run, seeds_of
 from dcn_study.runs.measurements import MEASUREMENTS
 from dcn_study.show import figures, tables
 from dcn_study.show.multiverse import switches
@@ -33,7 +33,7 @@ TWO = Multiverse(
 def taken():
     """The runs of the paper's models, and all outcomes, computed from the records of the book."""
     with inside(ROOT):
-        runs = {model: [records.read(config) for config in seeds_of(model)] for model in published.ACCURACY}
+        runs = {model: [records.read(run) for run in seeds_of(model)] for model in published.ACCURACY}
         return runs, multiverse(**MEASUREMENTS["multiverse"].parameters)
 
 
@@ -113,7 +113,7 @@ def test_the_curve_begins_with_the_stated_universe_and_marks_its_options():
 
 def keep_all(random):
     """Records of the paper's models and of the study, ten seeds and six realisations."""
-    studied = [run_config(run, seed=seed) for run in STUDY for seed in range(REALISATIONS)]
+    studied = [find_run(run, seed=seed) for run in STUDY for seed in range(REALISATIONS)]
     for config in [*(each for model in published.ACCURACY for each in seeds_of(model)), *studied]:
         record = make(config)
         record.evaluations |= evaluations(0.9 + random.normal(0, 0.01))
@@ -127,9 +127,9 @@ def test_a_measurement_goes_stale_with_the_runs_whose_results_it_reads(project, 
     assert read["scale_cnn_0.01"] == ""  # not run yet
     assert "scale_dilated_cnn" not in read
     assert not [change for change in measurements.standing("multiverse").changes if "weights of" in change]
-    records.write(make(dataclasses.replace(STUDY["scale_cnn"], learning_rate=1e-2)))
+    records.write(make(RETUNED["cnn"][1e-2]))
     assert "weights of scale_cnn_0.01" in measurements.standing("multiverse").changes
-    records.write(make(run_config("cnn"), weights="trained again"))
+    records.write(make(find_run("cnn"), weights="trained again"))
     assert "weights of cnn" in measurements.standing("multiverse").changes
 
 

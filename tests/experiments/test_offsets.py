@@ -8,10 +8,10 @@ from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import identity, offsets, pairing
 from dcn_study.names import RANDOM_START
 from dcn_study.runs import weights
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.show import diagrams, figures
 
-CONFIG = run_config("deformable_cnn", test_size=20)
+CONFIG = find_run("deformable_cnn", test_size=20)
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def trained(monkeypatch):
 
 
 def test_the_control_with_a_random_start_is_trained_from_the_start_that_is_followed():
-    assert run_config("random_start_cnn", offset_stddev=0.0, epochs=20) == run_config("deformable_cnn")
-    assert run_config("random_start_cnn").offset_stddev == RANDOM_START
+    assert find_run("random_start_cnn", offset_stddev=0.0, epochs=20) == find_run("deformable_cnn")
+    assert find_run("random_start_cnn").config.offset_stddev == RANDOM_START
 
 
 def test_zero_kernels_leave_every_bit_of_the_logits(trained):
@@ -46,7 +46,7 @@ def test_other_kernels_do_not(trained, random):
 def test_the_mini_resnet_is_compared_with_its_own_regular_form(monkeypatch):
     model = models.deformable_mini_resnet(chained=True)
     monkeypatch.setattr(weights, "load_model", lambda record: model)
-    compared = identity.compare_with_identity(make(run_config("chained_deformable_mini_resnet", test_size=3)), "plain")
+    compared = identity.compare_with_identity(make(find_run("chained_deformable_mini_resnet", test_size=3)), "plain")
     assert (compared["logits"], compared["different"]) == (30, 0)
 
 
@@ -63,7 +63,7 @@ def test_the_pairs_are_those_that_the_layer_takes(random):
 
 
 def test_the_first_steps_are_followed(project, monkeypatch):
-    keep(run_config("cnn", seed=1))
+    keep(find_run("cnn", seed=1))
     untrained = models.cnn()
     monkeypatch.setattr(weights, "load_model", lambda record: untrained)
     small = {"run": "deformable_cnn", "steps": 2, "seed": 1}

@@ -6,8 +6,8 @@ import itertools
 from helpers import ROOT, history, inside, make
 
 from dcn_study.experiments.registered import FIRST, SECOND, registered
-from dcn_study.runs import catalogue, records, unseen
-from dcn_study.runs.catalogue import record_name, registered_runs, retuned_runs, run_config
+from dcn_study.runs import catalogue, records
+from dcn_study.runs.catalogue import all_seeds, find_run, unseen
 from dcn_study.show import tables
 
 
@@ -18,10 +18,9 @@ def names_of(found):
 def test_every_registered_run_is_listed_once(project):
     listed = names_of(registered())
     assert len(set(listed)) == len(listed)
-    runs = [*registered_runs(), *retuned_runs()]
-    for each, numbers in ((unseen.UNSEEN, unseen.REALISATIONS), (unseen.FRESH, unseen.FRESH_REALISATIONS)):
-        runs += [dataclasses.replace(run, seed=number) for run in each.values() for number in numbers]
-    runs += [run for run in catalogue.TUNING if run.model == "small_cnn"]
+    runs = [*catalogue.STUDY.values(), *(run for rates in catalogue.RETUNED.values() for run in rates.values())]
+    runs += [*unseen.UNSEEN.values(), *unseen.FRESH.values()]
+    spread = [run for runs in catalogue.SPREAD.values() for run in runs]
     pilots = {f"pilot_{arm}_{rate:g}" for arm in catalogue.PILOTS for rate in catalogue.PILOT_RATES}
     pilots |= {
         f"unseen_pilot_{arm}_{rate:g}-seed{number}"
@@ -29,12 +28,12 @@ def test_every_registered_run_is_listed_once(project):
         for rate in rates
         for number in unseen.PILOT_REALISATIONS
     }
-    assert set(listed) == {*map(record_name, runs), *pilots}
+    assert set(listed) == {*(run.name for run in (*all_seeds(runs), *spread)), *pilots}
 
 
 def test_a_run_is_done_waits_or_is_dropped(project):
     for run in ("scale_cnn", "rescaled_wider_cnn"):
-        records.write(make(run_config(run, seed=1)))
+        records.write(make(find_run(run, seed=1)))
     found = registered()
     assert found[FIRST, "runs", "cnn"].done == ("scale_cnn-seed1",)
     assert len(found[FIRST, "runs", "cnn"].waiting) == 5
@@ -52,7 +51,7 @@ def test_a_run_is_done_waits_or_is_dropped(project):
 def test_a_pilot_at_an_end_asks_for_the_next_rate(project):
     for rate, accuracy in zip(unseen.PILOT_RATES["cnn"], (0.9, 0.95, 0.98), strict=True):
         for number in unseen.PILOT_REALISATIONS:
-            record = make(dataclasses.replace(unseen.PILOTS["cnn"][rate], seed=number))
+            record = make(unseen.PILOTS["cnn"][rate].seeded(number))
             record.history = history(validation_accuracy=[accuracy] * record.config.epochs)
             records.write(record)
     for rate, accuracy in zip(catalogue.PILOT_RATES, (0.98, 0.95, 0.9), strict=True):

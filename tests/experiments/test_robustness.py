@@ -10,7 +10,7 @@ from dcn import models
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import robustness
 from dcn_study.runs import weights
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.published import ACCURACY
 from dcn_study.show import figures, robustness_map
@@ -19,7 +19,7 @@ from dcn_study.show import figures, robustness_map
 @pytest.fixture
 def measured(project, monkeypatch):
     for model in ACCURACY:
-        keep(run_config(model))
+        keep(find_run(model))
     monkeypatch.setattr(weights, "load_model", lambda record: models.mini_resnet())
     return robustness.robustness(zooms=2, shifts=3, images=10)
 

@@ -8,7 +8,7 @@ from dcn_study import names
 from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import sensitivity
 from dcn_study.runs import weights
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.published import ACCURACY
 from dcn_study.runs.transforms import about_former_centre, apply_transforms, draw_transforms
@@ -43,7 +43,7 @@ def test_test_sets_have_one_form():
 
 def test_models_are_evaluated_on_all_test_sets(project, monkeypatch):
     for model in ACCURACY:
-        keep(run_config(model))
+        keep(find_run(model))
     monkeypatch.setattr(weights, "load_model", lambda record: models.mini_resnet())
     found = sensitivity.sensitivity(draws=2, images=20)["accuracies"]
     assert set(found) == set(ACCURACY)

@@ -11,19 +11,18 @@ from helpers import ROOT, evaluations, history, inside, make
 from dcn_study.experiments import study, unseen
 from dcn_study.experiments.statistics import interval
 from dcn_study.runs import catalogue, mnist_scale, records
-from dcn_study.runs.catalogue import PILOTS, REALISATIONS, STUDY, TWO_BY_TWO, run_config, spread_run
+from dcn_study.runs.catalogue import PILOTS, REALISATIONS, SPREAD, STUDY, TWO_BY_TWO, all_seeds, find_run
 from dcn_study.runs.records import Evaluation
-from dcn_study.runs.unseen import unseen_runs
 from dcn_study.show import figures, tables
 
 RETUNED = "5838b8a4ae6e357fd432e747c3f8a4d704df979c"  # the commit of the amendment on learning rates
 LEFT = "797d2bc1376fd4a2ae79881aa7b01693160d0c09"  # the commit of the amendment on what was left to be run
 
 
-def keep(config, accuracy):
-    record = make(config)
+def keep(run, accuracy):
+    record = make(run)
     record.evaluations |= evaluations(accuracy)
-    record.history = history(validation_accuracy=[0.5] * (config.epochs - 1) + [accuracy])
+    record.history = history(validation_accuracy=[0.5] * (run.config.epochs - 1) + [accuracy])
     records.write(record)
     return record
 
@@ -34,7 +33,7 @@ def test_no_verdict_before_all_pairs_are_there(project, random):
     for number in range(REALISATIONS):
         assert all(each.contrast is None for each in study.compared(study.recorded_runs()).values())
         for run in runs:
-            keep(run_config(run, seed=number), 0.97 + shift.get(run, 0.0) + random.normal(0, 1e-4))
+            keep(find_run(run, seed=number), 0.97 + shift.get(run, 0.0) + random.normal(0, 1e-4))
     found = study.compared(study.recorded_runs())
     assert found["at equal time per step"].contrast.verdict == "better"
     assert found["at equal time per step"].numbers == tuple(range(REALISATIONS))
@@ -56,9 +55,9 @@ def test_no_verdict_before_all_pairs_are_there(project, random):
 
 def test_pairs_are_realisations_that_both_have(project):
     for number in (0, 1, 3):
-        keep(run_config("scale_deform_conv_cnn", seed=number), 0.9)
+        keep(find_run("scale_deform_conv_cnn", seed=number), 0.9)
     for number in (1, 2, 3):
-        keep(run_config("scale_cnn", seed=number), 0.9)
+        keep(find_run("scale_cnn", seed=number), 0.9)
     found = study.compared(study.recorded_runs())
     assert found["in place of the convolutions"].numbers == (1, 3)
     assert found["at equal multiply-adds"].numbers == ()
@@ -88,8 +87,8 @@ def test_the_best_rate_is_not_at_an_end_of_what_was_tried(project):
 
 def test_the_best_rate_of_all_runs_is_chosen_on_validation_images_of_common_realisations(project):
     def at(rate, number, validated, tested):
-        config = dataclasses.replace(STUDY["scale_cnn"], learning_rate=rate, seed=number)
-        record = keep(config, validated)
+        run = {3e-3: STUDY["scale_cnn"], **catalogue.RETUNED["cnn"]}[rate]
+        record = keep(run.seeded(number), validated)
         record.evaluations |= evaluations(tested)
         records.write(record)
 
@@ -101,7 +100,7 @@ def test_the_best_rate_of_all_runs_is_chosen_on_validation_images_of_common_real
     tried = study.rates_tried()["scale_cnn"]
     assert study.best_of(tried) == 1e-2
     for number in range(3):
-        keep(run_config("scale_deform_conv_cnn", seed=number), 0.98)
+        keep(find_run("scale_deform_conv_cnn", seed=number), 0.98)
     best, found = study.at_best_rates()
     assert best["scale_cnn"] == 1e-2
     assert found["in place of the convolutions"].numbers == (0, 1)
@@ -119,7 +118,7 @@ def test_the_best_rate_of_all_runs_is_chosen_on_validation_images_of_common_real
 def test_the_spread_is_that_of_each_source_alone(project):
     for source in ("weights", "realisation"):
         for number in range(3):
-            keep(spread_run(source, number), 0.9 + 0.01 * number)
+            keep(SPREAD[source][number], 0.9 + 0.01 * number)
     found = study.spread()
     assert found["weights"] == pytest.approx([90.0, 91.0, 92.0])
     assert found["order"] == [90.0]  # the run that all sources share
@@ -135,54 +134,52 @@ def test_the_rates_of_the_arms_are_those_that_the_committed_pilots_chose():
     assert chosen["cnn"] is not None
     assert begun <= {arm for arm, rate in chosen.items() if rate is not None}  # pilots come first
     for arm, rate in chosen.items():
-        assert rate is None or STUDY[f"scale_{arm}"].learning_rate == rate, arm
+        assert rate is None or STUDY[f"scale_{arm}"].config.learning_rate == rate, arm
 
 
 def test_every_run_of_the_study_has_one_name():
     runs = catalogue.study_runs()
-    names = [catalogue.record_name(run) for run in runs]
+    names = [run.name for run in runs]
     assert len(set(names)) == len(names)
-    assert [catalogue.run_named(name) for name in names] == runs
-    assert not {catalogue.record_name(run) for run in catalogue.book_runs()} & set(names)
+    assert [catalogue.find_run(name) for name in names] == runs
+    assert not {run.name for run in catalogue.book_runs()} & set(names)
 
 
 def test_weights_are_kept_where_a_page_evaluates_them():
-    kept = [catalogue.record_name(run) for run in catalogue.study_runs() if catalogue.keeps_weights(run)]
-    assert len(kept) == 2 * REALISATIONS
-    assert catalogue.keeps_weights(run_config("cnn"))
-    assert not catalogue.keeps_weights(run_config("mini_resnet", seed=7))
-    assert catalogue.keeps_weights(run_config("cnn", seed=7))  # from which others start
-    starts = {run.initial_run for run in catalogue.RUNS.values()}
-    others = [
-        run for run in catalogue.book_runs() if catalogue.record_name(dataclasses.replace(run, seed=0)) not in starts
-    ]
-    assert {run.seed for run in others if catalogue.keeps_weights(run)} == set(range(catalogue.CONTROL_SEEDS))
-    assert catalogue.keeps_weights(run_config("cnn", epochs=1))
+    kept = [run.name for run in catalogue.study_runs() if run.keeps_weights]
+    assert len(kept) == 2 * REALISATIONS + len(catalogue.LATER["decayed_repaired_cnn"].seeds)
+    assert find_run("cnn").keeps_weights
+    assert not find_run("mini_resnet", seed=7).keeps_weights
+    assert find_run("cnn", seed=7).keeps_weights  # from which others start
+    starts = {run.config.initial_run for run in catalogue.RUNS.values()}
+    others = [run for run in catalogue.book_runs() if run.entry not in starts]
+    assert {run.seed for run in others if run.keeps_weights} == set(range(catalogue.CONTROL_SEEDS))
+    assert find_run("cnn", epochs=1).keeps_weights
 
 
 def test_git_ignores_the_weights_that_need_not_be_kept():
     runs = [*catalogue.study_runs(), *catalogue.book_runs()]
-    runs += [run_config(run, seed=7) for run in ("cnn", "cnn_batch_norm", "mini_resnet")]
-    paths = {f"book/records/{catalogue.record_name(run)}.weights.h5": catalogue.keeps_weights(run) for run in runs}
+    runs += [find_run(run, seed=7) for run in ("cnn", "cnn_batch_norm", "mini_resnet")]
+    paths = {f"book/records/{run.name}.weights.h5": run.keeps_weights for run in runs}
     command = ["git", "-C", ROOT, "check-ignore", "--no-index", *paths]
     ignored = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
     assert set(ignored) == {path for path, kept in paths.items() if not kept}
 
 
 def test_a_record_without_weights_that_need_not_be_kept_holds(project):
-    config = run_config("scale_wide_cnn")
-    record = keep(config, 0.9)
-    assert records.standing(config, record).holds
+    run = find_run("scale_wide_cnn")
+    record = keep(run, 0.9)
+    assert records.standing(run, record).holds
     record.provenance.predictions = "0" * 64
-    assert str(records.standing(config, record)) == "stale: scale_wide_cnn.predictions.npz is missing"
-    evaluated = run_config("scale_cnn")
+    assert str(records.standing(run, record)) == "stale: scale_wide_cnn.predictions.npz is missing"
+    evaluated = find_run("scale_cnn")
     assert "weights.h5 is missing" in str(records.standing(evaluated, keep(evaluated, 0.9)))
 
 
 def test_the_primary_contrasts_are_five_of_registered_runs():
     assert len(study.PRIMARY) == 5
     assert {run for pair in study.PRIMARY.values() for run in pair} <= set(STUDY)
-    assert np.unique([STUDY[run].epochs for run in STUDY]) == [30]
+    assert np.unique([STUDY[run].config.epochs for run in STUDY]) == [30]
 
 
 LEFT_ARMS = [
@@ -192,14 +189,10 @@ LEFT_ARMS = [
 ] + ["rescaled_wider_cnn"]
 # What was registered or amended, by commit → the runs that must have started later.
 REGISTERED = {
-    study.REGISTERED: catalogue.registered_runs(),
-    RETUNED: catalogue.retuned_runs(),
-    unseen.REGISTERED: unseen_runs(),
-    LEFT: [
-        run
-        for run in (*catalogue.TUNING, *catalogue.registered_runs())
-        if catalogue.record_name(run).startswith(("spread_", *LEFT_ARMS))
-    ],
+    study.REGISTERED: all_seeds(STUDY.values()),
+    RETUNED: all_seeds(run for rates in catalogue.RETUNED.values() for run in rates.values()),
+    unseen.REGISTERED: [run for run in catalogue.study_runs() if run.entry.startswith(("unseen_", "fresh_"))],
+    LEFT: [run for run in catalogue.study_runs() if run.entry.startswith(("spread_", *LEFT_ARMS))],
 }
 
 
@@ -217,8 +210,8 @@ def test_runs_started_after_their_registration(commit):
 
 def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     for number in range(2):
-        keep(run_config("scale_deform_conv_cnn", seed=number), 0.95)
-        keep(run_config("scale_cnn", seed=number), 0.94 - 0.01 * number)
+        keep(find_run("scale_deform_conv_cnn", seed=number), 0.95)
+        keep(find_run("scale_cnn", seed=number), 0.94 - 0.01 * number)
     recorded = study.recorded_runs()
     found = {run: study.accuracies(runs) for run, runs in recorded.items()}
     compared = study.compared(recorded)
@@ -311,15 +304,15 @@ def test_reports_of_others_stand_beside_the_means_of_common_realisations(project
     assert table.loc[ours, "runs"].tolist() == [0, 0]
     assert table.loc["Lau (2017)", "difference"] == pytest.approx(35.54)
     for number in range(3):
-        keep(run_config("scale_deform_conv_cnn", seed=number), 0.95)
-    keep(run_config("scale_cnn", seed=1), 0.94)
+        keep(find_run("scale_deform_conv_cnn", seed=number), 0.95)
+    keep(find_run("scale_cnn", seed=1), 0.94)
     table = tables.reported_gains(study.recorded_runs())
     assert table.loc[ours, "runs"].tolist() == [1, 1]
     assert table.loc[ours[0], "difference"] == pytest.approx(1.0)
 
 
 def test_sizes_of_changes_are_those_of_the_test_sets():
-    record = make(run_config("scale_cnn"))
+    record = make(find_run("scale_cnn"))
     record.evaluations |= {name: Evaluation(accuracy=0.5, loss=1.0, images=3) for name in mnist_scale.OUT_OF_RANGE}
     found = study.beyond({0: record, 1: record})
     assert set(found) == {"scale", "rotation", "shift"}

@@ -1,7 +1,5 @@
 """The second registered study: which rate its pilots choose, and when a verdict is given."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from helpers import ROOT, evaluations, history, inside, make
@@ -9,19 +7,19 @@ from scipy import stats
 
 from dcn_study.experiments import unseen
 from dcn_study.experiments.statistics import detectable
-from dcn_study.runs import records
+from dcn_study.runs import catalogue, records
+from dcn_study.runs.catalogue.unseen import FRESH, PILOT_RATES, PILOT_REALISATIONS, PILOTS, REALISATIONS, UNSEEN
 from dcn_study.runs.mnist_scale import OUT_OF_RANGE
 from dcn_study.runs.records import Evaluation
-from dcn_study.runs.unseen import FRESH, PILOT_RATES, PILOT_REALISATIONS, PILOTS, REALISATIONS, UNSEEN, unseen_runs
 from dcn_study.show import figures, tables
 
 
 def keep(run, number, accuracy, validated=0.9, fields=None):
-    record = make(dataclasses.replace(run, seed=number))
+    record = make(run.seeded(number))
     record.evaluations |= evaluations(0.97, accuracy)
-    record.history = history(validation_accuracy=[0.5] * (run.epochs - 1) + [validated])
+    record.history = history(validation_accuracy=[0.5] * (record.config.epochs - 1) + [validated])
     record.field_areas = fields or {}
-    if run.re_estimate:
+    if record.config.re_estimate:
         record.evaluations["validation, re-estimated"] = Evaluation(accuracy=validated + 0.01, loss=0.1, images=10)
     records.write(record)
 
@@ -85,16 +83,14 @@ def test_no_verdict_before_all_realisations_of_all_arms_are_there(project, rando
 
 
 def test_realisations_are_fresh_and_each_run_has_a_name_of_its_own():
-    from dcn_study.runs import catalogue
-
-    before = {run.seed for run in (*catalogue.registered_runs(), *catalogue.TUNING) if run.task == "mnist_scale"}
-    runs = unseen_runs()
-    assert not before & {run.seed for run in runs}
+    runs = [run for run in catalogue.study_runs() if run.entry.startswith(("unseen_", "fresh_"))]
+    before = [run for run in catalogue.study_runs() if run not in runs and run.config.task == "mnist_scale"]
+    assert not {run.seed for run in before} & {run.seed for run in runs}
     assert not set(PILOT_REALISATIONS) & set(REALISATIONS)
-    names = {catalogue.record_name(run) for run in runs}
+    names = {run.name for run in runs}
     assert len(names) == len(runs)
     assert names >= {"unseen_cnn-seed9", "unseen_pilot_cnn_0.003-seed7", "fresh_deform_conv_cnn-seed14"}
-    assert all(catalogue.in_book(run) and not catalogue.keeps_weights(run) for run in runs)
+    assert all(run.in_book and not run.keeps_weights for run in runs)
 
 
 def test_the_power_that_the_registration_states():
@@ -162,5 +158,5 @@ def test_fresh_runs_are_compared_without_a_verdict(project):
 def test_the_rates_of_arms_with_primary_runs_are_those_that_the_committed_pilots_chose():
     with inside(ROOT):
         found, piloted = unseen.recorded_runs(), unseen.pilot_runs()
-    for arm, runs in found.items():
-        assert not runs or UNSEEN[arm].learning_rate == unseen.chosen_rate(arm, unseen.validated(piloted[arm])), arm
+    for arm in (arm for arm, runs in found.items() if runs):
+        assert UNSEEN[arm].config.learning_rate == unseen.chosen_rate(arm, unseen.validated(piloted[arm])), arm

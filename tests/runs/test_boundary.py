@@ -18,20 +18,20 @@ import sys
 from pathlib import Path
 from helpers import keep
 from dcn_study.runs import inputs, records
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 
-config = run_config("rescaled_cnn", seed=1)
+run = find_run("rescaled_cnn", seed=1)
 if sys.argv[1:] == ["keep"]:
-    keep(config)
+    keep(run)
 for line in [] if sys.stdin.isatty() else sys.stdin.read().split():
     path = Path(line)
     original = path.read_text()
     path.write_text(path.with_suffix(".changed").read_text())
     inputs.code_sha256.cache_clear()
-    print(records.inspect(config)[1])
+    print(records.inspect(run)[1])
     path.write_text(original)
 inputs.code_sha256.cache_clear()
-print(records.inspect(config)[1])
+print(records.inspect(run)[1])
 """
 
 

@@ -5,22 +5,11 @@ import pytest
 
 from dcn_study.errors import ConfigurationError
 from dcn_study.names import RESIDUAL
-from dcn_study.runs import catalogue
-from dcn_study.runs.catalogue import (
-    PAPER,
-    RATES,
-    RUNS,
-    SEEDS,
-    STAND_INS,
-    book_runs,
-    in_book,
-    is_named,
-    record_name,
-    run_config,
-    run_named,
-    seeds_of,
-)
+from dcn_study.runs.catalogue import NAMED, PAPER, RATES, RUNS, SEEDS, book_runs, find_run, run_of, seeds_of
 from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.run import Run
+
+STAND_INS = {name: run.stand_in for name, run in RUNS.items() if run.stand_in}
 
 
 @pytest.mark.parametrize(
@@ -69,20 +58,20 @@ from dcn_study.runs.configuration import RunConfig
 )
 def test_invalid_values_name_field_rule_and_value(changes, message):
     with pytest.raises(ConfigurationError, match=message):
-        run_config("cnn", **changes)
+        find_run("cnn", **changes)
 
 
 def test_unknown_run():
     with pytest.raises(ConfigurationError, match="run must be one of cnn, .*: run='dnn', did you mean cnn"):
-        run_config("dnn")
+        find_run("dnn")
 
 
 def test_none_keeps_the_published_value():
-    assert run_config("deformable_cnn", epochs=None, seed=None) == RUNS["deformable_cnn"]
+    assert find_run("deformable_cnn", epochs=None, seed=None) == RUNS["deformable_cnn"]
 
 
 def test_the_published_protocol():
-    cnn, deformable = RUNS["cnn"], RUNS["deformable_cnn"]
+    cnn, deformable = RUNS["cnn"].config, RUNS["deformable_cnn"].config
     assert (cnn.epochs, cnn.optimizer, cnn.learning_rate, cnn.batch_size) == (10, "adam", 1e-3, 32)
     assert (cnn.train_on, cnn.train_size, cnn.test_size) == ("plain", 60_000, 10_000)
     assert (deformable.optimizer, deformable.learning_rate, deformable.train_on) == ("adam", 5e-4, "scaled")
@@ -91,19 +80,20 @@ def test_the_published_protocol():
 
 def test_the_published_protocol_of_the_residual_networks():
     for name in ("mini_resnet", "deformable_mini_resnet"):
-        config = RUNS[name]
+        config = RUNS[name].config
         assert (config.epochs, config.optimizer, config.learning_rate) == (10, "sgd", 1e-3)
         assert (config.train_on, config.initial_run) == ("plain", "")
-    assert (RUNS["mini_resnet"].trainable, RUNS["deformable_mini_resnet"].trainable) == (True, False)
+    assert (RUNS["mini_resnet"].config.trainable, RUNS["deformable_mini_resnet"].config.trainable) == (True, False)
 
 
 def test_every_run_has_a_name_of_its_own():
-    assert {record_name(config) for config in RUNS.values()} == set(RUNS)
-    assert len(set(RUNS.values())) == len(RUNS)
+    assert {name: run.name.partition("-seed")[0] for name, run in NAMED.items()} == {name: name for name in NAMED}
+    assert len({dataclasses.replace(run.config, seed=0) for run in NAMED.values()}) == len(NAMED)
 
 
 def test_controls_keep_the_protocol():
-    for name, control in RUNS.items():
+    for name, run in RUNS.items():
+        control = run.config
         if control.initial_run:
             assert (control.optimizer, control.train_on, control.batch_size) == ("adam", "scaled", 32), name
         if "resnet" in name:
@@ -111,96 +101,108 @@ def test_controls_keep_the_protocol():
 
 
 def test_the_residual_networks_change_one_thing_at_a_time():
-    published, unfrozen, repaired, chained = (RUNS[name] for name in RESIDUAL if "deformable" in name)
+    published, unfrozen, repaired, chained = (RUNS[name].config for name in RESIDUAL if "deformable" in name)
     assert dataclasses.replace(published, trainable=True, epochs=unfrozen.epochs) == unfrozen
     assert dataclasses.replace(unfrozen, corners="bilinear", pairing="per_pixel") == repaired
     assert dataclasses.replace(repaired, chained=True) == chained
-    assert dataclasses.replace(RUNS["mini_resnet"], chained=True) == RUNS["chained_mini_resnet"]
+    assert RUNS["mini_resnet"].changed(chained=True).config == RUNS["chained_mini_resnet"].config
 
 
 def test_the_rates_differ_in_nothing_else():
-    rates = [RUNS[name].learning_rate for name in RATES]
+    rates = [RUNS[name].config.learning_rate for name in RATES]
     assert rates == sorted(rates)
-    assert len({dataclasses.replace(RUNS[name], learning_rate=1.0, epochs=1) for name in RATES}) == 1
+    assert len({RUNS[name].changed(learning_rate=1.0, epochs=1) for name in RATES}) == 1
 
 
 def test_a_stand_in_differs_in_the_model_alone():
     for run, (stand_in, first) in STAND_INS.items():
-        assert run_config(stand_in, model=RUNS[run].model) == RUNS[run]
-        names = [record_name(config) for config in seeds_of(run, first + 2)]
+        assert find_run(stand_in, model=RUNS[run].config.model).config == RUNS[run].config
+        names = [config.name for config in seeds_of(run, first + 2)]
         assert names[:first] == [run, *(f"{run}-seed{seed}" for seed in range(1, first))]
         assert names[first:] == [f"{stand_in}-seed{first}", f"{stand_in}-seed{first + 1}"]
-        assert seeds_of(run, 1, epochs=1) == [run_config(run, epochs=1)]
-    assert [record_name(config) for config in seeds_of("cnn", 2)] == ["cnn", "cnn-seed1"]
-    assert seeds_of("cnn", 1, epochs=3) == [run_config("cnn", epochs=3)]
+        assert seeds_of(run, 1, epochs=1) == [find_run(run, epochs=1)]
+    assert [config.name for config in seeds_of("cnn", 2)] == ["cnn", "cnn-seed1"]
+    assert seeds_of("cnn", 1, epochs=3) == [find_run("cnn", epochs=3)]
     with pytest.raises(ConfigurationError, match="seeds must be at least 1. Received: seeds=0"):
         seeds_of("cnn", 0)
 
 
 def test_every_configuration_has_a_name_of_its_own():
-    assert record_name(run_config("cnn")) == "cnn"
-    assert record_name(run_config("cnn", seed=2)) == "cnn-seed2"
-    names = {record_name(run_config("cnn"))}
+    assert find_run("cnn").name == "cnn"
+    assert find_run("cnn", seed=2).name == "cnn-seed2"
+    names = {find_run("cnn").name}
     changes = {
         "epochs": 1, "optimizer": "sgd", "learning_rate": 0.5, "batch_size": 1, "train_on": "scaled",
         "initial_run": "cnn", "train_size": 1, "trainable": False, "test_size": 1, "seed": 1, "data": "x.npz",
         "decay": "cosine", "scaled_test_size": 1, "weights_seed": 1, "order_seed": 1, "augmentation_seed": 1,
     }  # fmt: skip
     for name, value in changes.items():
-        names.add(record_name(run_config("cnn", **{name: value})))
-    names.add(record_name(run_config("cnn", validation_size=1)))
-    names.add(record_name(run_config("cnn", validation_size=1, task="mnist_scale")))
-    names.add(record_name(run_config("cnn", validation_size=1, re_estimate=True)))
-    names.add(record_name(run_config("cnn", train_on="scaled", zoom_centre="former")))
+        names.add(find_run("cnn", **{name: value}).name)
+    names.add(find_run("cnn", validation_size=1).name)
+    names.add(find_run("cnn", validation_size=1, task="mnist_scale").name)
+    names.add(find_run("cnn", validation_size=1, re_estimate=True).name)
+    names.add(find_run("cnn", train_on="scaled", zoom_centre="former").name)
     for name, value in {"corners": "bilinear", "pairing": "per_pixel", "chained": True, "offset_stddev": 0.1}.items():
-        names.add(record_name(run_config("deformable_mini_resnet", **{name: value})))
-    names.add(record_name(run_config("deformable_cnn")))
+        names.add(find_run("deformable_mini_resnet", **{name: value}).name)
+    names.add(find_run("deformable_cnn").name)
     assert len(names) == len(dataclasses.fields(RunConfig)) + 1
 
 
 def test_the_book_shows_all_of_the_paper_and_every_run():
     shown = book_runs()
     assert len(shown) == len(set(shown))
-    stand_ins = {run_config(stand_in) for stand_in, _ in STAND_INS.values()}
-    assert {dataclasses.replace(config, seed=0) for config in shown} - stand_ins == set(RUNS.values()) - stand_ins
+    stand_ins = {find_run(stand_in) for stand_in, _ in STAND_INS.values()}
+    assert {config.seeded(0) for config in shown} - stand_ins == set(RUNS.values()) - stand_ins
     for model in PAPER:
         assert len(seeds_of(model)) == SEEDS[model]
         assert set(seeds_of(model)) <= set(shown)
     for config in shown:
-        if config.initial_run:
-            assert run_config(config.initial_run, seed=config.seed) in shown[: shown.index(config)]
+        if initial := config.config.initial_run:
+            assert find_run(initial, seed=config.seed) in shown[: shown.index(config)]
 
 
 def test_seeds_beyond_the_book_are_named_and_not_in_it():
-    assert in_book(run_config("cnn", seed=SEEDS["cnn"] - 1))
-    for config in (run_config("cnn", seed=SEEDS["cnn"]), run_config("fast_cnn_batch_norm", seed=1)):
-        assert is_named(config)
-        assert not in_book(config)
-    for config in (run_config("cnn", epochs=1), run_config("cnn", data="x.npz")):
-        assert not is_named(config)
-        assert not in_book(config)
+    assert find_run("cnn", seed=SEEDS["cnn"] - 1).in_book
+    for run in (find_run("cnn", seed=SEEDS["cnn"]), find_run("fast_cnn_batch_norm", seed=1)):
+        assert run.entry
+        assert not run.in_book
+    for run in (find_run("cnn", epochs=1), find_run("cnn", data="x.npz")):
+        assert not run.entry
+        assert not run.in_book
+
+
+def test_a_run_is_shown_by_itself_up_to_its_stand_in():
+    for name, (stand_in, first) in STAND_INS.items():
+        assert [run.in_book for run in (find_run(name, seed=first - 1), find_run(name, seed=first))] == [True, False]
+        assert find_run(stand_in, seed=first).in_book
 
 
 def test_a_run_is_found_by_the_name_of_its_record():
-    for name, config in {"cnn": RUNS["cnn"], "cnn-seed12": run_config("cnn", seed=12)}.items():
-        assert run_named(name) == config
-        assert record_name(config) == name
+    for name, config in {"cnn": RUNS["cnn"], "cnn-seed12": find_run("cnn", seed=12)}.items():
+        assert find_run(name) == config
+        assert config.name == name
     for wrong in ("dnn", "dnn-seed1", "cnn-1"):
-        with pytest.raises(ConfigurationError, match=f"NAME must be one of cnn, .*: {wrong}, did you mean cnn"):
-            run_named(wrong)
+        with pytest.raises(ConfigurationError, match=f"run must be one of cnn, .*: run='{wrong}', did you mean cnn"):
+            find_run(wrong)
     for wrong in ("cnn-seed", "cnn-seed-1", "cnn-seedx", "cnn-seed01", "cnn-seed\u0663"):
         with pytest.raises(ConfigurationError, match=f"a seed must be a whole number .* Received: {wrong}$"):
-            run_named(wrong)
+            find_run(wrong)
 
 
-def test_a_new_field_with_a_default_renames_no_run(monkeypatch):
+def test_a_record_knows_its_run():
+    for run in (find_run("cnn", seed=12), find_run("cnn", epochs=3), *NAMED.values()):
+        assert run_of(run.name, run.config) == run
+    former = run_of("cnn-seed1", find_run("cnn", seed=1, epochs=3).config)  # of a catalogue that has changed since
+    assert (former.name, former.entry) == ("cnn-seed1", "cnn")
+    assert Run(find_run("cnn", epochs=3).config).name == find_run("cnn", epochs=3).name
+
+
+def test_a_new_field_with_a_default_renames_no_run():
     wider = dataclasses.make_dataclass("Wider", [("dropout", float, 0.0)], bases=(RunConfig,), frozen=True)
     narrow = {"epochs": 1, "train_size": 10}
-    names = [record_name(run_config("cnn")), record_name(run_config("cnn", **narrow))]
-    runs = {name: wider(**config.to_dict()) for name, config in RUNS.items()}
-    by_content = {catalogue._but_seed(run): name for name, run in runs.items()}  # noqa: SLF001
-    monkeypatch.setattr(catalogue, "_NAMES", by_content)
-    assert [record_name(runs["cnn"]), record_name(dataclasses.replace(runs["cnn"], **narrow))] == names
+    names = [find_run("cnn").name, find_run("cnn", **narrow).name]
+    cnn = dataclasses.replace(RUNS["cnn"], config=wider(**RUNS["cnn"].config.to_dict()))
+    assert [cnn.name, cnn.changed(**narrow).name] == names
 
 
 def test_types_are_checked_in_a_subclass_of_another_module():
@@ -208,11 +210,11 @@ def test_types_are_checked_in_a_subclass_of_another_module():
     class Decayed(RunConfig):
         weight_decay: float = 0.0
 
-    assert Decayed(**RUNS["cnn"].to_dict(), weight_decay=1).weight_decay == 1.0
+    assert Decayed(**RUNS["cnn"].config.to_dict(), weight_decay=1).weight_decay == 1.0
     with pytest.raises(ConfigurationError, match="weight_decay must be of type float. Received: weight_decay='much'"):
-        Decayed(**RUNS["cnn"].to_dict(), weight_decay="much")
+        Decayed(**RUNS["cnn"].config.to_dict(), weight_decay="much")
 
 
 def test_a_configuration_survives_json():
-    config = run_config("deformable_cnn", seed=3)
+    config = find_run("deformable_cnn", seed=3).config
     assert RunConfig(**config.to_dict()) == config

@@ -8,7 +8,7 @@ from helpers import inside
 from dcn_study.errors import RecordError
 from dcn_study.runs import confirmation, networks, records, training
 from dcn_study.runs import splits as drawing
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.splits import Splits, splits
 
 SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
@@ -20,13 +20,13 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     (root / "book").mkdir()
     (root / "_config.yml").touch()
-    configurations = {
-        "plain": run_config("cnn", **SMALL),
-        "scaled": run_config("cnn", **SMALL, train_on="scaled"),
-        "statistics": run_config("cnn", **SMALL, learning_rate=0.0),
+    runs = {
+        "plain": find_run("cnn", **SMALL),
+        "scaled": find_run("cnn", **SMALL, train_on="scaled"),
+        "statistics": find_run("cnn", **SMALL, learning_rate=0.0),
     }
     with inside(root):
-        return root, {name: training.train(config, progress=False) for name, config in configurations.items()}
+        return root, {name: training.train(run, progress=False) for name, run in runs.items()}
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def record(trained, monkeypatch):
     """Gives a copy of a record, whose file is restored afterwards."""
     root, found = trained
     monkeypatch.chdir(root)
-    yield lambda name: records.read(found[name].config)
+    yield lambda name: records.read(found[name].run)
     for each in found.values():
         records.write(each)
 
@@ -46,10 +46,10 @@ def violations(record):
 def test_a_replay_with_the_same_code_gives_the_same_numbers(record):
     plain = record("plain")
     plain.provenance.inputs = plain.provenance.inputs.model_copy(update={"code": "earlier"})
-    assert str(records.standing(plain.config, plain)) == "stale: code"
+    assert str(records.standing(plain.run, plain)) == "stale: code"
     assert confirmation.confirm(plain) == []
-    again = records.read(plain.config)
-    assert str(records.standing(again.config, again)) == "confirmed"
+    again = records.read(plain.run)
+    assert str(records.standing(again.run, again)) == "confirmed"
     assert set(again.confirmations[0].differences.values()) == {0}
     assert confirmation.confirm(again) == []
     assert len(again.confirmations) == 1  # the later one of the same inputs and machine replaces the earlier
@@ -110,7 +110,7 @@ def test_it_sees_other_evaluations(record):
     plain.evaluations["plain"].loss *= 1.001
     plain.evaluations["scaled"].accuracy += 0.001
     assert violations(plain) == ["test loss", "test accuracy"]
-    assert records.read(plain.config).confirmations == []
+    assert records.read(plain.run).confirmations == []
 
 
 def test_no_replay_makes_up_for_other_data_or_initial_weights(record):
@@ -148,12 +148,12 @@ def test_witnesses_of_another_form_differ_by_infinity(record):
     for changes in ({"losses": plain.losses[:2]}, {"norms": {}}, {"slots": []}, {"epochs": plain.epochs[:1]}):
         found = confirmation.compare(plain.model_copy(update=changes), plain)
         assert np.inf in found.values(), changes
-        assert confirmation.violations(found, run_config("cnn", learning_rate=0.1))
+        assert confirmation.violations(found, find_run("cnn", learning_rate=0.1).config)
 
 
 def test_a_fast_run_may_differ_more_in_its_first_steps():
     def told(found, run, **changes):
-        return confirmation.violations(found, run_config(run, **changes))
+        return confirmation.violations(found, find_run(run, **changes).config)
 
     found = {"first losses": 2e-3, "norms": 0.2, "slots": 0.8}
     assert [words.split(" differ")[0] for words in told(found, "cnn", learning_rate=1e-3)] == list(found)

@@ -7,7 +7,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from dcn_study.errors import ConfigurationError, DataError
 from dcn_study.runs import data
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.data import (
     MNIST,
     MNIST_SHA256,
@@ -170,7 +170,7 @@ def test_draws_have_the_stated_distribution():
 
 def test_training_images_depend_on_seed_and_epoch_alone():
     def images(**changes):
-        return splits(run_config("deformable_cnn", train_size=50, **changes))
+        return splits(find_run("deformable_cnn", train_size=50, **changes).config)
 
     first, labels = images().train(0)
     again, labels_again = images().train(0)
@@ -184,32 +184,32 @@ def test_training_images_depend_on_seed_and_epoch_alone():
 
 
 def test_an_epoch_holds_every_image_once(digits):
-    config = run_config("cnn", train_size=500)
-    images, labels = splits(config).train(3)
+    run = find_run("cnn", train_size=500)
+    images, labels = splits(run.config).train(3)
     order = np.lexsort(images.reshape(500, -1).T)
     expected = digits.x_train[:500].astype("float32") / 255
     expected_order = np.lexsort(expected.reshape(500, -1).T)
     np.testing.assert_array_equal(images[order][..., 0], expected[expected_order])
     np.testing.assert_array_equal(labels[order], digits.y_train[:500][expected_order])
     assert not np.array_equal(labels, digits.y_train[:500])
-    assert not np.array_equal(labels, splits(config).train(4)[1])
+    assert not np.array_equal(labels, splits(run.config).train(4)[1])
 
 
 def test_the_scaled_test_images_are_the_same_for_all_runs():
-    few = splits(run_config("cnn", test_size=20)).test("scaled")[0]
-    more = splits(run_config("deformable_cnn", test_size=30, seed=5)).test("scaled")[0]
+    few = splits(find_run("cnn", test_size=20).config).test("scaled")[0]
+    more = splits(find_run("deformable_cnn", test_size=30, seed=5).config).test("scaled")[0]
     np.testing.assert_array_equal(few, more[:20])
-    assert not np.array_equal(few, splits(run_config("cnn", test_size=20)).test("plain")[0])
+    assert not np.array_equal(few, splits(find_run("cnn", test_size=20).config).test("plain")[0])
 
 
 def test_as_published_the_test_images_validate():
-    data = splits(run_config("deformable_cnn", train_size=50, test_size=20))
+    data = splits(find_run("deformable_cnn", train_size=50, test_size=20).config)
     for ours, theirs in zip(data.validation("scaled"), data.test("scaled"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_validation_images_follow_the_training_images(digits):
-    data = splits(run_config("cnn", train_size=50, validation_size=30))
+    data = splits(find_run("cnn", train_size=50, validation_size=30).config)
     images, labels = data.validation("plain")
     np.testing.assert_array_equal(images[..., 0], digits.x_train[50:80].astype("float32") / 255)
     np.testing.assert_array_equal(labels, digits.y_train[50:80])
@@ -218,14 +218,14 @@ def test_validation_images_follow_the_training_images(digits):
     assert not np.array_equal(scaled, images)
     message = "train_size \\+ validation_size must be at most .* 60000. Received: train_size=60000, validation_size=1"
     with pytest.raises(ConfigurationError, match=message):
-        splits(run_config("cnn", validation_size=1))
+        splits(find_run("cnn", validation_size=1).config)
 
 
 @pytest.mark.parametrize(("name", "there_are"), [("train_size", 60_000), ("test_size", 10_000)])
 def test_more_images_than_there_are(name, there_are):
     message = f"{name} must be at most the number of images, {there_are}. Received: {name}={there_are + 1}"
     with pytest.raises(ConfigurationError, match=message):
-        splits(run_config("cnn", **{name: there_are + 1}))
+        splits(find_run("cnn", **{name: there_are + 1}).config)
 
 
 def test_a_file_is_loaded_once_and_again_when_it_changes(tmp_path):
@@ -243,7 +243,7 @@ def test_a_file_is_loaded_once_and_again_when_it_changes(tmp_path):
 
 @pytest.mark.parametrize("train_on", ["plain", "scaled"])
 def test_the_first_images_of_an_epoch_are_those_of_the_whole_epoch(train_on):
-    data = splits(run_config("cnn", train_on=train_on, train_size=70))
+    data = splits(find_run("cnn", train_on=train_on, train_size=70).config)
     images, labels = data.train(2)
     first, first_labels = data.train(2, first=32)
     np.testing.assert_array_equal(first, images[:32])
@@ -260,9 +260,9 @@ def test_a_fingerprint_sees_order_and_pixels(random):
 
 
 def test_training_images_can_be_scaled_about_the_former_centre():
-    at_centre = splits(run_config("cnn", train_on="scaled", train_size=30))
-    former = splits(run_config("cnn", train_on="scaled", train_size=30, zoom_centre="former"))
-    plain = splits(run_config("cnn", train_size=30)).train(1)[0][..., 0]
+    at_centre = splits(find_run("cnn", train_on="scaled", train_size=30).config)
+    former = splits(find_run("cnn", train_on="scaled", train_size=30, zoom_centre="former").config)
+    plain = splits(find_run("cnn", train_size=30).config).train(1)[0][..., 0]
     transforms = draw_transforms(30, (0, 1, 1))
     for found, moved in ((at_centre, transforms), (former, about_former_centre(transforms))):
         np.testing.assert_allclose(found.train(1)[0][..., 0], apply_transforms(plain, moved), atol=1e-6)
@@ -274,11 +274,11 @@ def test_all_images_of_a_file_are_used_if_no_number_is_given(tmp_path):
     np.savez(
         path, **{name: getattr(load_digits(), name)[:n] for name, n in zip(data.KEYS, (50, 50, 20, 20), strict=True)}
     )
-    whole = splits(run_config("cnn", data=str(path), train_size=0, test_size=0))
+    whole = splits(find_run("cnn", data=str(path), train_size=0, test_size=0).config)
     assert (len(whole.train(0)[0]), len(whole.test("plain")[0])) == (50, 20)
-    apart = splits(run_config("cnn", data=str(path), train_size=0, test_size=0, validation_size=10))
+    apart = splits(find_run("cnn", data=str(path), train_size=0, test_size=0, validation_size=10).config)
     assert (apart.run.train_size, len(apart.validation("plain")[0])) == (40, 10)
     with pytest.raises(
         ConfigurationError, match=r"train_size \+ validation_size must be at most the number of images, 50"
     ):
-        splits(run_config("cnn", data=str(path), train_size=0, test_size=0, validation_size=50))
+        splits(find_run("cnn", data=str(path), train_size=0, test_size=0, validation_size=50).config)

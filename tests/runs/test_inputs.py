@@ -90,8 +90,9 @@ KEEPERS = {
     "dcn", "dcn.layers.conv_offset", "dcn.ops", "dcn.ops.roi_pooling",
     "dcn_study", "dcn_study.errors", "dcn_study.names", "dcn_study.runs",
     *(f"dcn_study.runs.{name}" for name in (
-        "catalogue", "configuration", "data", "files", "inputs", "progress", "published", "records", "records.form",
-        "measurements", "reading", "records.runs", "results", "training", "weights",
+        "catalogue", "catalogue.paper", "catalogue.study", "catalogue.unseen", "configuration", "data", "files",
+        "inputs", "progress", "published", "records", "records.form",
+        "measurements", "reading", "records.runs", "results", "run", "training", "weights",
     )),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from helpers import ROOT, keep, keep_measurement
 
 from dcn_study.errors import RecordError
 from dcn_study.runs import measurements, reading, records, repetition
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.files import locked
 from dcn_study.runs.measurements import MEASUREMENTS, Declared
 
@@ -48,20 +48,20 @@ def test_a_measurement_goes_stale_with_its_inputs(project, monkeypatch):
 
 def test_a_measurement_goes_stale_with_the_weights_that_it_read(project, monkeypatch):
     def evaluates(self, parameters):
-        record = records.read(run_config("cnn"))
+        record = records.read(find_run("cnn"))
         reading.note_weights(record.name, record.provenance.weights)
         return {}
 
-    record = keep(run_config("cnn"))
+    record = keep(find_run("cnn"))
     monkeypatch.setattr(Declared, "measure", evaluates)
     assert measurements.result("robustness").inputs.weights.keys() == {"cnn"}
     assert str(measurements.standing("robustness")) == "fresh"
-    record = keep(run_config("cnn"), finished="later")
+    record = keep(find_run("cnn"), finished="later")
     assert str(measurements.standing("robustness")) == "fresh"  # the same weights
     record.weights_path.write_bytes(b"others")
     told = "stale: cnn, which it evaluates, is stale: cnn.weights.h5 has other content"
     assert str(measurements.standing("robustness")).startswith(told)
-    keep(run_config("cnn"), weights="trained again")
+    keep(find_run("cnn"), weights="trained again")
     assert "weights of cnn" in measurements.standing("robustness").changes
 
 

@@ -1,13 +1,11 @@
 """MNIST-Scale: realisations, resampling, and what a run on it trains and tests on."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from dcn_study.errors import ConfigurationError, DataError
 from dcn_study.runs import mnist_scale
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.mnist_scale import OUT_OF_RANGE, realisation, resample
 from dcn_study.runs.splits import SCALED_TEST_SEED, splits
@@ -88,8 +86,8 @@ def test_what_is_beyond_the_image_is_empty():
 
 
 def test_a_run_trains_on_its_own_realisation_and_validates_on_images_as_they_are():
-    plain = splits(run_config("scale_cnn", **SMALL))
-    rescaled = splits(run_config("rescaled_cnn", **SMALL))
+    plain = splits(find_run("scale_cnn", **SMALL).config)
+    rescaled = splits(find_run("rescaled_cnn", **SMALL).config)
     np.testing.assert_array_equal(plain.labels(3), rescaled.labels(3))
     first, again, next_ = plain.train(0)[0], plain.train(0)[0], rescaled.train(0)[0]
     np.testing.assert_array_equal(first, again)
@@ -101,30 +99,30 @@ def test_a_run_trains_on_its_own_realisation_and_validates_on_images_as_they_are
         images, labels = data.validation("rescaled")
         np.testing.assert_array_equal((images[..., 0] * 255).round(), data.digits.x_train[300:])
         np.testing.assert_array_equal(labels, data.digits.y_train[300:])
-    other = splits(run_config("scale_cnn", **SMALL, seed=1))
+    other = splits(find_run("scale_cnn", **SMALL, seed=1).config)
     assert other.digits.sha256 != plain.digits.sha256
 
 
 def test_shifts_are_drawn_where_asked_for():
-    scaled = splits(run_config("rescaled_cnn", **SMALL)).train(0)[0]
-    shifted = splits(run_config("rescaled_cnn", **SMALL, train_on="rescaled_shifted")).train(0)[0]
+    scaled = splits(find_run("rescaled_cnn", **SMALL).config).train(0)[0]
+    shifted = splits(find_run("rescaled_cnn", **SMALL, train_on="rescaled_shifted").config).train(0)[0]
     centre = [[middle(255 * image[..., 0]) for image in images if image.max() > 0.5] for images in (scaled, shifted)]
     assert np.std(centre[1]) > 2 * np.std(centre[0])
 
 
 def test_one_source_of_chance_can_be_varied_alone():
-    base = run_config("spread", **SMALL)
+    base = find_run("spread", **SMALL).config
     images, order = splits(base).train(0)[0], splits(base).labels(0)
-    changed = splits(run_config("spread", **SMALL, augmentation_seed=5))
+    changed = splits(find_run("spread", **SMALL, augmentation_seed=5).config)
     np.testing.assert_array_equal(changed.labels(0), order)
     assert np.abs(changed.train(0)[0] - images).max() > 0.5
-    assert (splits(run_config("spread", **SMALL, order_seed=5)).labels(0) != order).any()
-    assert splits(run_config("spread", **SMALL, seed=5)).digits.sha256 != splits(base).digits.sha256
-    np.testing.assert_array_equal(splits(run_config("spread", **SMALL, weights_seed=5)).train(0)[0], images)
+    assert (splits(find_run("spread", **SMALL, order_seed=5).config).labels(0) != order).any()
+    assert splits(find_run("spread", **SMALL, seed=5).config).digits.sha256 != splits(base).digits.sha256
+    np.testing.assert_array_equal(splits(find_run("spread", **SMALL, weights_seed=5).config).train(0)[0], images)
 
 
 def test_the_further_test_sets_are_made_of_the_first_unscaled_images():
-    data = splits(run_config("scale_cnn", **SMALL))
+    data = splits(find_run("scale_cnn", **SMALL).config)
     assert data.kinds == ("plain", "scaled", *OUT_OF_RANGE)
     drawn = realisation(0, SIZES)
     images, labels = data.test("scale 1.0")
@@ -137,11 +135,11 @@ def test_the_further_test_sets_are_made_of_the_first_unscaled_images():
 
 
 def test_a_pooled_run_trains_on_plain_digits_and_is_tested_on_all_of_its_test_digits_scaled():
-    config = run_config(
+    run = find_run(
         "cnn", task="mnist_pooled", train_size=200, validation_size=100, test_size=150, scaled_test_size=150, seed=3
     )
-    data = splits(config)
-    scaled = splits(run_config("scale_cnn", train_size=200, validation_size=100, test_size=150, seed=3))
+    data = splits(run.config)
+    scaled = splits(find_run("scale_cnn", train_size=200, validation_size=100, test_size=150, seed=3).config)
     np.testing.assert_array_equal(data.labels(1), scaled.labels(1))  # the same digits in the same order
     np.testing.assert_array_equal((data.test("plain")[0][..., 0] * 255).round(), scaled.originals)
     source = load_digits()
@@ -152,7 +150,7 @@ def test_a_pooled_run_trains_on_plain_digits_and_is_tested_on_all_of_its_test_di
     np.testing.assert_array_equal(labels, data.test("plain")[1])
     transforms = draw_transforms(150, SCALED_TEST_SEED)
     np.testing.assert_allclose(moved[..., 0], apply_transforms(data.test("plain")[0][..., 0], transforms), atol=1e-6)
-    fewer = splits(dataclasses.replace(config, scaled_test_size=40))
+    fewer = splits(run.changed(scaled_test_size=40).config)
     assert len(fewer.test("scaled")[0]) == 40
-    assert len(splits(run_config("scale_cnn", **SMALL)).test("scaled")[0]) == SMALL["test_size"]
+    assert len(splits(find_run("scale_cnn", **SMALL).config).test("scaled")[0]) == SMALL["test_size"]
     assert data.kinds == scaled.kinds

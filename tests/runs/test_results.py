@@ -5,16 +5,17 @@ from helpers import keep
 
 from dcn_study.errors import LockedError, RecordError
 from dcn_study.runs import reading, records, results, training
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
+from dcn_study.runs.run import CHECKPOINT
 
-CNN = run_config("cnn")
+CNN = find_run("cnn")
 
 
 @pytest.fixture
 def trains(monkeypatch):
     """What training is asked for; it leaves a record."""
     asked = []
-    monkeypatch.setattr(training, "train", lambda config, *, force: asked.append(force) or keep(config))
+    monkeypatch.setattr(training, "train", lambda run, *, force: asked.append(force) or keep(run))
     return asked
 
 
@@ -27,7 +28,7 @@ def test_it_is_trained_once(project, trains):
 
 def test_an_interrupted_training_is_resumed_although_there_is_a_record(project, trains):
     record = keep(CNN)
-    state = records.checkpoint_folder(CNN) / records.CHECKPOINT
+    state = CNN.checkpoint / CHECKPOINT
     state.parent.mkdir(parents=True)
     state.touch()
     assert results.result(CNN) == record
@@ -38,7 +39,7 @@ def test_a_record_of_another_configuration_is_not_its_result(project, trains):
     record = keep(CNN)
     record.configuration["learning_rate"] *= 2
     records.write(record)
-    assert results.result(CNN).config == CNN
+    assert results.result(CNN).run == CNN
     assert trains == [False]
 
 
@@ -55,7 +56,7 @@ def test_what_another_process_trains_is_waited_for(project, monkeypatch):
     monkeypatch.setattr(training, "train", in_use)
     monkeypatch.setattr(results, "wait_for", other_process_ends)
     assert results.result(CNN).name == "cnn"
-    assert waited == [(records.lock_path(CNN), "run cnn is in use")]
+    assert waited == [(CNN.lock, "run cnn is in use")]
 
 
 def test_a_build_trains_nothing(project, trains, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from dcn import models
-from dcn_study.runs.catalogue import RUNS, STAND_INS, run_config
+from dcn_study.runs.catalogue import RUNS, find_run
 from dcn_study.runs.networks import initial_model
 from dcn_study.runs.splits import splits
 from dcn_study.runs.steps import train_epoch
@@ -14,12 +14,12 @@ from dcn_study.runs.weights import start_of
 STEPS = 25
 
 
-@pytest.mark.parametrize("run", STAND_INS)
+@pytest.mark.parametrize("run", [run for run in RUNS.values() if run.stand_in], ids=lambda run: run.name)
 def test_training_without_the_offset_layers_is_training_with_them_bit_for_bit(run):
     """The published offsets have a gradient of exactly zero, so that their layers remain the identity."""
     trained = {}
-    for name in (run, STAND_INS[run][0]):
-        config = run_config(name, train_size=STEPS * RUNS[run].batch_size, test_size=1)
+    for name in (run.name, run.stand_in[0]):
+        config = find_run(name, train_size=STEPS * run.config.batch_size, test_size=1).config
         data = splits(config)
         model = initial_model(data, start_of(config))
         _, witness = train_epoch(model, data, 0, None, [])
@@ -30,7 +30,7 @@ def test_training_without_the_offset_layers_is_training_with_them_bit_for_bit(ru
         for ours, theirs in zip(layer.weights, deformable.get_layer(layer.name).weights, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
     offsets = [layer for layer in deformable.layers if layer.name.endswith("_offset")]
-    assert len(offsets) == {"deformable_cnn": 3, "deformable_mini_resnet": 2}[run]
+    assert len(offsets) == {"deformable_cnn": 3, "deformable_mini_resnet": 2}[run.name]
     assert all(not np.any(layer.kernel) for layer in offsets)
 
 

@@ -12,7 +12,7 @@ from helpers import inside
 from dcn import models
 from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError
 from dcn_study.runs import networks, reading, records, training, weights
-from dcn_study.runs.catalogue import record_name, run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.files import file_sha256, locked
 from dcn_study.runs.progress import Bar, Progress
 from dcn_study.runs.splits import splits
@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
     (root / "book").mkdir()
     (root / "_config.yml").touch()
     with inside(root):
-        record = training.train(run_config("cnn", **SMALL), progress=False)
+        record = training.train(find_run("cnn", **SMALL), progress=False)
     return root, record
 
 
@@ -41,7 +41,7 @@ def finished(trained, monkeypatch):
 def stopped(project, monkeypatch):
     """Trains a run until its first checkpoint; returns the file of its state, and what this contains."""
 
-    def stop(config):
+    def stop(run):
         def stop_after(*given):
             save(*given)
             raise KeyboardInterrupt
@@ -50,8 +50,8 @@ def stopped(project, monkeypatch):
             save = training._save  # noqa: SLF001
             patch.setattr(training, "_save", stop_after)
             with pytest.raises(KeyboardInterrupt):
-                training.train(config, force=True, progress=False)
-        state = project / "checkpoints" / record_name(config) / "state.json"
+                training.train(run, force=True, progress=False)
+        state = project / "checkpoints" / run.name / "state.json"
         content = json.loads(state.read_text())
         del content["sha256"]  # so that the tests may change it
         return state, content
@@ -61,7 +61,7 @@ def stopped(project, monkeypatch):
 
 def test_the_record_is_complete(finished):
     record = finished
-    assert record == records.read(record.config)
+    assert record == records.read(record.run)
     assert [epoch.epoch for epoch in record.history] == [1, 2]
     assert record.evaluations["plain"].accuracy == record.history[-1].validation_accuracy
     assert {evaluation.images for evaluation in record.evaluations.values()} == {40}
@@ -70,25 +70,25 @@ def test_the_record_is_complete(finished):
     assert len(record.witness.epochs) == 2
     assert record.provenance.weights == file_sha256(record.weights_path)
     assert record.provenance.inputs == records.current_inputs(record.config)
-    assert str(records.standing(record.config, record)) == "fresh"
-    assert not records.interrupted(record.config)
+    assert str(records.standing(record.run, record)) == "fresh"
+    assert not record.run.interrupted
 
 
 def test_a_record_is_read_and_not_trained_again(finished, monkeypatch):
     monkeypatch.setattr(training, "initial_model", None)
-    assert training.train(finished.config) == finished
+    assert training.train(finished.run) == finished
 
 
 def test_where_only_records_may_be_read_nothing_is_trained(finished, monkeypatch):
     monkeypatch.setattr(training, "initial_model", None)
     monkeypatch.setenv(reading.RECORDS_ONLY, "1")
-    assert training.train(finished.config, force=True) == finished
+    assert training.train(finished.run, force=True) == finished
     with pytest.raises(RecordError, match=r"cnn.json is missing. Train it with: dcn train cnn$"):
-        training.train(run_config("cnn"))
+        training.train(find_run("cnn"))
 
 
 def test_training_again_gives_the_same_numbers(finished):
-    again = training.train(finished.config, force=True, progress=False)
+    again = training.train(finished.run, force=True, progress=False)
     assert again.witness == finished.witness
     assert again.evaluations == finished.evaluations
     for first, second in zip(finished.history, again.history, strict=True):
@@ -133,23 +133,23 @@ def test_weights_that_are_missing_or_others(finished):
 
 def test_a_run_needs_the_run_that_it_starts_from(project):
     with pytest.raises(ConfigurationError, match=r"cnn.json is missing. Received: initial_run='cnn', seed=0"):
-        training.train(run_config("deformable_cnn", **SMALL))
+        training.train(find_run("deformable_cnn", **SMALL))
     assert not (project / "checkpoints").exists()
     assert not (project / "runs").exists()
 
 
 def test_too_many_images_are_refused_before_anything_starts(project):
     with pytest.raises(ConfigurationError, match="train_size must be at most"):
-        training.train(run_config("cnn", train_size=60_001))
+        training.train(find_run("cnn", train_size=60_001))
     assert [path.name for path in project.iterdir()] == ["_config.yml", "book"] or len(list(project.iterdir())) == 2
 
 
 def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
     small = {**SMALL, "epochs": 1, "train_size": 32}
-    initial = training.train(run_config("cnn", **small), progress=False)
+    initial = training.train(find_run("cnn", **small), progress=False)
     for module in ("dcn_study.runs.records", "dcn_study.runs.records.runs"):
         monkeypatch.setattr(f"{module}.initial_record", lambda config: initial if config.initial_run else None)
-    record = training.train(run_config("deformable_cnn", **small), progress=False)
+    record = training.train(find_run("deformable_cnn", **small), progress=False)
     assert record.provenance.inputs.weights == {initial.name: initial.provenance.weights}
     before, after = weights.load_model(initial), weights.load_model(record)
     for name in ("conv11", "conv12", "conv21", "conv22", "fc1"):
@@ -159,23 +159,21 @@ def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
 
 
 SCRIPT = """
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.training import train
-train(run_config("mini_resnet", epochs=8, train_size=160, test_size=40), progress=False)
+train(find_run("mini_resnet", epochs=8, train_size=160, test_size=40), progress=False)
 """
 
 
 def test_a_diverged_run_leaves_no_record(project):
-    config = run_config("cnn", **SMALL, learning_rate=1e30)
+    run = find_run("cnn", **SMALL, learning_rate=1e30)
     with pytest.raises(DivergedError, match=r"run cnn-\w+ diverged in epoch 1: the .* lower learning rate than 1e\+30"):
-        training.train(config, progress=False)
-    assert records.read(config) is None
+        training.train(run, progress=False)
+    assert records.read(run) is None
 
 
 def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project):
-    record = training.train(
-        run_config("mini_resnet", **{**SMALL, "train_size": 66}, validation_size=30), progress=False
-    )
+    record = training.train(find_run("mini_resnet", **{**SMALL, "train_size": 66}, validation_size=30), progress=False)
     last = record.history[-1]
     assert last.test_accuracy == record.evaluations["plain"].accuracy
     assert last.test_loss == record.evaluations["plain"].loss
@@ -185,17 +183,17 @@ def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project)
 
 
 def test_without_a_learning_rate_only_running_statistics_change(project):
-    config = run_config("mini_resnet", **{**SMALL, "epochs": 1}, learning_rate=0.0)
-    before = networks.initial_model(splits(config), None)
-    after = weights.load_model(training.train(config, progress=False))
+    run = find_run("mini_resnet", **{**SMALL, "epochs": 1}, learning_rate=0.0)
+    before = networks.initial_model(splits(run.config), None)
+    after = weights.load_model(training.train(run, progress=False))
     for old, new in zip(before.weights, after.weights, strict=True):
         moves = new.name in ("moving_mean", "moving_variance")
         assert np.array_equal(old, new) != moves, new.path
 
 
 def test_repairs_reach_the_layers_and_survive_a_checkpoint(tmp_path):
-    config = run_config("deformable_mini_resnet", corners="bilinear", pairing="per_pixel", chained=True)
-    model = networks.build_model(config)
+    run = find_run("deformable_mini_resnet", corners="bilinear", pairing="per_pixel", chained=True)
+    model = networks.build_model(run)
     model.save(tmp_path / "model.keras")
     for each in (model, keras.models.load_model(tmp_path / "model.keras")):
         offsets = [layer for layer in each.layers if layer.name.endswith("_offset")]
@@ -204,8 +202,8 @@ def test_repairs_reach_the_layers_and_survive_a_checkpoint(tmp_path):
 
 
 def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, monkeypatch):
-    config = run_config("mini_resnet", epochs=8, train_size=160, test_size=40)
-    state = project / "checkpoints" / record_name(config) / "state.json"
+    run = find_run("mini_resnet", epochs=8, train_size=160, test_size=40)
+    state = project / "checkpoints" / run.name / "state.json"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT])
     while process.poll() is None and not state.is_file():
         time.sleep(0.02)
@@ -213,14 +211,14 @@ def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, m
     assert process.wait() == -signal.SIGKILL
     finished = len(json.loads(state.read_text())["history"])
     assert 1 <= finished < 8
-    assert records.read(config) is None
-    assert records.interrupted(config)
+    assert records.read(run) is None
+    assert run.interrupted
     epochs = []
-    train = splits(config).__class__.train
-    monkeypatch.setattr(splits(config).__class__, "train", lambda *given: epochs.append(1) or train(*given))
-    resumed = training.train(config, progress=False)  # the lock of the dead process is taken over
+    train = splits(run.config).__class__.train
+    monkeypatch.setattr(splits(run.config).__class__, "train", lambda *given: epochs.append(1) or train(*given))
+    resumed = training.train(run, progress=False)  # the lock of the dead process is taken over
     assert len(epochs) == 8 - finished
-    whole = training.train(config, force=True, progress=False)
+    whole = training.train(run, force=True, progress=False)
     assert len(epochs) == 8 - finished + 8
     assert resumed.evaluations == whole.evaluations
     assert resumed.witness == whole.witness
@@ -229,51 +227,51 @@ def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, m
 
 
 def test_force_trains_from_nothing(stopped):
-    config = run_config("mini_resnet", **SMALL)
-    state, _ = stopped(config)
+    run = find_run("mini_resnet", **SMALL)
+    state, _ = stopped(run)
     state.write_text("damaged")
-    record = training.train(config, force=True, progress=False)
+    record = training.train(run, force=True, progress=False)
     assert len(record.history) == 2
     record.path.write_text("damaged too")
-    assert training.train(config, force=True, progress=False).evaluations == record.evaluations
+    assert training.train(run, force=True, progress=False).evaluations == record.evaluations
 
 
 def test_an_interrupted_training_resumes_although_there_is_a_record(stopped):
-    config = run_config("mini_resnet", **SMALL)
-    first = training.train(config, progress=False)
-    stopped(config)
-    second = training.train(config, progress=False)
+    run = find_run("mini_resnet", **SMALL)
+    first = training.train(run, progress=False)
+    stopped(run)
+    second = training.train(run, progress=False)
     assert second.provenance.started >= first.provenance.finished
     assert second.evaluations == first.evaluations
-    assert not records.interrupted(config)
+    assert not run.interrupted
 
 
 def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped):
-    config = run_config("mini_resnet", **SMALL)
-    state, content = stopped(config)
+    run = find_run("mini_resnet", **SMALL)
+    state, content = stopped(run)
     content["inputs"]["code"] = "earlier"
     other = {**content, "witness": {**content["witness"], "losses": [9.0, 9.0, 9.0]}}
     state.write_text(json.dumps(other))
     with pytest.raises(
         RecordError, match=r"inputs \(code\), and a replay .* \(first losses differ by .* dcn run, with --force"
     ):
-        training.train(config, progress=False)
+        training.train(run, progress=False)
     state.write_text(json.dumps(content)[:-1])
     with pytest.raises(RecordError, match="state.json is damaged"):
-        training.train(config, progress=False)
+        training.train(run, progress=False)
     state.write_text(json.dumps(content))
-    record = training.train(config, progress=False)
+    record = training.train(run, progress=False)
     assert len(record.history) == 2
     assert [inputs.code for inputs in record.provenance.earlier] == ["earlier"]
 
 
 @pytest.mark.parametrize("changed", [{"data": "other"}, {"weights": {"cnn": "other"}}])
 def test_a_checkpoint_from_other_data_or_initial_weights_is_refused(stopped, changed):
-    config = run_config("mini_resnet", **SMALL)
-    state, content = stopped(config)
+    run = find_run("mini_resnet", **SMALL)
+    state, content = stopped(run)
     state.write_text(json.dumps({**content, "inputs": {**content["inputs"], **changed}}))
     with pytest.raises(RecordError, match=r"from other inputs \((data|weights of cnn)\)\. Train from nothing"):
-        training.train(config, progress=False)
+        training.train(run, progress=False)
 
 
 HOLD = """
@@ -287,13 +285,13 @@ with locked(Path(sys.argv[1]), "run"):
 
 
 def test_one_process_trains_a_run(project):
-    config = run_config("mini_resnet", **SMALL)
-    lock = project / "checkpoints" / f"{record_name(config)}.lock"
+    run = find_run("mini_resnet", **SMALL)
+    lock = project / "checkpoints" / f"{run.name}.lock"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, lock], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(LockedError, match=f"run mini_resnet-.* is in use by process {holder.pid} on .*, since"):
-            training.train(config, progress=False)
+            training.train(run, progress=False)
     finally:
         holder.kill()
         holder.communicate()
@@ -302,11 +300,11 @@ def test_one_process_trains_a_run(project):
 
 
 def test_a_run_on_a_realisation_keeps_predictions_fields_and_re_estimated_results(project):
-    config = run_config(
+    run = find_run(
         "cnn", task="mnist_pooled", epochs=1, batch_size=32, train_size=96, validation_size=40, test_size=60,
         scaled_test_size=60, re_estimate=True,
     )  # fmt: skip
-    record = training.train(config, progress=False)
+    record = training.train(run, progress=False)
     kept = np.load(record.predictions_path)
     for kind, name in (("plain", "predicted"), ("scaled", "predicted_scaled")):
         assert (kept[name] == kept["labels"]).mean() == record.evaluations[kind].accuracy
@@ -315,7 +313,7 @@ def test_a_run_on_a_realisation_keeps_predictions_fields_and_re_estimated_result
     assert record.evaluations["validation"].accuracy == record.history[-1].validation_accuracy
     # After three steps the running averages are far from those of the images, and estimated anew they are not.
     assert record.evaluations["plain, re-estimated"].loss < record.evaluations["plain"].loss
-    assert str(records.standing(config, record)) == "fresh"
+    assert str(records.standing(run, record)) == "fresh"
 
 
 def test_re_estimated_statistics_are_the_means_of_the_batches(random):

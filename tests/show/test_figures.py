@@ -9,7 +9,7 @@ from helpers import evaluations, history, make
 
 from dcn_study import names
 from dcn_study.runs import published
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.inputs import Inputs, Machine
 from dcn_study.runs.records import Confirmation, Standing
 from dcn_study.show import diagrams, figures, tables
@@ -24,7 +24,7 @@ def closed_figures():
 
 @pytest.fixture
 def record():
-    record = make(run_config("cnn"))
+    record = make(find_run("cnn"))
     record.history = history(accuracy=[0.1, 0.2, 0.3], validation_accuracy=[0.05, 0.1, 0.15])
     return record
 
@@ -64,7 +64,7 @@ def test_training_curve_shows_both_runs(record):
 
 
 def test_what_is_published_of_mnist_is_not_shown_beside_other_data():
-    record = make(run_config("cnn", data="fashion_mnist"))
+    record = make(find_run("cnn", data="fashion_mnist"))
     assert {line.get_label() for line in figures.training_curve([record]).get_lines()} == {
         "training, here", "validation, here",
     }  # fmt: skip
@@ -72,7 +72,7 @@ def test_what_is_published_of_mnist_is_not_shown_beside_other_data():
 
 
 def test_training_curve_shows_mean_and_range_of_seeds(record):
-    other = make(run_config("cnn", seed=1))
+    other = make(find_run("cnn", seed=1))
     other.history = history(accuracy=[0.3, 0.4], validation_accuracy=[0.25, 0.3])
     ax = figures.training_curve([record, other])
     lines = {line.get_label(): line for line in ax.get_lines()}
@@ -169,7 +169,7 @@ def test_layer_table():
 def test_provenance_table():
     inputs = Inputs(code="c" * 64, versions={"TensorFlow": "1"}, data="d" * 64, weights={"other": "o" * 64})
     machine = Machine(python="4", processor="five", threads=6)
-    record = make(run_config("cnn"), inputs=inputs, earlier=[inputs], machine=machine, seconds=120.0)
+    record = make(find_run("cnn"), inputs=inputs, earlier=[inputs], machine=machine, seconds=120.0)
     table = tables.provenance(record, Standing("fresh"))["value"]
     assert table["record"] == "cnn (fresh)"
     assert "2.0 minutes" in table["trained"]

@@ -10,7 +10,7 @@ from dcn import DeformableConv2D, models
 from dcn_study import names
 from dcn_study.book.parameters import notebook_parameters
 from dcn_study.experiments import layers
-from dcn_study.runs.catalogue import run_config
+from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.inputs import Inputs, Machine
 from dcn_study.runs.records import Confirmation, Measurement, Standing
 from dcn_study.show import figures, tables
@@ -57,7 +57,7 @@ def test_model_table():
 def runs(accuracies, model="cnn"):
     found = []
     for seed, accuracy in enumerate(accuracies):
-        record = make(run_config(model, seed=seed))
+        record = make(find_run(model, seed=seed))
         record.evaluations = evaluations(accuracy)
         record.history = record.history[:1]
         found.append(record)
@@ -177,7 +177,7 @@ def test_the_finding_shows_the_table_and_the_published_accuracies():
 
 
 def test_status_has_a_row_for_every_run():
-    record = make(run_config("cnn"), inputs=INPUTS, machine=MACHINE, finished="2026-01-02T03:04:05")
+    record = make(find_run("cnn"), inputs=INPUTS, machine=MACHINE, finished="2026-01-02T03:04:05")
     record.confirmations = [
         Confirmation(inputs=INPUTS, machine=MACHINE, date=date, differences={})
         for date in ("2026-02-03T00:00:00", "2026-01-09T00:00:00")
@@ -233,14 +233,14 @@ def test_selection_shows_last_and_best_epoch():
 
 
 def test_seen_counts_the_run_that_another_starts_from():
-    found = {"cnn": [make(run_config("cnn"))], "deformable_cnn": [make(run_config("deformable_cnn", train_size=50))]}
+    found = {"cnn": [make(find_run("cnn"))], "deformable_cnn": [make(find_run("deformable_cnn", train_size=50))]}
     table = tables.seen(found)
     assert table.loc["CNN"].tolist() == ["600,000", "0", "plain test images"]
     assert table.loc["deformable CNN"].tolist() == ["600,000", "1,000", "scaled and translated test images"]
 
 
 def test_every_stored_network_has_a_card(project):
-    records = [keep(run_config("cnn")), keep(run_config("scale_deform_conv_cnn", seed=2))]
+    records = [keep(find_run("cnn")), keep(find_run("scale_deform_conv_cnn", seed=2))]
     table = tables.cards(records)
     accuracy = 100 * records[0].evaluations["plain"].accuracy
     digest = records[0].provenance.weights[:8]

@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 
 from dcn_study.errors import ConfigurationError, RecordError
+from dcn_study.runs.catalogue import run_of
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import replacing
 from dcn_study.runs.inputs import Inputs, Machine
+from dcn_study.runs.run import Run
 from dcn_study.runs.splits import KINDS
 
 __all__ = [
@@ -137,7 +139,7 @@ class Record(_Part):
     """One finished run.
 
     Attributes:
-        name: as `catalogue.record_name`.
+        name: as `Run.name`.
         configuration: all fields of the `RunConfig`.
         history: one entry per epoch.
         evaluations: by test set, see `splits.KINDS`, and what `steps.evaluations` adds.
@@ -178,6 +180,10 @@ class Record(_Part):
     @property
     def config(self) -> RunConfig:
         return RunConfig(**self.configuration)
+
+    @property
+    def run(self) -> Run:
+        return run_of(self.name, self.config)
 
     @property
     def weights_path(self) -> Path:

@@ -9,49 +9,33 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
 
 from dcn_study.errors import ConfigurationError, DataError, RecordError
-from dcn_study.runs.catalogue import (
-    book_runs,
-    in_book,
-    is_finished,
-    is_named,
-    keeps_weights,
-    record_name,
-    run_config,
-    run_named,
-    study_runs,
-)
+from dcn_study.runs.catalogue import FINISHED, book_runs, find_run, study_runs
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.files import file_sha256, project_root
 from dcn_study.runs.inputs import RUN_CODE, Inputs, code_sha256, versions
 from dcn_study.runs.reading import note_file
 from dcn_study.runs.records.form import Record, read_file
+from dcn_study.runs.run import Run
 
 __all__ = [
-    "CHECKPOINT",
     "Standing",
-    "checkpoint_folder",
+    "by_seed",
     "current_inputs",
     "existing",
-    "how_to_restart",
     "initial_record",
+    "initial_run",
     "inspect",
-    "interrupted",
-    "lock_path",
     "missing",
     "read",
     "read_named",
-    "record_path",
     "recorded",
     "shown",
     "standing",
     "trained",
 ]
-
-CHECKPOINT = "state.json"  # the file of a checkpoint that is written last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,50 +53,34 @@ class Standing:
         return f"{self.state}: {'; '.join(self.changes)}" if self.changes else self.state
 
 
-def record_path(config: RunConfig, *, book: bool = False) -> Path:
-    """Returns where a run is written.
-
-    Args:
-        config: the run.
-        book: whether to write any seed of a named run into the book's records. Otherwise only the seeds that the book
-            shows go there, and every other run goes to `runs`.
-
-    Raises:
-        ConfigurationError: if `book` is true and this is no named run.
-    """
-    if book and not is_named(config):
-        raise ConfigurationError(f"only named runs have records of the book. Received: {record_name(config)}")
-    folder = "book/records" if book or in_book(config) else "runs"
-    return project_root() / folder / f"{record_name(config)}.json"
-
-
-def read(config: RunConfig, *, book: bool = False) -> Record | None:
+def read(run: Run) -> Record | None:
     """Returns the record of a run, or None.
-
-    A named run with a seed beyond the book's is looked for in `runs` and then, unless `book` is true, among the book's
-    records, where `dcn train` writes it if asked by name.
 
     Raises:
         RecordError: if the file is there but is no valid record.
     """
-    paths = [record_path(config, book=book)]
-    if not book and is_named(config):
-        paths.append(record_path(config, book=True))
-    for path in paths:
-        note_file(path)
-        if path.is_file():
-            return read_file(path, Record)
-    return None
+    note_file(run.path)
+    return read_file(run.path, Record) if run.path.is_file() else None
 
 
-def recorded(configurations: Iterable[RunConfig]) -> list[Record]:
-    """Returns the existing records of these configurations, in their order.
+def recorded(runs: Iterable[Run]) -> list[Record]:
+    """Returns the existing records of these runs, in their order.
 
     Raises:
         RecordError: as `read`.
     """
-    found = [(config, read(config)) for config in configurations]
-    return [record for config, record in found if record is not None and record.config == config]
+    found = [(run, read(run)) for run in runs]
+    return [record for run, record in found if record is not None and record.config == run.config]
+
+
+def by_seed(run: Run) -> dict[int, Record]:
+    """Returns the existing records of a run by seed, of the seeds that the book shows.
+
+    Raises:
+        RecordError: as `read`.
+    """
+    found = {seed: read(run.seeded(seed)) for seed in run.seeds}
+    return {seed: record for seed, record in found.items() if record is not None}
 
 
 def existing() -> list[Record]:
@@ -126,29 +94,13 @@ def existing() -> list[Record]:
     return found
 
 
-def shown() -> list[RunConfig]:
-    """Returns the configurations of all runs that the book shows.
+def shown() -> list[Run]:
+    """Returns all runs that the book shows.
 
     These are its own, and those of the studies that are finished, see `catalogue.FINISHED`, or have a record.
     """
-    studies = (config for config in study_runs() if is_finished(config) or record_path(config).is_file())
-    return book_runs() + list(studies)
-
-
-def checkpoint_folder(config: RunConfig) -> Path:
-    """Returns where the checkpoint of a run is kept until it is finished."""
-    return project_root() / "checkpoints" / record_name(config)
-
-
-def lock_path(config: RunConfig) -> Path:
-    """Returns the file that is locked while a run is trained."""
-    folder = checkpoint_folder(config)
-    return folder.with_name(f"{folder.name}.lock")
-
-
-def interrupted(config: RunConfig) -> bool:
-    """Returns whether a checkpoint of this run waits to be resumed."""
-    return (checkpoint_folder(config) / CHECKPOINT).is_file()
+    studies = [run for run in study_runs() if run.entry in FINISHED or run.path.is_file()]
+    return list(dict.fromkeys(book_runs() + studies))
 
 
 def trained(names: Iterable[str]) -> dict[str, Record]:
@@ -160,40 +112,36 @@ def trained(names: Iterable[str]) -> dict[str, Record]:
     """
     found = {}
     for name in names:
-        config = run_named(name)
-        record = read(config)
-        if record is None or record.config != config:
-            raise ConfigurationError(missing(config))
+        run = find_run(name)
+        record = read(run)
+        if record is None or record.config != run.config:
+            raise ConfigurationError(missing(run))
         found[name] = record
     return found
 
 
-def missing(config: RunConfig) -> str:
+def missing(run: Run) -> str:
     """Returns the message that a run has no record, and the command that makes one."""
-    how = f"Train it with: dcn train {record_name(config)}" if is_named(config) else "Run its page by itself first"
-    return f"{record_path(config)} is missing. {how}"
+    return f"{run.path} is missing. {run.how_to_train}"
 
 
-def how_to_restart(config: RunConfig) -> str:
-    """Returns the advice to train a run from nothing."""
-    command = f"dcn train --force {record_name(config)}" if is_named(config) else "dcn run, with --force"
-    return f"Train from nothing with: {command}"
+def initial_run(config: RunConfig) -> Run | None:
+    """Returns the run whose weights this configuration starts from; None for random initial weights."""
+    return find_run(config.initial_run, seed=config.seed, data=config.data) if config.initial_run else None
 
 
 def initial_record(config: RunConfig) -> Record | None:
-    """Returns the record of the run whose weights this one starts from; None for random initial weights.
+    """Returns the record of the run whose weights this configuration starts from; None for random initial weights.
 
     Raises:
         ConfigurationError: if there is no such record.
         RecordError: as `read`.
     """
-    if not config.initial_run:
-        return None
-    initial = run_config(config.initial_run, seed=config.seed, data=config.data)
-    record = read(initial)
-    if record is None:
+    initial = initial_run(config)
+    record = read(initial) if initial else None
+    if initial and record is None:
         raise ConfigurationError(
-            f"initial_run must have been trained with the same seed and data, and {record_path(initial)} "
+            f"initial_run must have been trained with the same seed and data, and {initial.path} "
             f"is missing. Received: initial_run={config.initial_run!r}, seed={config.seed}"
         )
     return record
@@ -230,37 +178,37 @@ def current_inputs(config: RunConfig) -> Inputs:
     )
 
 
-def standing(config: RunConfig, record: Record | None) -> Standing:
-    """Returns whether the record kept under a configuration's name holds.
+def standing(run: Run, record: Record | None) -> Standing:
+    """Returns whether the record kept under a run's name holds.
 
     It is fresh if configuration, code, library versions, data and initial weights are those that it was made with, and
     confirmed if they are those of a successful replay. Either way the files next to it must be those that it wrote, and
     the run that it starts from must hold. Otherwise it is stale. Weights may be missing where no page evaluates a run
-    again, see `catalogue.keeps_weights`.
+    again, see `Run.kept`.
 
     Raises:
         DataError: if the data are missing or damaged.
     """
     if record is None:
         return Standing("missing")
-    if record.config != config:
+    if record.config != run.config:
         return Standing("stale", ("configuration",))
     changes = []
     files = {record.weights_path: record.provenance.weights, record.predictions_path: record.provenance.predictions}
     for path, expected in files.items():
         note_file(path)
         if not path.is_file():
-            if expected and (path != record.weights_path or keeps_weights(config)):
+            if expected and (path != record.weights_path or run.keeps_weights):
                 changes.append(f"{path.name} is missing")
         elif file_sha256(path) != expected:
             changes.append(f"{path.name} has other content")
     try:
-        current, initial = current_inputs(config), initial_record(config)
+        current, initial = current_inputs(run.config), initial_record(run.config)
     except (ConfigurationError, RecordError) as error:
         state = "missing" if isinstance(error, ConfigurationError) else "damaged"
-        return Standing("stale", (*changes, f"{config.initial_run}, from which it starts, is {state}"))
+        return Standing("stale", (*changes, f"{run.config.initial_run}, from which it starts, is {state}"))
     if initial is not None:
-        origin = standing(initial.config, initial)
+        origin = standing(initial.run, initial)
         if not origin.holds:
             changes.append(f"{initial.name}, from which it starts, is {origin}")
     made = [record.provenance.inputs, *(confirmation.inputs for confirmation in record.confirmations)]
@@ -271,10 +219,10 @@ def standing(config: RunConfig, record: Record | None) -> Standing:
     return Standing("fresh" if current == made[0] else "confirmed")
 
 
-def inspect(config: RunConfig) -> tuple[Record | None, Standing]:
-    """Returns the record kept under a configuration's name, if it is valid, and its standing, "damaged" included."""
+def inspect(run: Run) -> tuple[Record | None, Standing]:
+    """Returns the record kept under a run's name, if it is valid, and its standing, "damaged" included."""
     try:
-        record = read(config)
-        return record, standing(config, record)
+        record = read(run)
+        return record, standing(run, record)
     except (DataError, RecordError) as error:
         return None, Standing("damaged", (str(error),))

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from dcn_study.experiments.statistics import interval
 from dcn_study.names import CONTROLS, MODELS
 from dcn_study.runs import published
-from dcn_study.runs.catalogue import STAND_INS
+from dcn_study.runs.catalogue import RUNS
 from dcn_study.show.figures.style import COLOURS, PALETTE, colour_of
 
 __all__ = [
@@ -95,7 +95,8 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
     for height, (run, name) in enumerate(shown.items()):
         row, colour = table.loc[CONTROLS[run]], colour_of(run)
         values = row[[column for column in table if column.startswith("seed ")]].dropna().to_numpy(float)
-        trained = values[: STAND_INS[run][1]] if run in STAND_INS else values
+        stand_in = RUNS[run].stand_in
+        trained = values[: stand_in[1]] if stand_in else values
         ax.plot(
             values[len(trained) :],
             [height + 0.17] * (len(values) - len(trained)),

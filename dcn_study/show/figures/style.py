@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dcn_study.runs.catalogue import NAMED, arm_run
+from dcn_study.runs.catalogue import NAMED, arm_config
 from dcn_study.show.figures.narrow import NARROW, narrow
 
 __all__ = ["ACCENT", "COLOURS", "PALETTE", "REGULAR", "as_image", "as_table", "colour_of", "label_ends", "use_style"]
@@ -44,7 +44,7 @@ def colour_of(name: str) -> tuple[float, float, float]:
     """Returns the colour of a model, of a named run or of an arm: that of the network that it trains."""
     if name in COLOURS:
         return COLOURS[name]
-    return COLOURS[(NAMED[name] if name in NAMED else arm_run(name)).model]
+    return COLOURS[(NAMED[name].config if name in NAMED else arm_config(name)).model]
 
 
 def label_ends(ax: Axes, labels: Sequence[tuple[str, float, Any]], gap: float = 0.055) -> None:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from dcn_study.names import MODELS, TEST_IMAGES
 from dcn_study.runs import published
-from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.records import Measurement, Record, Standing
+from dcn_study.runs.run import Run
 from dcn_study.show.tables.layout import with_corner
 
 __all__ = ["OPTIMISERS", "cards", "measurements", "parameters", "protocol", "provenance", "status"]
@@ -66,14 +66,15 @@ def cards(stored: Iterable[Record]) -> pd.DataFrame:
     return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "network")
 
 
-def protocol(runs: Mapping[str, Sequence[RunConfig]]) -> pd.DataFrame:
+def protocol(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """Returns how the paper's runs are trained, one column per run.
 
     Args:
-        runs: by model, the configurations of all seeds.
+        runs: by model, with all seeds.
     """
     columns = {}
-    for model, (config, *others) in runs.items():
+    for model, (run, *others) in runs.items():
+        config = run.config
         start = f"the trained {MODELS[config.initial_run]}'s weights" if config.initial_run else "random weights"
         frozen = "all but the blocks' convolutions" if model.endswith("resnet") else _IN_FROZEN_CNN
         kind = TEST_IMAGES[config.train_on]

@@ -20,7 +20,7 @@ from dcn_study.experiments.study import (
     best_rate,
 )
 from dcn_study.names import ARMS
-from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY, realisations_of
+from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY
 from dcn_study.runs.records import Measurement, Record
 from dcn_study.show.tables.layout import with_corner, with_interval
 
@@ -55,9 +55,9 @@ def arms(costs: Measurement) -> pd.DataFrame:
             "ms per step": steps[arm][1],
             "ratio to the CNN": steps[arm][1] / regular,
             "MB": np.nan if (size := costs.results["memory"][arm]) is None else size / 1e6,
-            "learning rate": f"{STUDY[f'scale_{arm}'].learning_rate:g}",
-            "plain": realisations_of(f"scale_{arm}"),
-            "rescaled": realisations_of(f"rescaled_{arm}") if f"rescaled_{arm}" in STUDY else 0,
+            "learning rate": f"{STUDY[f'scale_{arm}'].config.learning_rate:g}",
+            "plain": len(STUDY[f"scale_{arm}"].seeds),
+            "rescaled": len(STUDY[f"rescaled_{arm}"].seeds) if f"rescaled_{arm}" in STUDY else 0,
         }
         for arm, parameters in costs.results["parameters"].items()
         if f"scale_{arm}" in STUDY
@@ -239,7 +239,7 @@ def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
         regular = found.get(f"{run.partition('_')[0]}_cnn", found.get("cnn", {}))
         pairs = [values[number] - regular[number] for number in values if number in regular]
         rows[arm_label(run)] = {
-            "realisations": f"{len(values)} of {realisations_of(run)}",
+            "realisations": f"{len(values)} of {len(STUDY[run].seeds)}",
             "accuracy": mean.mean,
             "± (95%)": mean.half if len(values) > 1 else np.nan,
             "minus the CNN": "–" if values is regular else with_interval(pairs),

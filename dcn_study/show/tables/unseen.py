@@ -12,9 +12,9 @@ from dcn_study.experiments import unseen
 from dcn_study.experiments.statistics import interval
 from dcn_study.experiments.study import accuracies
 from dcn_study.names import ARMS, TEST_IMAGES
+from dcn_study.runs.catalogue.unseen import PILOT_REALISATIONS
 from dcn_study.runs.mnist_scale import OUT_OF_RANGE
 from dcn_study.runs.records import Record
-from dcn_study.runs.unseen import PILOT_REALISATIONS
 from dcn_study.show.tables.layout import with_corner
 
 __all__ = ["unseen_accuracies", "unseen_changes", "unseen_pilots"]

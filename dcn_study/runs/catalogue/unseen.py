@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.run import Run
 
 __all__ = [
     "FRESH",
@@ -16,7 +16,6 @@ __all__ = [
     "PILOT_REALISATIONS",
     "REALISATIONS",
     "UNSEEN",
-    "unseen_runs",
 ]
 
 PILOT_REALISATIONS = (7, 8)
@@ -40,36 +39,28 @@ _BUDGET: dict[str, Any] = {
     "scaled_test_size": 50_000,
 }
 
+
+def _run(name: str, arm: str, seeds: tuple[int, ...], rate: float, **changes: Any) -> Run:
+    return Run(RunConfig(model=arm, learning_rate=rate, **_BUDGET, **changes), name, seeds=seeds, kept=())
+
+
+_POOLED: dict[str, Any] = {"task": "mnist_pooled", "validation_size": 10_000}
 # Arm → its run, with the learning rate that its pilots chose; before they have, the middle one of the three.
 _RATES = {arm: rates[1] for arm, rates in PILOT_RATES.items()}
-UNSEEN = {
-    arm: RunConfig(model=arm, task="mnist_pooled", validation_size=10_000, learning_rate=rate, **_BUDGET)
-    for arm, rate in _RATES.items()
-}
+UNSEEN = {arm: _run(f"unseen_{arm}", arm, REALISATIONS, rate, **_POOLED) for arm, rate in _RATES.items()}
 
 # Arm → rate of the ladder → the pilot. Three are run for each arm, and the next one if the best of them is at an end.
 PILOTS = {
-    arm: {rate: dataclasses.replace(run, learning_rate=rate, re_estimate=True) for rate in LADDER}
-    for arm, run in UNSEEN.items()
+    arm: {
+        rate: _run(f"unseen_pilot_{arm}_{rate:g}", arm, PILOT_REALISATIONS, rate, **_POOLED, re_estimate=True)
+        for rate in LADDER
+    }
+    for arm in PILOT_RATES
 }
 
 # The first study's networks, as trained there, on realisations that it has not used, tested on all scaled digits.
+_TRAINED = {"cnn": 3e-3, "shared_offsets_cnn": 3e-3, "deform_conv_cnn": 1e-3}
 FRESH = {
-    arm: RunConfig(model=arm, task="mnist_scale", validation_size=2_000, learning_rate=rate, **_BUDGET)
-    for arm, rate in (("cnn", 3e-3), ("shared_offsets_cnn", 3e-3), ("deform_conv_cnn", 1e-3))
+    arm: _run(f"fresh_{arm}", arm, FRESH_REALISATIONS, rate, task="mnist_scale", validation_size=2_000)
+    for arm, rate in _TRAINED.items()
 }
-
-
-def unseen_runs() -> list[RunConfig]:
-    """Returns the configurations of all runs of this study: pilots of any rate, then all arms of each realisation."""
-    found = [
-        dataclasses.replace(run, seed=number)
-        for tried in PILOTS.values()
-        for run in tried.values()
-        for number in PILOT_REALISATIONS
-    ]
-    for number in REALISATIONS:
-        found += [dataclasses.replace(run, seed=number) for run in UNSEEN.values()]
-    for number in FRESH_REALISATIONS:
-        found += [dataclasses.replace(run, seed=number) for run in FRESH.values()]
-    return found
