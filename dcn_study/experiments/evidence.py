@@ -61,13 +61,14 @@ class Evidence:
     @cached_property
     def gains(self) -> Mapping[tuple[str, str], Interval]:
         """Deformable minus regular network, in points and paired by seed, by deformable model and test images."""
-        pairs = (("deformable_cnn", "cnn"), ("deformable_mini_resnet", "mini_resnet"))
-        found = {
-            (pair[0], kind): [[record.evaluations[kind].accuracy for record in self.runs[model]] for model in pair]
-            for pair in pairs
+        return {
+            (model, kind): interval(100 * (self._shares(model, kind) - self._shares(regular, kind)))
+            for model, regular in (("deformable_cnn", "cnn"), ("deformable_mini_resnet", "mini_resnet"))
             for kind in TEST_IMAGES
         }
-        return {key: interval(100 * np.subtract(*both)) for key, both in found.items()}
+
+    def _shares(self, model: str, kind: str) -> np.ndarray:
+        return np.array([record.evaluations[kind].accuracy for record in self.runs[model]])
 
     @cached_property
     def offset_kernels(self) -> Sequence[np.ndarray]:

@@ -137,21 +137,16 @@ def test_scrambled_pairs_keep_a_shrinking_lead_and_pairing_shows_no_difference()
 
 
 def test_half_of_each_block_is_dead_and_the_other_half_frozen(evidence):
-    layers = {part for path in evidence.runs["mini_resnet"][0].witness.norms for part in path.split("/")}
-    assert {"block1_conv2", "block2_conv2"} <= layers
-    assert not {"block1_conv1", "block2_conv1"} & layers
-    assert evidence.runs["mini_resnet"][0].config.trainable
+    regular = evidence.runs["mini_resnet"][0]
+    layers = {part for path in regular.witness.norms for part in path.split("/")}
+    assert layers & set(claims.BLOCKS) == {"block1_conv2", "block2_conv2"}
+    assert regular.config.trainable
     assert not evidence.runs["deformable_mini_resnet"][0].config.trainable
 
 
 def test_frozen_blocks_alone_set_the_deformable_mini_resnet_apart(evidence):
     """The dead half is in both networks, and the offsets are at zero: what differs is what trains."""
-    names = (
-        "mini_resnet",
-        "unfrozen_deformable_mini_resnet",
-        "deformable_mini_resnet",
-        "repaired_deformable_mini_resnet",
-    )
+    names = ("mini_resnet", *(f"{kind}deformable_mini_resnet" for kind in ("unfrozen_", "", "repaired_")))
     regular, unfrozen, frozen, repaired = (
         records.read(run_config(name)).history[4].validation_accuracy for name in names
     )
@@ -177,10 +172,7 @@ def test_more_epochs_help_the_mini_resnet_and_do_not_settle_the_deformable_one()
 
 @pytest.mark.slow
 def test_the_running_averages_of_batch_normalisation_make_the_residual_networks_jump():
-    longer, *seeds = [
-        records.read(run_config("long_frozen_mini_resnet")),
-        *map(records.read, seeds_of("mini_resnet", 3)),
-    ]
+    longer, *seeds = map(records.read, (run_config("long_frozen_mini_resnet"), *seeds_of("mini_resnet", 3)))
     by_batch = [blocks.accuracy_by_batch(record) for record in seeds]
     assert blocks.accuracy_by_batch(longer) > longer.evaluations["plain"].accuracy + 0.3
     own = [record.evaluations["plain"].accuracy for record in seeds]
@@ -281,9 +273,7 @@ def test_offsets_that_move_give_other_outcomes(evidence, found):
         ("TWO_BY_TWO", TWO_BY_TWO[:2], "two-by-two", "all {} combinations", ("four", "two"), "supported"),
     ],
 )
-def test_a_rule_states_the_threshold_that_decides(
-    evidence, found, monkeypatch, constant, value, name, rule, stated, outcome
-):
+def test_a_rule_states_its_threshold(evidence, found, monkeypatch, constant, value, name, rule, stated, outcome):
     monkeypatch.setattr(claims, constant, value)
     after = by_name(evidence)[name]
     assert rule.format(stated[0]) in found[name].rule
@@ -306,13 +296,6 @@ def test_other_measurements_and_curves_give_other_outcomes(evidence, found, monk
     ):
         assert found[name].outcome == "supported"
         assert by_name(evidence)[name].outcome == outcome
-
-
-def test_an_accuracy_outside_by_chance_is_told(evidence):
-    judged = copy.deepcopy(evidence.accuracies)
-    judged["cnn"]["plain"] = Agreement(99.0, 98.9, 99.1, 0.1, 0.2, "undecided", "differs")
-    told = by_name(changed(evidence, accuracies=judged))["cnn-plain"].ours
-    assert told == "99.0% (98.9 to 99.1); outside, by chance likely among 8 (p = 0.20)"
 
 
 def test_the_longer_run_is_told_with_the_epochs_that_it_has(evidence):
@@ -367,6 +350,8 @@ def test_the_table_links_to_the_evidence_is_safe_and_holds_all_fields_as_csv(fou
 def test_pages_that_once_contradicted_each_other_rest_on_one_fact(evidence, found):
     """Each pair of sentences, on two pages, and the fact that both state."""
     outcomes = {name: claim.outcome for name, claim in found.items()}
+    # method and paper: one of several accuracies may be outside by chance
+    assert found["deformable_cnn-plain"].ours.endswith("; outside, by chance likely among 8 (p = 0.24)")
     # offsets: "neither be credited with the gain ... nor be blamed"; the verdict on cause and implementation
     assert evidence.nothing_deforms
     assert outcomes["cause"] == outcomes["unoptimised"] == outcomes["drop-in"] == "contradicted"
