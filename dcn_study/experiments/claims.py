@@ -1,32 +1,27 @@
-"""Every claim of the paper as data: its words, what was published, what was found, and an outcome that is computed.
+"""Every claim of the paper: its words, and a function that computes from evidence what was found and the outcome.
 
-`gather` collects the facts from records; `claims` turns facts into outcomes. No outcome is typed.
+To add a claim, write a function with the decorator of its group. No other place lists claims, and no outcome is typed.
 """
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
-import h5py
 import numpy as np
 
-from dcn_study.errors import RecordError
 from dcn_study.experiments import study
-from dcn_study.experiments.agreement import Agreement, agreement, of_runs
-from dcn_study.experiments.first_epoch import LEARNING, FirstEpoch, first_epoch
-from dcn_study.experiments.statistics import Interval, interval
+from dcn_study.experiments.agreement import MOST, Agreement, agreement
+from dcn_study.experiments.evidence import Evidence
+from dcn_study.experiments.first_epoch import first_epoch
+from dcn_study.experiments.statistics import CONFIDENCE, Interval, interval
 from dcn_study.names import SHOWN_LAYERS, TEST_IMAGES
 from dcn_study.runs import measurements, published
-from dcn_study.runs.catalogue import EVALUATED_ARMS, TWO_BY_TWO, find_run, seeds_of
-from dcn_study.runs.records import Measurement, Record
-from dcn_study.runs.results import result
+from dcn_study.runs.catalogue import EVALUATED_ARMS, TWO_BY_TWO
+from dcn_study.runs.records import Record
 
-__all__ = ["GROUPS", "OUTCOMES", "Claim", "Facts", "claims", "gather", "recorded"]
+__all__ = ["GROUPS", "OUTCOMES", "Claim", "claim", "claims"]
 
 OUTCOMES = {
     "agrees": "the published number is one that our runs could give",
@@ -37,445 +32,406 @@ OUTCOMES = {
     "not tested": "no experiment here decides it",
 }
 GROUPS = ("accuracies", "curves", "explanation", "protocol", "runtime", "aims and background")
+OUTSIDE = 10  # one epoch in so many may be outside its interval, where one in twenty is expected
 STABLE = 2.0  # percentage points: a validation accuracy that still moves so much from epoch to epoch has not settled
 FASTER = 1.5  # a factor
-BLIND = 20.0  # percent: twice what guessing gives
-OUTSIDE = 0.1  # share of epochs outside their intervals, of which one in twenty is expected
-CLAIMS = Path(__file__).with_name("claims.csv")
+BLIND = 2.0  # a factor over guessing
+GUESSING = 10.0  # percent
 BLOCKS = ("block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2")  # convolutions of the blocks as drawn
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """A claim of the paper.
+class Claim(NamedTuple):
+    """A claim of the paper, and what became of it."""
 
-    Attributes:
-        name: for links and tests.
-        group: one of `GROUPS`.
-        words: what the paper says, shortened.
-        place: where it says so.
-        published: the paper's value, if it states one.
-        ours: what was found.
-        outcome: one of `OUTCOMES`.
-        rule: how the outcome follows from what was found.
-        pages: names of the pages with the evidence.
-    """
-
-    name: str
-    group: str
-    words: str
-    place: str
-    published: str
-    ours: str
-    outcome: str
-    rule: str
-    pages: tuple[str, ...]
+    name: str  # for links and tests
+    group: str  # one of `GROUPS`
+    place: str  # where the paper says so
+    words: str  # what it says, shortened
+    pages: str  # names of the pages with the evidence, separated by spaces
+    rule: str  # how the outcome follows from what was found, made from the constants that decide
+    outcome: str  # one of `OUTCOMES`
+    ours: str  # what was found
+    published: str = ""  # the paper's value, if it states one
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """The facts by which claims are judged, all of them from records.
-
-    Attributes:
-        accuracies: model → kind of test images → the agreement of the published accuracy, all of them judged together.
-        curves: model → "training" and "validation" → the same for the accuracy of each epoch, for the epochs that both
-            curves have, each judged alone.
-        first_epoch: training accuracy and loss of the author's log after an epoch, next to ours.
-        gain, plain_gain: deformable CNN minus CNN on scaled and on plain digits, in percentage points, paired by seed.
-        residual_gain: the same of the mini-ResNets, by kind of test images.
-        stand_in_difference: largest difference of the deformable CNN and batch normalisation alone, with seed 0, on
-            either kind of test images, in percentage points.
-        largest_kernel: largest absolute value in any offset kernel of the trained networks with the published layer.
-        largest_gradient: the same of their gradients in the first steps as published.
-        learning_gradient: the same where the corners are repaired.
-        offset_channels: numbers that the first offset layer predicts for a pixel, and that one of as many kernel points
-            would need.
-        trained_on: images that the deformable CNN trains on.
-        combinations: of a CNN with and without the layer, and of training on plain and on scaled digits: those run.
-        published_epochs: of the two residual networks.
-        validated_apart: whether any published run validates on images that it does not test on.
-        dead_layers: layers of the residual block as drawn that the trained mini-ResNet does not have.
-        frozen_blocks: whether the convolutions of the deformable mini-ResNet keep their initial values.
-        last_changes: absolute change of the validation accuracy over the last epoch of the deformable mini-ResNet, in
-            percentage points, by seed.
-        last_losses: change of its training loss over the last epoch, by seed.
-        longer: its validation accuracies in percent where it was trained for longest, by epoch, from the last one that
-            the paper has.
-        forward_ratio: of the published code's deformable CNN to the CNN.
-        speedup: of the same layer written otherwise, forward.
-        augmented: scaled-digit accuracy in percent of the CNN, all of it trained on scaled digits.
-        two_by_two: mean accuracies in percent, in the registered study, of the CNN and of the one with deformable
-            convolutions, then of both with scale augmentation; NaN for a run that is not there.
-        beyond_training: accuracy in percent, in the same study, of the CNN on digits squeezed and shifted as none that
-            it was trained on.
-        over_dilated: deformable convolutions minus a dilated network in the same study, in percentage points.
-        fields: pixels that hold half of the gradient, for a digit of full size, with deformable convolutions and in the
-            CNN, means over the study's networks; and their difference, paired.
-    """
-
-    accuracies: Mapping[str, Mapping[str, Agreement]]
-    curves: Mapping[str, Mapping[str, Sequence[Agreement]]]
-    first_epoch: Mapping[str, FirstEpoch]
-    gain: Interval
-    plain_gain: Interval
-    residual_gain: Mapping[str, Interval]
-    stand_in_difference: float
-    largest_kernel: float
-    largest_gradient: float
-    learning_gradient: float
-    offset_channels: tuple[int, int]
-    trained_on: str
-    combinations: int
-    published_epochs: tuple[int, int]
-    validated_apart: bool
-    dead_layers: tuple[str, ...]
-    frozen_blocks: bool
-    last_changes: tuple[float, ...]
-    last_losses: tuple[float, ...]
-    longer: tuple[float, ...]
-    forward_ratio: float
-    speedup: float
-    augmented: float
-    two_by_two: tuple[float, ...]
-    beyond_training: float
-    over_dilated: Interval
-    fields: tuple[float, float, Interval]
-
-    @property
-    def nothing_deforms(self) -> bool:
-        return self.largest_kernel == 0 and self.largest_gradient == 0
+Found = tuple[str, ...]  # what became of a claim: the last fields of `Claim`, from its rule
+_Judge = Callable[[Evidence], Found]
+_CLAIMS: list[Callable[[Evidence], Claim]] = []
 
 
-def recorded(seeds: int | None = None, **changes: Any) -> dict[str, list[Record]]:
-    """Returns the records by which claims are judged, by run and in the order of their seeds; trains what is missing.
+def claim(group: str, place: str, words: str, pages: str, name: str = "") -> Callable[[_Judge], _Judge]:
+    """Returns a decorator that adds a claim, with arguments as in `Claim`; its name is by default the function's."""
 
-    Args:
-        seeds: of each model; by default as in the book.
-        **changes: as for `find_run`.
-    """
-    several = (*published.ACCURACY, "cnn_scaled", *LEARNING)
-    runs = {name: [result(config) for config in seeds_of(name, seeds, **changes)] for name in several}
-    return runs | {name: [result(find_run(name, **changes))] for name in ("cnn_batch_norm", "long_frozen_mini_resnet")}
+    def add(judge: _Judge) -> _Judge:
+        known = (name or judge.__name__.replace("_", "-"), group, place, words, pages)
+        _CLAIMS.append(lambda evidence: Claim(*known, *judge(evidence)))
+        return judge
 
-
-def gather(runs: Mapping[str, Sequence[Record]]) -> Facts:
-    """Returns the facts from the records of runs and from the book's measurements.
-
-    Args:
-        runs: as `recorded` returns them.
-
-    Raises:
-        RecordError: if a measurement or the weights of a run are missing or damaged.
-    """
-    studied = study.recorded_runs()
-    dilated = study.compared(studied, asked=study.SPACING)["points by image over spaced ones"]
-    traces = _measurement("offsets").results["traces"]
-    published_traces = [traces["as published"], traces["corners repaired"]]
-    gradients = [max(max(layer["gradient"]) for layer in trace["layers"].values()) for trace in published_traces]
-    first, longer = runs["deformable_mini_resnet"][0], runs["long_frozen_mini_resnet"][0]
-    layered = [
-        record for name in published.ACCURACY for record in runs[name] if record.config.model.startswith("deformable")
-    ]
-    found = {
-        model: {kind: [record.evaluations[kind].accuracy for record in runs[model]] for kind in TEST_IMAGES}
-        for model in published.ACCURACY
-    }
-    gains = {
-        (model, kind): interval(100 * np.subtract(found[model][kind], found[model.removeprefix("deformable_")][kind]))
-        for model in ("deformable_cnn", "deformable_mini_resnet")
-        for kind in TEST_IMAGES
-    }
-    ends = [record.history[-2:] for record in runs["deformable_mini_resnet"]]
-    kernels = [_offset_kernels(record) for record in layered]
-    return Facts(
-        accuracies=of_runs({model: runs[model] for model in published.ACCURACY}),
-        curves={model: _curves_of(model, runs[model]) for model in published.ACCURACY},
-        first_epoch=first_epoch(runs),
-        gain=gains["deformable_cnn", "scaled"],
-        plain_gain=gains["deformable_cnn", "plain"],
-        residual_gain={kind: gains["deformable_mini_resnet", kind] for kind in TEST_IMAGES},
-        stand_in_difference=100
-        * max(abs(runs["deformable_cnn"][0].evaluations[kind].accuracy - _after(runs, kind)) for kind in TEST_IMAGES),
-        largest_kernel=max(float(np.abs(kernel).max()) for each in kernels for kernel in each),
-        largest_gradient=gradients[0],
-        learning_gradient=gradients[1],
-        offset_channels=(kernels[0][0].shape[-1], 2 * math.prod(kernels[0][0].shape[:2])),
-        trained_on=runs["deformable_cnn"][0].config.train_on,
-        combinations=len({(name, runs[name][0].config.train_on) for name in ("cnn", "deformable_cnn")}),
-        published_epochs=(
-            len(published.curve("deformable_mini_resnet")["epoch"]),
-            len(published.curve("mini_resnet")["epoch"]),
-        ),
-        validated_apart=any(runs[name][0].config.validation_size > 0 for name in published.ACCURACY),
-        dead_layers=tuple(name for name in BLOCKS if name not in _layers(runs["mini_resnet"][0])),
-        frozen_blocks=not first.config.trainable,
-        last_changes=tuple(100 * abs(end[-1].validation_accuracy - end[0].validation_accuracy) for end in ends),
-        last_losses=tuple(end[-1].loss - end[0].loss for end in ends),
-        longer=tuple(100 * epoch.validation_accuracy for epoch in longer.history[len(first.history) - 1 :]),
-        **_times(_measurement("runtime")),
-        augmented=100 * float(np.mean([record.evaluations["scaled"].accuracy for record in runs["cnn_scaled"]])),
-        two_by_two=tuple(float(np.mean([*study.accuracies(studied[run]).values()] or [np.nan])) for run in TWO_BY_TWO),
-        beyond_training=float(np.mean([*study.accuracies(studied["scale_cnn"], "scaled").values()] or [np.nan])),
-        over_dilated=interval(dilated.differences or [np.nan]),
-        fields=_fields(_measurement("mechanism")),
-    )
+    return add
 
 
-def _curves_of(model: str, found: Sequence[Record]) -> dict[str, list[Agreement]]:
-    theirs = published.curve(model)
-    epochs = min(len(theirs["epoch"]), *(len(record.history) for record in found))
-    images = {"training": found[0].config.train_size, "validation": found[0].evaluations["plain"].images}
-    keys = {"training": ("accuracy", "train_accuracy"), "validation": ("validation_accuracy", "validation_accuracy")}
-    return {
-        name: [
-            agreement([getattr(record.history[epoch], ours) for record in found], images[name], theirs[stated][epoch])
-            for epoch in range(epochs)
-        ]
-        for name, (ours, stated) in keys.items()
-    }
+accuracies, curves, explanation, protocol, runtime, background = (partial(claim, group) for group in GROUPS)
 
 
-def _fields(measured: Measurement) -> tuple[float, float, Interval]:
-    """Returns the field of the last convolution with deformable convolutions and in the CNN, and their difference."""
-    regular, deformable = (
-        np.array(list(measured.results["areas"][run][SHOWN_LAYERS[-1]]["gradient"]["0.5"].values())[-1])
-        for run in EVALUATED_ARMS
-    )
-    return float(deformable.mean()), float(regular.mean()), interval(deformable - regular)
+def claims(evidence: Evidence) -> list[Claim]:
+    """Returns all claims of the paper with their outcomes, in the order of their functions."""
+    return [judged(evidence) for judged in _CLAIMS]
 
 
-def _after(runs: Mapping[str, Sequence[Record]], kind: str) -> float:
-    """Returns the accuracy of batch normalisation alone after the epochs that the deformable CNN has."""
-    stand_in, epochs = runs["cnn_batch_norm"][0], len(runs["deformable_cnn"][0].history)
-    if kind == stand_in.config.train_on and epochs <= len(stand_in.history):
-        return stand_in.history[epochs - 1].validation_accuracy
-    return stand_in.evaluations[kind].accuracy
+def _must(rule: str, holds: bool, ours: str, published: str = "") -> Found:
+    return rule, "supported" if holds else "contradicted", ours, published
 
 
-def _measurement(name: str) -> Measurement:
-    measured = measurements.read(name)
-    if measured is None:
-        raise RecordError(measurements.missing(name))
-    return measured
-
-
-def _times(measured: Measurement) -> dict[str, float]:
-    rows = {
-        (row["model"], row["what"]): row["milliseconds"]
-        for row in measured.results["rows"]
-        if row["batch"] == measured.parameters["batch"]
-        and str(row["size"]) == measured.parameters["sizes"].split(",")[0]
-    }
-    ours, theirs = rows["deformable CNN, ours", "forward"], rows["deformable CNN, published code", "forward"]
-    return {
-        "forward_ratio": theirs / rows["CNN", "forward"],
-        "speedup": theirs / ours,
-    }
-
-
-def _layers(record: Record) -> set[str]:
-    """Returns the names of the layers that have weights in the network of a run."""
-    return {part for path in record.witness.norms for part in path.split("/")}
-
-
-def _offset_kernels(record: Record) -> list[np.ndarray]:
-    with _weights(record) as file:
-        return [
-            np.asarray(layer["vars"]["0"]) for name, layer in file["layers"].items() if name.startswith("conv_offset2d")
-        ]
-
-
-def _weights(record: Record) -> Any:
-    try:
-        return h5py.File(record.weights_path)
-    except OSError as error:
-        raise RecordError(f"{record.weights_path} cannot be read: {error}") from error
-
-
-def claims(facts: Facts) -> list[Claim]:
-    """Returns all claims of the paper, in the order of `claims.csv`, with their outcomes."""
-    groups = (_accuracies, _curves, _explanation, _protocol, _runtime, _background)
-    found = {name: result for group in groups for name, result in group(facts).items()}
-    with CLAIMS.open(encoding="utf-8", newline="") as file:
-        rows = [{**row, **found[row["name"]]} for row in csv.DictReader(file)]
-    return [Claim(pages=tuple(row.pop("pages").split()), **row) for row in rows]
-
-
-def _result(outcome: str, ours: str, published: str = "") -> dict[str, str]:
-    return {"published": published, "ours": ours, "outcome": outcome}
-
-
-def _holds(condition: bool) -> str:
-    return "supported" if condition else "contradicted"
-
-
-def _accuracies(facts: Facts) -> dict[str, dict[str, str]]:
-    count = sum(map(len, facts.accuracies.values()))
-    return {
-        f"{model}-{kind}": _result(
-            ours.outcome,
-            f"{ours.mean:.1f}% ({ours.low:.1f} to {ours.high:.1f})"
-            + (f"; outside, by chance likely among {count} (p = {ours.p_value:.2f})" if ours.by_chance else ""),
-            f"{100 * published.ACCURACY[model][kind]:.2f}%",
-        )
-        for model, kinds in facts.accuracies.items()
-        for kind, ours in kinds.items()
-    }
-
-
-def _curves(facts: Facts) -> dict[str, dict[str, str]]:
-    found = {}
-    for model, curves in facts.curves.items():
-        epochs = [epoch for curve in curves.values() for epoch in curve]
-        outside, wide = sum(each.outcome == "differs" for each in epochs), sum(each.wide for each in epochs)
-        outcome = "differs" if outside > OUTSIDE * len(epochs) else "undecided" if wide > len(epochs) / 2 else "agrees"
-        inside = ", ".join(
-            f"{name} {sum(epoch.outcome != 'differs' for epoch in curve)} of {len(curve)}"
-            for name, curve in curves.items()
-        )
-        found[f"{model}-curve"] = _result(outcome, f"epochs inside: {inside}; wide intervals: {wide} of {len(epochs)}")
-    return found
-
-
-def _explanation(facts: Facts) -> dict[str, dict[str, str]]:
-    stated = {
-        (model, kind): 100 * (accuracies[kind] - published.ACCURACY[model.removeprefix("deformable_")][kind])
-        for model, accuracies in published.ACCURACY.items()
-        for kind in TEST_IMAGES
-    }
-    gained, still, residual = facts.gain, facts.nothing_deforms, facts.residual_gain
-    same = still and facts.stand_in_difference == 0
-    logged = facts.first_epoch.values()
-    settled = float(np.mean(facts.last_changes)) <= STABLE and max(facts.last_losses) >= 0
-    first, *later = facts.longer if len(facts.longer) > 1 else facts.longer * 2
-    deformable, regular, larger = facts.fields
-    return {
-        "gain": _result(_sign(gained), _points(gained), f"{stated['deformable_cnn', 'scaled']:+.1f} points"),
-        "robust": _result(
-            _sign(facts.plain_gain),
-            f"{_points(facts.plain_gain)} against the CNN on plain digits",
-            f"{stated['deformable_cnn', 'plain']:+.1f} points",
-        ),
-        "cause": _result(
-            _holds(not same),
-            f"without the offset layers, {_number(facts.stand_in_difference)} points of difference (seed 0)",
-        ),
-        "in-all-layers": _result(
-            _holds(not still),
-            f"largest offset kernel {_number(facts.largest_kernel)}, "
-            f"largest gradient {_number(facts.largest_gradient)}",
-        ),
-        "log": _result(
-            _holds(not all(each.as_inert for each in logged)),
-            "; ".join(
-                f"{name} {each.low:.{digits}f} to {each.high:.{digits}f} with offsets at zero, "
-                f"{min(each.learning):.{digits}f} to {max(each.learning):.{digits}f} where they learn"
-                for (name, each), digits in zip(facts.first_epoch.items(), (1, 2), strict=True)
-            ),
-            ", ".join(f"{each.published:.{digits}f}" for each, digits in zip(logged, (2, 3), strict=True)),
-        ),
-        "receptive-field": _result(
-            "contradicted" if still else "not tested", "no point moves" if still else "points move"
-        ),
-        "wider-field": _result(
-            _sign(larger),
-            f"with deformable convolutions that work, {deformable:.0f} pixels hold half of the gradient in place of "
-            f"{regular:.0f}",
-        ),
-        "contrast": _result(
-            "supported" if residual["plain"].high < 0 else "contradicted" if residual["plain"].low > 0 else "undecided",
-            "; ".join(f"{_points(residual[kind])} on {kind} digits" for kind in TEST_IMAGES),
-            f"{stated['deformable_mini_resnet', 'plain']:+.1f} points",
-        ),
-        "too-simple": _result(
-            _holds(not (still and facts.frozen_blocks and residual["plain"].high < 0)),
-            "with offsets at zero it is the mini-ResNet with frozen blocks: these alone make the difference",
-        ),
-        "unoptimised": _result(
-            _holds(not still),
-            "its offsets stay at zero: it computes what the network would without it" if still else "offsets move",
-        ),
-        "not-settled": _result(
-            _holds(not settled),
-            f"the last epoch changes the accuracy by {min(facts.last_changes):.1f} to {max(facts.last_changes):.1f} "
-            f"points, and the training loss by {min(facts.last_losses):.3f} to {max(facts.last_losses):.3f}",
-        ),
-        "ten-epochs": _result(
-            "supported" if min(later) > first + STABLE else "contradicted" if max(later) < first else "undecided",
-            f"from {first:.0f}%, {len(later)} more epochs reach between {min(later):.0f} and {max(later):.0f}%, "
-            f"the last {later[-1]:.0f}% (one seed)",
-        ),
-    }
-
-
-def _protocol(facts: Facts) -> dict[str, dict[str, str]]:
-    found, needed = facts.offset_channels
-    deformable, regular = facts.published_epochs
-    return {
-        "unseen": _result(_holds(facts.trained_on != "scaled"), f"it trains on {facts.trained_on} images"),
-        "three-groups": _result(
-            _holds(facts.validated_apart), "a third group" if facts.validated_apart else "the test images validate"
-        ),
-        "one-per-point": _result(
-            _holds(found == needed), f"{found} numbers for each pixel before conv12, in place of {needed}"
-        ),
-        "both-convolutions": _result(
-            _holds(not facts.dead_layers), f"{len(facts.dead_layers)} of {len(BLOCKS)} reach no output"
-        ),
-        "same-epochs": _result(_holds(deformable == regular), f"{deformable} and {regular} in the author's log"),
-        "two-by-two": _result(
-            _holds(facts.combinations == len(facts.two_by_two)),
-            f"the paper has {facts.combinations} of {len(facts.two_by_two)}; our study has all, on its own digits: "
-            + "{:.2f}% and {:.2f}% without and with deformable convolutions, ".format(*facts.two_by_two)
-            + "with augmentation {2:.2f}% and {3:.2f}%".format(*facts.two_by_two),
-        ),
-    }
-
-
-def _runtime(facts: Facts) -> dict[str, dict[str, str]]:
-    stated = published.FORWARD["deformable"] / published.FORWARD["regular"]
-    return {
-        "thirty-times": _result(
-            "not tested", f"{facts.forward_ratio:.1f} times on this processor", f"{stated:.0f} times"
-        ),
-        "inefficient": _result(_holds(facts.speedup > FASTER), f"{facts.speedup:.1f} times its speed"),
-    }
-
-
-def _background(facts: Facts) -> dict[str, dict[str, str]]:
-    plain, scaled = facts.accuracies["cnn"]["plain"], facts.accuracies["cnn"]["scaled"]
-    dilated = facts.over_dilated
-    untested = {
-        "augmentation": f"how common it is, we did not count; it helps: {facts.augmented:.1f}% in place of "
-        f"{scaled.mean:.1f}% on scaled digits",
-        "low-cost": "times on a CPU are on the page on operators",
-        "atrous": f"in the registered study {dilated.mean:+.2f} points over a dilated network on digits "
-        f"({dilated.low:+.2f} to {dilated.high:+.2f})",
-        "roi-pooling": "no detector is trained here; the pooling by itself is tested on digits",
-        "keras-only": "true of the published class; dcn.ops needs TensorFlow alone",
-        "generalise": "dcn.ops is one; no experiment here compares generality",
-    }
-    return {
-        "blind": _result(
-            _holds(scaled.mean <= BLIND),
-            f"{scaled.mean:.0f}% after training on plain digits ({plain.mean:.0f}% on these); "
-            f"{facts.beyond_training:.0f}% after training on shrunken ones, which were neither squeezed nor shifted",
-        ),
-        "drop-in": _result(
-            _holds(not facts.nothing_deforms), "it can be put before a convolution, and then moves no sampling point"
-        ),
-        **{name: _result("not tested", ours) for name, ours in untested.items()},
-    }
-
-
-def _sign(difference: Interval) -> str:
-    """Returns the outcome of the claim that a difference is above zero."""
-    return "supported" if difference.low > 0 else "contradicted" if difference.high < 0 else "undecided"
+def _must_be(side: str, difference: Interval, ours: str, published: str = "", where: str = "") -> Found:
+    """Returns what became of the claim that a difference is "above" or "below" zero."""
+    on = {"above": difference.low > 0, "below": difference.high < 0}
+    outcome = "supported" if on[side] else "contradicted" if any(on.values()) else "undecided"
+    rule = f"{where}the {CONFIDENCE:.0%} interval of the paired differences must be {side} zero"
+    return rule, outcome, ours, published
 
 
 def _points(difference: Interval) -> str:
     return f"{difference.mean:+.1f} points ({difference.low:+.1f} to {difference.high:+.1f})"
 
 
+def _published_gain(model: str, kind: str) -> str:
+    with_it, without = (published.ACCURACY[name][kind] for name in (model, model.removeprefix("deformable_")))
+    return f"{100 * (with_it - without):+.1f} points"
+
+
 def _number(value: float) -> str:
     return f"{value:.3g}" if value else "exactly 0"
+
+
+def _times(factor: float) -> str:
+    return "twice" if factor == 2 else f"{factor:g} times"
+
+
+def _studied(evidence: Evidence, run: str, kind: str = "plain") -> float:
+    """Returns the mean accuracy in percent of a run of the registered study, NaN if it has none."""
+    return float(np.mean([*study.accuracies(evidence.studied[run], kind).values()] or [np.nan]))
+
+
+def _accuracy(model: str, kind: str, evidence: Evidence) -> Found:
+    ours, count = evidence.accuracies[model][kind], sum(map(len, evidence.accuracies.values()))
+    by_chance = f"; outside, by chance likely among {count} (p = {ours.p_value:.2f})" if ours.by_chance else ""
+    return (
+        f"it agrees inside the {CONFIDENCE:.0%} prediction interval of one more run, if that reaches at most {MOST:g} "
+        f"points from our mean; it differs outside, unless by Holm's method one of {count} may be there by chance",
+        ours.outcome,
+        f"{ours.mean:.1f}% ({ours.low:.1f} to {ours.high:.1f}){by_chance}",
+        f"{100 * published.ACCURACY[model][kind]:.2f}%",
+    )
+
+
+for _model, _kind, _words, _pages in (
+    ("cnn", "plain", "The 4-layer CNN achieved 99.01% on the plain digits", "runs"),
+    ("cnn", "scaled", "but performed poorly, 60.67%, on the scaled and transformed test set", "robustness"),
+    ("deformable_cnn", "plain", "The CNN with deformable convolution achieved 96.11% on plain digits", "offsets gain"),
+    ("deformable_cnn", "scaled", "and a respectable 94.1% on scaled and transformed data", "offsets gain"),
+    ("mini_resnet", "plain", "The mini-ResNet managed 92.35% on the test set", "residual"),
+    ("mini_resnet", "scaled", "and 49.57% on unseen scaled images", "residual"),
+    ("deformable_mini_resnet", "plain", "The mini-ResNet with deformable convolution managed 42.42%", "residual"),
+    ("deformable_mini_resnet", "scaled", "and only 13.1% on scaled images", "residual"),
+):
+    accuracies("V", _words, _pages, f"{_model}-{_kind}")(partial(_accuracy, _model, _kind))
+
+
+def _epochs(found: Sequence[Record], key: str, images: int, stated: Sequence[float]) -> list[Agreement]:
+    """Returns the agreement of a published accuracy after each epoch that our runs have too, each judged alone."""
+    ours = zip(*([getattr(epoch, key) for epoch in record.history] for record in found), strict=False)
+    return [agreement(each, images, theirs) for each, theirs in zip(ours, stated, strict=False)]
+
+
+def _curve(model: str, evidence: Evidence) -> Found:
+    found, stated = evidence.runs[model], published.curve(model)
+    trained, validated = found[0].config.train_size, found[0].evaluations["plain"].images
+    both = {
+        "training": _epochs(found, "accuracy", trained, stated["train_accuracy"]),
+        "validation": _epochs(found, "validation_accuracy", validated, stated["validation_accuracy"]),
+    }
+    outside = {name: sum(each.outcome == "differs" for each in curve) for name, curve in both.items()}
+    epochs, wide = sum(map(len, both.values())), sum(each.wide for curve in both.values() for each in curve)
+    many = OUTSIDE * sum(outside.values()) > epochs
+    inside = ", ".join(f"{name} {len(curve) - outside[name]} of {len(curve)}" for name, curve in both.items())
+    return (
+        f"of both accuracies at most one epoch in {NUMBERS[OUTSIDE]} may be outside the prediction interval of one "
+        "more run",
+        "differs" if many else "undecided" if 2 * wide > epochs else "agrees",
+        f"epochs inside: {inside}; wide intervals: {wide} of {epochs}",
+    )
+
+
+for _place, _model, _called, _pages in (
+    ("Fig. 4", "cnn", "4-layer CNN", "runs"),
+    ("Fig. 5", "deformable_cnn", "4-layer CNN with deformable convolution", "offsets gain"),
+    ("Fig. 7", "mini_resnet", "mini-ResNet", "residual"),
+    ("Fig. 8", "deformable_mini_resnet", "mini-ResNet with deformable convolution", "residual"),
+):
+    _words = f"Training and validation accuracy of the {_called} by epoch"
+    curves(_place, _words, _pages, f"{_model}-curve")(partial(_curve, _model))
+
+
+@explanation("V", "The model with deformable convolution was better on scaled and transformed digits", "paper gain")
+def gain(evidence: Evidence) -> Found:
+    ours = evidence.gains["deformable_cnn", "scaled"]
+    return _must_be("above", ours, _points(ours), _published_gain("deformable_cnn", "scaled"))
+
+
+@explanation("V", "and it learned robustly enough to achieve 96.11% on plain digits", "paper gain")
+def robust(evidence: Evidence) -> Found:
+    ours, theirs = evidence.gains["deformable_cnn", "plain"], _published_gain("deformable_cnn", "plain")
+    where = "against the CNN that it starts from, "
+    return _must_be("above", ours, f"{_points(ours)} against the CNN on plain digits", theirs, where)
+
+
+@explanation("abstract", "Introducing deformable convolution improves the accuracy", "offsets gain")
+def cause(evidence: Evidence) -> Found:
+    ours, without = evidence.runs["deformable_cnn"][0].evaluations, evidence.controls["cnn_batch_norm"][0].evaluations
+    gained = 100 * max(ours[kind].accuracy - without[kind].accuracy for kind in TEST_IMAGES)
+    told = f"without the offset layers, {_number(gained)} points of difference (seed 0)"
+    return _must("the same network without offsets must do worse", gained > 0, told)
+
+
+@explanation(
+    "IV.B",
+    "ConvOffset2D effectively introduces deformable convolution in all layers but the first and the last",
+    "offsets",
+)
+def in_all_layers(evidence: Evidence) -> Found:
+    kernel, gradient = _number(evidence.largest_kernel), _number(evidence.largest_gradient)
+    ours = f"largest offset kernel {kernel}, largest gradient {gradient}"
+    return _must("some offset must differ from zero", not evidence.nothing_deforms, ours)
+
+
+@explanation(
+    "Fig. 5, log",
+    "The published run trained such layers: training accuracy and loss after its first epoch",
+    "offsets gain",
+)
+def log(evidence: Evidence) -> Found:
+    rule = "they must be among our runs whose offsets learn rather than in the interval of those with offsets at zero"
+    first = first_epoch({**evidence.runs, **evidence.controls})
+    accuracy, loss = first.values()
+    ours = (
+        f"{name} {each.low:.{digits}f} to {each.high:.{digits}f} with offsets at zero, "
+        f"{min(each.learning):.{digits}f} to {max(each.learning):.{digits}f} where they learn"
+        for (name, each), digits in zip(first.items(), (1, 2), strict=True)
+    )
+    theirs = f"{accuracy.published:.2f}, {loss.published:.3f}"
+    return _must(rule, not (accuracy.as_inert and loss.as_inert), "; ".join(ours), theirs)
+
+
+@explanation(
+    "Fig. 3",
+    "The wider spread created by the offsets effectively increases the receptive field of these networks",
+    "paper offsets",
+)
+def receptive_field(evidence: Evidence) -> Found:
+    outcome, ours = ("contradicted", "no point moves") if evidence.nothing_deforms else ("not tested", "points move")
+    return "some sampling point must move", outcome, ours
+
+
+@explanation("title and Fig. 3", "Deformable convolution expands the receptive field", "mechanism")
+def wider_field(evidence: Evidence) -> Found:
+    areas = (measurements.result("mechanism").results["areas"][run][SHOWN_LAYERS[-1]] for run in EVALUATED_ARMS)
+    regular, deformable = (np.array(list(area["gradient"]["0.5"].values())[-1]) for area in areas)  # of full size
+    means = f"{deformable.mean():.0f} pixels hold half of the gradient in place of {regular.mean():.0f}"
+    ours = f"with deformable convolutions that work, {means}"
+    return _must_be("above", interval(deformable - regular), ours, where="where offsets learn, ")
+
+
+@explanation(
+    "V",
+    "In sharp contrast to the CNN, the mini-ResNet with deformable convolution did far worse than without",
+    "paper residual",
+)
+def contrast(evidence: Evidence) -> Found:
+    ours = {kind: evidence.gains["deformable_mini_resnet", kind] for kind in TEST_IMAGES}
+    told = "; ".join(f"{_points(difference)} on {kind} digits" for kind, difference in ours.items())
+    return _must_be("below", ours["plain"], told, _published_gain("deformable_mini_resnet", "plain"))
+
+
+@explanation(
+    "abstract", "The ResNet results are inconclusive mostly because the architecture is oversimplified", "residual"
+)
+def too_simple(evidence: Evidence) -> Found:
+    frozen = not evidence.runs["deformable_mini_resnet"][0].config.trainable
+    worse = evidence.gains["deformable_mini_resnet", "plain"].high < 0
+    return _must(
+        "the same architecture, with blocks that train, must do no better",
+        not (evidence.nothing_deforms and frozen and worse),
+        "with offsets at zero it is the mini-ResNet with frozen blocks: these alone make the difference",
+    )
+
+
+@explanation("abstract", "and because the implementation of deformable convolution is unoptimised", "offsets residual")
+def unoptimised(evidence: Evidence) -> Found:
+    still, rule = evidence.nothing_deforms, "the layer must change what the network computes"
+    zero = "its offsets stay at zero: it computes what the network would without it"
+    return _must(rule, not still, zero if still else "offsets move")
+
+
+@explanation(
+    "V",
+    "Loss and validation accuracy of the deformable mini-ResNet had not stabilised after ten epochs",
+    "validation residual",
+)
+def not_settled(evidence: Evidence) -> Found:
+    ends = [record.history[-2:] for record in evidence.runs["deformable_mini_resnet"]]
+    changes = [100 * abs(end[-1].validation_accuracy - end[0].validation_accuracy) for end in ends]
+    losses = [end[-1].loss - end[0].loss for end in ends]
+    return _must(
+        f"the last epoch must change the validation accuracy by more than {STABLE:g} points on average and lower the "
+        "training loss of every run",
+        float(np.mean(changes)) > STABLE and max(losses) < 0,
+        f"the last epoch changes the accuracy by {min(changes):.1f} to {max(changes):.1f} points, and the training "
+        f"loss by {min(losses):.3f} to {max(losses):.3f}",
+    )
+
+
+@explanation("V", "Ten epochs are not sufficient to train it", "residual")
+def ten_epochs(evidence: Evidence) -> Found:
+    paper, longer = evidence.runs["deformable_mini_resnet"][0], evidence.controls["long_frozen_mini_resnet"][0]
+    first, *later = (100 * epoch.validation_accuracy for epoch in longer.history[len(paper.history) - 1 :])
+    later = later or [first]
+    return (
+        f"every later epoch of a longer run must be better by more than {STABLE:g} points",
+        "supported" if min(later) > first + STABLE else "contradicted" if max(later) < first else "undecided",
+        f"from {first:.0f}%, {len(later)} more epochs reach between {min(later):.0f} and {max(later):.0f}%, "
+        f"the last {later[-1]:.0f}% (one seed)",
+    )
+
+
+@protocol("V", "The geometric transformations of the test are unseen", "validation gain")
+def unseen(evidence: Evidence) -> Found:
+    trained_on = evidence.runs["deformable_cnn"][0].config.train_on
+    return _must("the network must not train on them", trained_on != "scaled", f"it trains on {trained_on} images")
+
+
+@protocol("IV", "The digits are divided into test, train and validation groups", "validation")
+def three_groups(evidence: Evidence) -> Found:
+    apart = any(found[0].config.validation_size > 0 for found in evidence.runs.values())
+    ours = "a third group" if apart else "the test images validate"
+    return _must("validation images must not be test images", apart, ours)
+
+
+@protocol("III", "There is one offset for each kernel point", "method")
+def one_per_point(evidence: Evidence) -> Found:
+    height, width, _, predicted = evidence.offset_kernels[0].shape
+    needed = 2 * height * width
+    ours = f"{predicted} numbers for each pixel before conv12, in place of {needed}"
+    return _must("as many numbers for each pixel as two for each kernel point", predicted == needed, ours)
+
+
+@protocol("IV.D", "The fourth model has offsets to both convolutions of the ResNet block", "method residual")
+def both_convolutions(evidence: Evidence) -> Found:
+    weights = evidence.runs["mini_resnet"][0].witness.norms
+    dead = set(BLOCKS).difference(*(path.split("/") for path in weights))
+    return _must("both convolutions must reach the output", not dead, f"{len(dead)} of {len(BLOCKS)} reach no output")
+
+
+@protocol("V", "Both mini-ResNets were trained for exactly the same number of epochs", "runs")
+def same_epochs(evidence: Evidence) -> Found:
+    deformable, regular = (len(published.curve(f"{kind}mini_resnet")["epoch"]) for kind in ("deformable_", ""))
+    ours = f"{deformable} and {regular} in the author's log"
+    return _must("their published curves must be equally long", deformable == regular, ours)
+
+
+@protocol(
+    "I, objectives 2 and 3",
+    "Training with and without data augmentation is compared with deformable convolution",
+    "study",
+)
+def two_by_two(evidence: Evidence) -> Found:
+    run = {(model, each.config.train_on) for model in ("cnn", "deformable_cnn") for each in evidence.runs[model]}
+    regular, deformable, *augmented = (f"{_studied(evidence, name):.2f}%" for name in TWO_BY_TWO)
+    return _must(
+        f"all {NUMBERS[len(TWO_BY_TWO)]} combinations must be trained",
+        len(run) == len(TWO_BY_TWO),
+        f"the paper has {len(run)} of {len(TWO_BY_TWO)}; our study has all, on its own digits: {regular} and "
+        f"{deformable} without and with deformable convolutions, with augmentation {' and '.join(augmented)}",
+    )
+
+
+def _forward(network: str) -> float:
+    """Returns how many times as long a forward pass of the published deformable CNN takes as that of a network."""
+    measured = measurements.result("runtime")
+    alike = (measured.parameters["batch"], measured.parameters["sizes"].split(",")[0], "forward")
+    rows = (row for row in measured.results["rows"] if (row["batch"], str(row["size"]), row["what"]) == alike)
+    milliseconds = {row["model"]: row["milliseconds"] for row in rows}
+    return milliseconds["deformable CNN, published code"] / milliseconds[network]
+
+
+@runtime("VI", "close to 300 ms, against just 10 ms", "runtime")
+def thirty_times(evidence: Evidence) -> Found:
+    stated = published.FORWARD["deformable"] / published.FORWARD["regular"]
+    told = f"{_forward('CNN'):.1f} times on this processor"
+    return "batch and hardware are not stated", "not tested", told, f"{stated:.0f} times"
+
+
+@runtime("VI", "The implementation is extremely inefficient", "runtime")
+def inefficient(evidence: Evidence) -> Found:
+    speedup = _forward("deformable CNN, ours")
+    rule = f"the same layer must be possible at more than {_times(FASTER)} its speed"
+    return _must(rule, speedup > FASTER, f"{speedup:.1f} times its speed")
+
+
+@background("I", "CNNs are inherently blind to large and unknown geometric transformations", "paper study")
+def blind(evidence: Evidence) -> Found:
+    plain, scaled = (evidence.accuracies["cnn"][kind].mean for kind in TEST_IMAGES)
+    return _must(
+        f"on such digits a CNN may be at most {_times(BLIND)} as good as guessing",
+        scaled <= BLIND * GUESSING,
+        f"{scaled:.0f}% after training on plain digits ({plain:.0f}% on these); "
+        f"{_studied(evidence, 'scale_cnn', 'scaled'):.0f}% after training on shrunken ones, which were neither "
+        "squeezed nor shifted",
+    )
+
+
+@background("I", "Data augmentation is the most common strategy against this", "gain")
+def augmentation(evidence: Evidence) -> Found:
+    scaled = 100 * np.mean([record.evaluations["scaled"].accuracy for record in evidence.controls["cnn_scaled"]])
+    helps = f"{scaled:.1f}% in place of {evidence.accuracies['cnn']['scaled'].mean:.1f}% on scaled digits"
+    return "not an experiment", "not tested", f"how common it is, we did not count; it helps: {helps}"
+
+
+@background(
+    "I, objective 1, met",
+    "A TensorFlow module that can easily replace or work with the 2D convolution",
+    "offsets guide",
+)
+def drop_in(evidence: Evidence) -> Found:
+    ours = "it can be put before a convolution, and then moves no sampling point"
+    return _must("its offsets must learn", not evidence.nothing_deforms, ours)
+
+
+@background("II.A", "Deformable convolution costs relatively little computation time", "operators")
+def low_cost(evidence: Evidence) -> Found:
+    return "a result of Dai et al.", "not tested", "times on a CPU are on the page on operators"
+
+
+@background("II.B", "Deformable convolution performs measurably better than atrous convolution", "study")
+def atrous(evidence: Evidence) -> Found:
+    compared = study.compared(evidence.studied, asked=study.SPACING)["points by image over spaced ones"]
+    ours = interval(compared.differences or [np.nan])
+    told = f"{ours.mean:+.2f} points over a dilated network on digits ({ours.low:+.2f} to {ours.high:+.2f})"
+    return "a result of Dai et al.", "not tested", f"in the registered study {told}"
+
+
+@background("II.B", "Together with RoI pooling it noticeably improves Faster R-CNN and R-FCN", "regions")
+def roi_pooling(evidence: Evidence) -> Found:
+    ours = "no detector is trained here; the pooling by itself is tested on digits"
+    return "a result of Dai et al.", "not tested", ours
+
+
+@background("VI", "The implementation can only be used with the Keras backend", "guide")
+def keras_only(evidence: Evidence) -> Found:
+    ours = "true of the published class; dcn.ops needs TensorFlow alone"
+    return "not an experiment", "not tested", ours
+
+
+@background("VI", "A true TensorFlow implementation would make the module more generalizable", "guide")
+def generalise(evidence: Evidence) -> Found:
+    return "not an experiment", "not tested", "dcn.ops is one; no experiment here compares generality"

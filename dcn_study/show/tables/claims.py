@@ -17,16 +17,20 @@ __all__ = ["claims", "tally"]
 def claims(found: Sequence[Claim], *groups: str) -> str:
     """Returns the claims of groups as an HTML table, with links to the pages with the evidence.
 
+    The attribute `data-csv` of the table holds all fields of the claims as CSV, which the page offers as a file.
+
     Args:
         found: all claims.
         *groups: of `claims.GROUPS`.
     """
-    rows = [_row(claim) for group in groups for claim in found if claim.group == group]
-    frame = pd.DataFrame(rows)
+    chosen = [claim for group in groups for claim in found if claim.group == group]
+    frame = pd.DataFrame(map(_row, chosen))
     if not frame["paper"].any():
         frame = frame.drop(columns="paper")
     with pd.option_context("display.max_colwidth", None):
-        return frame.to_html(index=False, escape=False, classes="claims")
+        shown = frame.to_html(index=False, escape=False, classes="claims")
+    content = pd.DataFrame(chosen).to_csv(index=False)
+    return shown.replace("<table ", f'<table data-csv="{html.escape(content)}" ', 1)
 
 
 def tally(found: Sequence[Claim]) -> pd.DataFrame:
@@ -47,5 +51,5 @@ def _row(claim: Claim) -> dict[str, str]:
         "paper": f'<span class="paper">{html.escape(claim.published)}</span>' if claim.published else "",
         "here": f'<span class="here">{html.escape(claim.ours)}</span>',
         "outcome": f'<span class="outcome {claim.outcome.replace(" ", "-")}">{claim.outcome}</span>',
-        "evidence": ", ".join(f'<a href="{page}.html">{MODELS.get(page, page)}</a>' for page in claim.pages),
+        "evidence": ", ".join(f'<a href="{page}.html">{MODELS.get(page, page)}</a>' for page in claim.pages.split()),
     }
