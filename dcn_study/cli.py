@@ -16,7 +16,7 @@ from dcn_study.errors import BookError, ConfigurationError, RecordError, StudyEr
 
 if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
-    from dcn_study.runs.records import Record, Standing
+    from dcn_study.runs.records import Record, Status
     from dcn_study.runs.run import Run
 
 Result = TypeVar("Result")
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="runs, their standing and duration; pages and their parameters")
+    command = commands.add_parser("list", help="runs, their status and duration; pages and their parameters")
     command.set_defaults(call=_list)
 
     command = commands.add_parser("run", help="execute one page's notebook, with other parameters if you like")
@@ -98,9 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_build)
 
     command = commands.add_parser("check", help="exit 1 unless every record of the book is fresh or confirmed")
-    command.add_argument(
-        "-v", "--verbose", action="store_true", help="print the standing of each record and planned run"
-    )
+    command.add_argument("-v", "--verbose", action="store_true", help="print the status of each record and planned run")
     command.set_defaults(call=_check)
 
     command = commands.add_parser("confirm", help="replay the start of stale runs and evaluate their weights again")
@@ -167,11 +165,11 @@ def _list(options: argparse.Namespace) -> int:
     from dcn_study.book.parameters import notebook_parameters
     from dcn_study.runs import records
 
-    print(f"{'run':<34} {'duration':>9} standing")
+    print(f"{'run':<34} {'duration':>9} status")
     for run in records.shown():
-        record, standing = records.inspect(run)
+        record, status = records.inspect(run)
         duration = f"{record.provenance.seconds / 60:.0f} min" if record else ""
-        print(f"{run.name:<34} {duration:>9} {standing}")
+        print(f"{run.name:<34} {duration:>9} {status}")
     print(f"\n{'page':<34} parameters")
     for page, content in PAGES.items():
         print(f"{page:<34} {', '.join(notebook_parameters(content.notebook))}")
@@ -245,10 +243,10 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     planned = {task.name for task in tasks}
     there = [records.read(run) for run in chosen if run.name not in planned]
-    standings = [_print_result(record) for record in there if record]
+    statuses = [_print_result(record) for record in there if record]
     train = _train_here if options.workers is options.scheduler is None else _train_on_workers
     failures = train(tasks, options) if tasks else {}
-    return 0 if all(standings) and not failures else 1
+    return 0 if all(statuses) and not failures else 1
 
 
 def _require_count(name: str, value: int | None, most: int = 1000) -> None:
@@ -280,12 +278,12 @@ def _print_result(record: Record) -> bool:
 
     accuracies = ", ".join(f"{kind} {100 * record.evaluations[kind].accuracy:.2f}%" for kind in TEST_IMAGES)
     print(f"{record.name:<34} {accuracies}", flush=True)
-    standing = records.standing(record.run, record)
-    if not standing.holds:
+    status = records.status(record.run, record)
+    if not status.holds:
         named = f"dcn confirm {record.name}, or train again: dcn train --force {record.name}"
         how = named if record.run.entry else "train again with --force"
-        print(f"{record.name:<34} {standing}. Not trained: {how}", flush=True)
-    return standing.holds
+        print(f"{record.name:<34} {status}. Not trained: {how}", flush=True)
+    return status.holds
 
 
 def _train_here(tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, str]:
@@ -364,30 +362,30 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    return 0 if all(standing.holds for standing in _print_standings(options.verbose)) else 1
+    return 0 if all(status.holds for status in _print_statuses(options.verbose)) else 1
 
 
-def _print_standings(verbose: bool = False) -> list[Standing]:
-    """Prints the standing of each record that does not hold, or of each, and how many have which; returns them all."""
+def _print_statuses(verbose: bool = False) -> list[Status]:
+    """Prints the status of each record that does not hold, or of each, and how many have which; returns them all."""
     from dcn_study.runs import measurements, records
     from dcn_study.runs.catalogue import planned_runs
     from dcn_study.runs.data import load_digits
 
     load_digits()  # damaged data are one error, and not one for each record
     shown = records.shown()
-    standings = {run.name: records.inspect(run)[1] for run in shown}
-    standings |= {name: measurements.inspect(name)[1] for name in measurements.MEASUREMENTS}
+    statuses = {run.name: records.inspect(run)[1] for run in shown}
+    statuses |= {name: measurements.inspect(name)[1] for name in measurements.MEASUREMENTS}
     left = [run.name for run in planned_runs() if run not in shown]
-    for name, standing in standings.items():
-        if verbose or not standing.holds:
-            print(f"{name:<34} {standing}")
+    for name, status in statuses.items():
+        if verbose or not status.holds:
+            print(f"{name:<34} {status}")
     for name in left if verbose else ():
         print(f"{name:<34} not run")
-    counts = Counter(standing.state for standing in standings.values())
-    print(f"{len(standings)} records: {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
+    counts = Counter(status.state for status in statuses.values())
+    print(f"{len(statuses)} records: {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
     if left:
         print(f"{len(left)} planned runs of the studies are not run")
-    return list(standings.values())
+    return list(statuses.values())
 
 
 def _measure(options: argparse.Namespace) -> int:
@@ -458,10 +456,10 @@ def _confirm(options: argparse.Namespace) -> int:
 def _confirm_measurement(name: str, again: bool) -> bool:
     from dcn_study.runs import measurements, repetition
 
-    measured, standing = measurements.inspect(name)
-    if measured is None or (standing.holds and not again):
-        print(f"{name:<34} {standing}", flush=True)
-        return standing.holds
+    measured, status = measurements.inspect(name)
+    if measured is None or (status.holds and not again):
+        print(f"{name:<34} {status}", flush=True)
+        return status.holds
     try:
         differences = _apart(repetition.confirm, measured)
     except StudyError as error:
@@ -475,12 +473,12 @@ def _confirm_one(run: Run, again: bool) -> bool:
     from dcn_study.runs import records
     from dcn_study.runs.libraries import load_tensorflow
 
-    record, standing = records.inspect(run)
+    record, status = records.inspect(run)
     if record is None or record.config != run.config:
-        print(f"{run.name:<34} {standing}. Nothing of this configuration to confirm", flush=True)
+        print(f"{run.name:<34} {status}. Nothing of this configuration to confirm", flush=True)
         return False
-    if standing.holds and not again:
-        print(f"{record.name:<34} {standing}", flush=True)
+    if status.holds and not again:
+        print(f"{record.name:<34} {status}", flush=True)
         return True
     load_tensorflow()
     from dcn_study.runs import confirmation

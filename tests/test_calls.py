@@ -75,8 +75,8 @@ def test_wrong_calls_exit_2_before_anything_begins(clone, calls, capsys, argumen
     assert calls == []
 
 
-def standings(lines):
-    """The printed name → standing."""
+def statuses(lines):
+    """The printed name → status."""
     return {line.split()[0]: " ".join(line.split()[1:]) for line in lines.splitlines() if len(line.split()) > 1}
 
 
@@ -88,9 +88,9 @@ def test_check_counts_the_records_and_prints_all_if_asked_to(complete, capsys):
     assert cli.main(["check", "--verbose"]) == 0
     *lines, again, _ = capsys.readouterr().out.splitlines()
     assert again == summary
-    found = standings("\n".join(lines))
+    found = statuses("\n".join(lines))
     assert set(found.values()) == {"fresh", "not run"}
-    assert len([name for name, standing in found.items() if standing == "fresh"]) == count
+    assert len([name for name, status in found.items() if status == "fresh"]) == count
     assert found["scale_mini_resnet"] == "not run"
     assert "scale_modulated_cnn" not in found  # dropped
 
@@ -101,7 +101,7 @@ def test_a_record_of_a_finished_study_that_is_gone_is_an_error(complete, capsys)
     for path in config.path.parent.glob("scale_wide_cnn-seed3.*"):
         path.unlink()
     assert cli.main(["check"]) == 1
-    assert standings(capsys.readouterr().out)["scale_wide_cnn-seed3"] == "missing"
+    assert statuses(capsys.readouterr().out)["scale_wide_cnn-seed3"] == "missing"
     with pytest.raises(BookError, match=r"scale_wide_cnn-seed3.json is missing. Train it with: dcn train scale_wide"):
         build._require_records()  # noqa: SLF001
 

@@ -108,14 +108,14 @@ def test_wrong_syntax_exits_2(arguments, capsys):
     assert exit_.value.code == 2
 
 
-def standings(lines):
-    """The printed name → standing."""
+def statuses(lines):
+    """The printed name → status."""
     return {line.split()[0]: " ".join(line.split()[1:]) for line in lines.splitlines() if len(line.split()) > 1}
 
 
 def test_check_names_what_is_missing(clone, capsys):
     assert cli.main(["check"]) == 1
-    found = standings("\n".join(capsys.readouterr().out.splitlines()[:-2]))
+    found = statuses("\n".join(capsys.readouterr().out.splitlines()[:-2]))
     assert set(found.values()) == {"missing"}
     assert {"cnn-seed1", "chained_mini_resnet", *MEASUREMENTS} <= set(found)
 
@@ -147,7 +147,7 @@ def test_a_damaged_measurement_is_one_line(complete, capsys):
     path = measurements.path_of("offsets", {})
     path.write_text(path.read_text().replace('"parameters"', '"arguments"'))
     assert cli.main(["check"]) == 1
-    assert "parameters: Field required" in standings(capsys.readouterr().out)["offsets"]
+    assert "parameters: Field required" in statuses(capsys.readouterr().out)["offsets"]
 
 
 def test_check_names_the_input_that_changed(complete, capsys, monkeypatch):
@@ -155,7 +155,7 @@ def test_check_names_the_input_that_changed(complete, capsys, monkeypatch):
     for module in ("records.runs", "measurements"):
         monkeypatch.setattr(f"dcn_study.runs.{module}.versions", lambda: {**here, "Keras": "99.0"})
     assert cli.main(["check"]) == 1
-    found = standings(capsys.readouterr().out)
+    found = statuses(capsys.readouterr().out)
     assert found["cnn"] == found["bench"] == f"stale: Keras {here['Keras']}, now 99.0"
 
 

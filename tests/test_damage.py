@@ -70,7 +70,7 @@ def checkpoint(root):
 
 def trained_weights(root):
     made = keep(find_run("cnn"))
-    return made.weights_path, lambda: str(records.standing(made.run, made))
+    return made.weights_path, lambda: str(records.status(made.run, made))
 
 
 def predictions(root):
@@ -79,7 +79,7 @@ def predictions(root):
     np.savez_compressed(made.predictions_path, predicted=np.arange(60, dtype=np.uint8))
     made.provenance.predictions = file_sha256(made.predictions_path)
     keep(made.run, predictions=made.provenance.predictions)
-    return made.predictions_path, lambda: str(records.standing(made.run, made))
+    return made.predictions_path, lambda: str(records.status(made.run, made))
 
 
 def template(root):
@@ -102,7 +102,7 @@ def read(function):
 
 
 def named(found, path):
-    """Whether a result is an error, or a standing, of one line that names the file."""
+    """Whether a result is an error, or a status, of one line that names the file."""
     return path.name in str(found) and "\n" not in str(found) and (isinstance(found, Exception) or "stale" in found)
 
 

@@ -16,7 +16,7 @@ from dcn_study.errors import RecordError
 from dcn_study.runs import measurements, records
 from dcn_study.runs.files import project_root
 from dcn_study.runs.inputs import Inputs
-from dcn_study.runs.records import Measurement, Record, Standing
+from dcn_study.runs.records import Measurement, Record, Status
 
 __all__ = ["Source", "finished", "sources"]
 
@@ -30,7 +30,7 @@ class Source:
     """A record that a page shows: where it is, whether it holds, and, if it is valid, the record."""
 
     path: Path
-    standing: Standing
+    status: Status
     record: Record | Measurement | None
 
 
@@ -43,7 +43,7 @@ def sources(files: Iterable[Path]) -> list[Source]:
 
 @functools.cache
 def _source(path: Path) -> Source:
-    """Returns a record with its standing, which is found once for all pages."""
+    """Returns a record with its status, which is found once for all pages."""
     try:
         measured = records.read_file(path, Measurement)
         return Source(path, measurements.inspect(measured.name, measured.parameters)[1], measured)
@@ -51,7 +51,7 @@ def _source(path: Path) -> Source:
         try:
             record = records.read_file(path, Record)
         except RecordError as error:
-            return Source(path, Standing("damaged", (str(error),)), None)
+            return Source(path, Status("damaged", (str(error),)), None)
     return Source(path, records.inspect(record.run)[1], record)
 
 
@@ -83,7 +83,7 @@ def _section(page: str, shown: list[Source], link: str) -> str:
     if len(shown) > MANY:
         text += f" {len(shown)} records, see {{ref}}`status <status-sources>`."
     elif shown:
-        header = ("record", "standing", "seed", "made", "minutes", "code (SHA-256)", "processor")
+        header = ("record", "status", "seed", "made", "minutes", "code (SHA-256)", "processor")
         lines = (f"| {' | '.join(row)} |" for row in (header, (":--",) * len(header), *map(_row, shown)))
         used = sorted({_inputs(source.record).versions["TensorFlow"] for source in shown if source.record})
         title = f"{len(shown)} record{'s' if len(shown) > 1 else ''}, made with TensorFlow {', '.join(used)}"
@@ -92,17 +92,17 @@ def _section(page: str, shown: list[Source], link: str) -> str:
 
 
 def _row(source: Source) -> tuple[str, ...]:
-    link, standing = _link("records", source.path), str(source.standing)
+    link, status = _link("records", source.path), str(source.status)
     record = source.record
     if record is None:
-        return (link, standing, *[""] * 5)
+        return (link, status, *[""] * 5)
     if isinstance(record, Record):
         made, seed = record.provenance, str(record.config.seed)
         date, minutes, machine = made.finished, f"{made.seconds / 60:.0f}", made.machine
     else:
         date, seed, machine = record.started, "", record.machine
         minutes = "" if record.seconds is None else f"{record.seconds / 60:.0f}"
-    return (link, standing, seed, date[:10], minutes, _inputs(record).code[:8], machine.short)
+    return (link, status, seed, date[:10], minutes, _inputs(record).code[:8], machine.short)
 
 
 def _inputs(record: Record | Measurement) -> Inputs:

@@ -78,7 +78,7 @@ def write_values(
         "records": [
             {
                 "path": f"records/{source.path.name}",
-                "standing": str(source.standing),
+                "status": str(source.status),
                 "sha256": file_sha256(source.path),
             }
             for source in shown

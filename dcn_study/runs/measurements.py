@@ -23,7 +23,7 @@ from dcn_study.runs.data import data_sha256
 from dcn_study.runs.files import locked, now, project_root, wait_for
 from dcn_study.runs.inputs import MODEL_CODE, RUN_CODE, Inputs, code_sha256, machine, versions
 from dcn_study.runs.libraries import load_tensorflow
-from dcn_study.runs.records import Measurement, Standing
+from dcn_study.runs.records import Measurement, Status
 
 __all__ = [
     "MEASUREMENTS",
@@ -33,7 +33,7 @@ __all__ = [
     "path_of",
     "read",
     "result",
-    "standing",
+    "status",
     "take",
 ]
 
@@ -265,8 +265,8 @@ def _inputs(name: str, parameters: Mapping[str, Any], weights: Mapping[str, str]
     return Inputs(code=code_sha256(declared.modules), versions=versions(), data=data, weights=dict(weights))
 
 
-def standing(name: str, parameters: Mapping[str, Any] | None = None) -> Standing:
-    """Returns whether the record of a measurement holds, as `records.standing` does for a run.
+def status(name: str, parameters: Mapping[str, Any] | None = None) -> Status:
+    """Returns whether the record of a measurement holds, as `records.status` does for a run.
 
     It is confirmed by a repetition of a part of it, see `repetition.confirm`.
 
@@ -275,27 +275,27 @@ def standing(name: str, parameters: Mapping[str, Any] | None = None) -> Standing
     """
     found = read(name, parameters)
     if found is None:
-        return Standing("missing")
+        return Status("missing")
     changes = ["parameters"] if found.parameters != _complete(name, parameters or {}) else []
     weights = {}
     for run in found.inputs.weights:
         record = records.read_named(run)
         weights[run] = record.provenance.weights if record else ""
         if record is not None:
-            origin = records.standing(record.run, record)
+            origin = records.status(record.run, record)
             changes += [] if origin.holds else [f"{run}, which it evaluates, is {origin}"]
     current = _inputs(name, found.parameters, weights)
     made = [found.inputs, *(confirmation.inputs for confirmation in found.confirmations)]
     if current not in made:
         changes += made[-1].changes(current)
     if changes:
-        return Standing("stale", tuple(changes))
-    return Standing("fresh" if current == made[0] else "confirmed")
+        return Status("stale", tuple(changes))
+    return Status("fresh" if current == made[0] else "confirmed")
 
 
-def inspect(name: str, parameters: Mapping[str, Any] | None = None) -> tuple[Measurement | None, Standing]:
-    """Returns the record of a measurement, if it is valid, and its standing, "damaged" included."""
+def inspect(name: str, parameters: Mapping[str, Any] | None = None) -> tuple[Measurement | None, Status]:
+    """Returns the record of a measurement, if it is valid, and its status, "damaged" included."""
     try:
-        return read(name, parameters), standing(name, parameters)
+        return read(name, parameters), status(name, parameters)
     except (DataError, RecordError) as error:
-        return None, Standing("damaged", (str(error),))
+        return None, Status("damaged", (str(error),))

@@ -16,8 +16,8 @@ from dcn_study.runs.inputs import code_sha256
 
 
 def source_of(run):
-    record, standing = records.inspect(run)
-    return Source(record.path, standing, record)
+    record, status = records.inspect(run)
+    return Source(record.path, status, record)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def described(project):
         keep(config)
         found.append(source_of(config))
     measured = keep_measurement("runtime")
-    found.append(Source(measured.path, measurements.standing("runtime"), measured))
+    found.append(Source(measured.path, measurements.status("runtime"), measured))
     html = project / "html"
     shutil.copytree(project / "book" / "records", html / "records")
     for name in ("index.html", "executed/cnn.html", "executed/cnn.values.json", "_sources/executed/cnn.ipynb"):

@@ -69,5 +69,5 @@ def test_a_page_has_its_values_with_its_records(executed, project):
     assert content["page"] == "cnn"
     assert content["parameters"] == {"run": "cnn", "seeds": None}
     digest = hashlib.sha256(record.path.read_bytes()).hexdigest()
-    assert content["records"] == [{"path": "records/cnn.json", "standing": "fresh", "sha256": digest}]
+    assert content["records"] == [{"path": "records/cnn.json", "status": "fresh", "sha256": digest}]
     assert content["values"]["share"] == 12.345678901234567

@@ -162,7 +162,7 @@ def test_without_a_shared_folder_the_client_writes_and_sends_what_a_run_starts_f
     tasks = plan([run])
     assert train_all(client, tasks) == {}
     record = records.read(run)
-    assert str(records.standing(run, record)) in ("fresh", "confirmed")
+    assert str(records.status(run, record)) in ("fresh", "confirmed")
     assert record.provenance.inputs.weights == {"cnn": records.read(find_run("cnn")).provenance.weights}
     assert not (project / "logs").exists()
 
@@ -190,7 +190,7 @@ def test_without_a_shared_folder_stored_predictions_come_along(client, project, 
     run = find_run("scale_cnn", epochs=1)
     assert train_all(client, plan([run])) == {}
     record = records.read(run)
-    assert str(records.standing(run, record)) == "fresh"
+    assert str(records.status(run, record)) == "fresh"
     assert record.predictions_path.read_bytes() == b"classes"
 
 

@@ -40,7 +40,7 @@ def taken():
 def test_the_record_is_what_its_function_gives_or_is_known_to_be_stale(taken):
     with inside(ROOT):
         measured = measurements.read("multiverse")
-        behind = any("weights of" in change for change in measurements.standing("multiverse").changes)
+        behind = any("weights of" in change for change in measurements.status("multiverse").changes)
     assert behind or measured.results == json.loads(json.dumps(taken[1]))
     assert measured.path.stat().st_size < 50_000
 
@@ -126,11 +126,11 @@ def test_a_measurement_goes_stale_with_the_runs_whose_results_it_reads(project, 
     assert {"cnn", "cnn_batch_norm-seed9", "scale_wider_cnn-seed5", "rescaled_cnn"} <= set(read)
     assert read["scale_cnn_0.01"] == ""  # not run yet
     assert "scale_dilated_cnn" not in read
-    assert not [change for change in measurements.standing("multiverse").changes if "weights of" in change]
+    assert not [change for change in measurements.status("multiverse").changes if "weights of" in change]
     records.write(make(RETUNED["cnn"][1e-2]))
-    assert "weights of scale_cnn_0.01" in measurements.standing("multiverse").changes
+    assert "weights of scale_cnn_0.01" in measurements.status("multiverse").changes
     records.write(make(find_run("cnn"), weights="trained again"))
-    assert "weights of cnn" in measurements.standing("multiverse").changes
+    assert "weights of cnn" in measurements.status("multiverse").changes
 
 
 @pytest.mark.parametrize(

@@ -169,11 +169,11 @@ def test_git_ignores_the_weights_that_need_not_be_kept():
 def test_a_record_without_weights_that_need_not_be_kept_holds(project):
     run = find_run("scale_wide_cnn")
     record = keep(run, 0.9)
-    assert records.standing(run, record).holds
+    assert records.status(run, record).holds
     record.provenance.predictions = "0" * 64
-    assert str(records.standing(run, record)) == "stale: scale_wide_cnn.predictions.npz is missing"
+    assert str(records.status(run, record)) == "stale: scale_wide_cnn.predictions.npz is missing"
     evaluated = find_run("scale_cnn")
-    assert "weights.h5 is missing" in str(records.standing(evaluated, keep(evaluated, 0.9)))
+    assert "weights.h5 is missing" in str(records.status(evaluated, keep(evaluated, 0.9)))
 
 
 def test_the_primary_contrasts_are_five_of_registered_runs():

@@ -141,7 +141,9 @@ def test_a_change_of_what_a_configuration_comes_to_makes_it_stale(clone, before,
         path.write_text(original)
 
 
-@pytest.mark.parametrize("module", ["files", "training", "data", "weights", "progress", "confirmation", "records.form"])
+@pytest.mark.parametrize(
+    "module", ["files", "training", "data", "weights", "progress", "confirmation", "records.schema"]
+)
 def test_locks_paths_and_progress_leave_it_fresh(clone, module):
     root, status = clone
     paths = changed(root, [f"dcn_study.runs.{module}"], Returns)

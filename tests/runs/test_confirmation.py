@@ -46,10 +46,10 @@ def violations(record):
 def test_a_replay_with_the_same_code_gives_the_same_numbers(record):
     plain = record("plain")
     plain.provenance.inputs = plain.provenance.inputs.model_copy(update={"code": "earlier"})
-    assert str(records.standing(plain.run, plain)) == "stale: code"
+    assert str(records.status(plain.run, plain)) == "stale: code"
     assert confirmation.confirm(plain) == []
     again = records.read(plain.run)
-    assert str(records.standing(again.run, again)) == "confirmed"
+    assert str(records.status(again.run, again)) == "confirmed"
     assert set(again.confirmations[0].differences.values()) == {0}
     assert confirmation.confirm(again) == []
     assert len(again.confirmations) == 1  # the later one of the same inputs and machine replaces the earlier

@@ -91,7 +91,7 @@ KEEPERS = {
     "dcn_study", "dcn_study.errors", "dcn_study.names", "dcn_study.runs",
     *(f"dcn_study.runs.{name}" for name in (
         "catalogue", "catalogue.paper", "catalogue.study", "catalogue.unseen", "configuration", "data", "files",
-        "inputs", "progress", "published", "records", "records.form",
+        "inputs", "progress", "published", "records", "records.schema",
         "measurements", "reading", "records.runs", "results", "run", "training", "weights",
     )),
 }  # fmt: skip

@@ -35,15 +35,15 @@ def test_a_measurement_is_taken_once_and_named_by_its_parameters(project, taken)
     assert measurements.result("bench").path == project / "book/records/bench.json"
     assert taken == [THREE, MEASUREMENTS["bench"].parameters]
     assert measurements.result("bench", THREE, force=True).results == {"n": 3}
-    assert str(measurements.standing("bench", THREE)) == "fresh"
-    assert str(measurements.standing("bench", {"repeats": 4})) == "missing"
+    assert str(measurements.status("bench", THREE)) == "fresh"
+    assert str(measurements.status("bench", {"repeats": 4})) == "missing"
 
 
 def test_a_measurement_goes_stale_with_its_inputs(project, monkeypatch):
     made = keep_measurement("bench", THREE)
     monkeypatch.setattr(measurements, "versions", lambda: {**made.inputs.versions, "Keras": "99"})
     told = f"stale: Keras {made.inputs.versions['Keras']}, now 99"
-    assert str(measurements.standing("bench", THREE)) == told
+    assert str(measurements.status("bench", THREE)) == told
 
 
 def test_a_measurement_goes_stale_with_the_weights_that_it_read(project, monkeypatch):
@@ -55,14 +55,14 @@ def test_a_measurement_goes_stale_with_the_weights_that_it_read(project, monkeyp
     record = keep(find_run("cnn"))
     monkeypatch.setattr(Declared, "measure", evaluates)
     assert measurements.result("robustness").inputs.weights.keys() == {"cnn"}
-    assert str(measurements.standing("robustness")) == "fresh"
+    assert str(measurements.status("robustness")) == "fresh"
     record = keep(find_run("cnn"), finished="later")
-    assert str(measurements.standing("robustness")) == "fresh"  # the same weights
+    assert str(measurements.status("robustness")) == "fresh"  # the same weights
     record.weights_path.write_bytes(b"others")
     told = "stale: cnn, which it evaluates, is stale: cnn.weights.h5 has other content"
-    assert str(measurements.standing("robustness")).startswith(told)
+    assert str(measurements.status("robustness")).startswith(told)
     keep(find_run("cnn"), weights="trained again")
-    assert "weights of cnn" in measurements.standing("robustness").changes
+    assert "weights of cnn" in measurements.status("robustness").changes
 
 
 def test_a_damaged_measurement_is_one_line_that_names_file_and_field(project, taken):
@@ -140,9 +140,9 @@ def measured(project, monkeypatch):
 def test_the_same_beginning_confirms(measured):
     record, repeats = measured
     repeats({"accuracies": {"cnn": {"ours": [0.5001], "keras": [0.4]}}})
-    assert str(measurements.standing("sensitivity")) == "stale: code"
+    assert str(measurements.status("sensitivity")) == "stale: code"
     assert repetition.confirm(record) == []
-    assert str(measurements.standing("sensitivity")) == "confirmed"
+    assert str(measurements.status("sensitivity")) == "confirmed"
     kept = measurements.read("sensitivity")
     assert kept.results == record.results
     assert kept.confirmations[0].differences["results"] == pytest.approx(1e-4)
@@ -155,7 +155,7 @@ def test_other_numbers_or_another_form_do_not(measured, other):
     record, repeats = measured
     repeats({"accuracies": {"cnn": other}})
     assert repetition.confirm(record)
-    assert str(measurements.standing("sensitivity")) == "stale: code"
+    assert str(measurements.status("sensitivity")) == "stale: code"
 
 
 def test_differences_are_relative_for_large_numbers():

@@ -25,40 +25,40 @@ def test_only_what_the_book_shows_is_written_among_its_records(project):
         assert records.read(run).run == run
 
 
-def standing_after(run, **changes):
-    """The standing of a fresh record whose inputs are other ones."""
+def status_after(run, **changes):
+    """The status of a fresh record whose inputs are other ones."""
     record = make(run)
     record.provenance.inputs = record.provenance.inputs.model_copy(update=changes)
     record.weights_path.parent.mkdir(parents=True, exist_ok=True)
     keep(run)
-    return str(records.standing(run, record))
+    return str(records.status(run, record))
 
 
-def test_standing_names_the_input_that_changed(project):
+def test_its_status_names_the_input_that_changed(project):
     run = find_run("cnn")
-    assert str(records.standing(run, None)) == "missing"
-    assert standing_after(run) == "fresh"
-    assert str(records.standing(run.changed(epochs=3), make(run))) == "stale: configuration"
-    assert standing_after(run, code="earlier") == "stale: code"
-    assert standing_after(run, data="other") == "stale: data"
+    assert str(records.status(run, None)) == "missing"
+    assert status_after(run) == "fresh"
+    assert str(records.status(run.changed(epochs=3), make(run))) == "stale: configuration"
+    assert status_after(run, code="earlier") == "stale: code"
+    assert status_after(run, data="other") == "stale: data"
     now = inputs.versions()
-    told = standing_after(run, versions={**now, "Keras": "3.0.0", "NumPy": "1.0.0"})
+    told = status_after(run, versions={**now, "Keras": "3.0.0", "NumPy": "1.0.0"})
     assert told == f"stale: Keras 3.0.0, now {now['Keras']}; NumPy 1.0.0, now {now['NumPy']}"
 
 
 def test_a_record_depends_on_the_weights_that_it_starts_from(project):
     initial, run = find_run("cnn"), find_run("cnn_batch_norm")
-    assert records.inspect(run) == (None, records.Standing("missing"))
+    assert records.inspect(run) == (None, records.Status("missing"))
     origin, record = keep(initial), keep(run)
-    assert str(records.standing(run, record)) == "fresh"
+    assert str(records.status(run, record)) == "fresh"
     trained_again = keep(initial, weights="0" * 64)
     trained_again.weights_path.write_bytes(b"other weights")
-    assert "weights of cnn" in records.standing(run, record).changes
+    assert "weights of cnn" in records.status(run, record).changes
     records.write(origin)
     keep(initial, inputs=origin.provenance.inputs.model_copy(update={"code": "earlier"}))
-    assert records.standing(run, record).changes == ("cnn, from which it starts, is stale: code",)
+    assert records.status(run, record).changes == ("cnn, from which it starts, is stale: code",)
     origin.path.unlink()
-    assert records.standing(run, record).changes == ("cnn, from which it starts, is missing",)
+    assert records.status(run, record).changes == ("cnn, from which it starts, is missing",)
 
 
 def test_a_record_depends_on_its_stored_weights(project):
@@ -75,9 +75,9 @@ def test_a_record_depends_on_the_content_of_its_data_file(project):
     np.savez("own.npz", **arrays)
     run = find_run("cnn", data="own.npz", train_size=9, test_size=9)
     record = keep(run)
-    assert str(records.standing(run, record)) == "fresh"
+    assert str(records.status(run, record)) == "fresh"
     np.savez("own.npz", **{**arrays, "y_test": arrays["y_test"][::-1]})
-    assert str(records.standing(run, record)) == "stale: data"
+    assert str(records.status(run, record)) == "stale: data"
     (project / "own.npz").unlink()
     assert records.inspect(run)[1].state == "damaged"
     assert "own.npz must be a readable .npz" in str(records.inspect(run)[1])
@@ -92,7 +92,7 @@ def test_a_confirmed_record_holds_under_the_inputs_of_its_replay(project):
         record.confirmations.append(
             Confirmation(inputs=inputs, machine=record.provenance.machine, date="2026", differences={})
         )
-        return str(records.standing(run, record))
+        return str(records.status(run, record))
 
     assert confirm(current.model_copy(update={"versions": {}})).startswith("stale: Keras none, now")
     assert confirm(current) == "confirmed"
@@ -123,8 +123,8 @@ def test_a_damaged_record_is_one_line_that_names_file_and_field(project, before,
         records.read(record.run)
     assert str(record.path) in str(error.value)
     assert "\n" not in str(error.value)
-    found, standing = records.inspect(record.run)
-    assert (found, standing.state) == (None, "damaged")
+    found, status = records.inspect(record.run)
+    assert (found, status.state) == (None, "damaged")
 
 
 @pytest.mark.parametrize(
@@ -176,10 +176,10 @@ def test_the_committed_records_hold(monkeypatch):
     """Where other versions of the libraries are installed, nothing but these may have changed."""
     monkeypatch.chdir(ROOT)
     runs = [records.inspect(run) for run in records.shown()]
-    standings = [standing for _, standing in (*runs, *map(measurements.inspect, measurements.MEASUREMENTS))]
+    statuses = [status for _, status in (*runs, *map(measurements.inspect, measurements.MEASUREMENTS))]
     recorded = runs[0][0].confirmations[-1].inputs.versions
     if inputs.versions() == recorded:
-        assert [str(standing) for standing in standings if not standing.holds] == []
-    for standing in standings:
-        assert standing.state in ("fresh", "confirmed", "stale")
-        assert all(any(library in change for library in recorded) for change in standing.changes), str(standing)
+        assert [str(status) for status in statuses if not status.holds] == []
+    for status in statuses:
+        assert status.state in ("fresh", "confirmed", "stale")
+        assert all(any(library in change for library in recorded) for change in status.changes), str(status)

@@ -70,7 +70,7 @@ def test_the_record_is_complete(finished):
     assert len(record.witness.epochs) == 2
     assert record.provenance.weights == file_sha256(record.weights_path)
     assert record.provenance.inputs == records.current_inputs(record.config)
-    assert str(records.standing(record.run, record)) == "fresh"
+    assert str(records.status(record.run, record)) == "fresh"
     assert not record.run.interrupted
 
 
@@ -313,7 +313,7 @@ def test_a_run_on_a_realisation_keeps_predictions_fields_and_re_estimated_result
     assert record.evaluations["validation"].accuracy == record.history[-1].validation_accuracy
     # After three steps the running averages are far from those of the images, and estimated anew they are not.
     assert record.evaluations["plain, re-estimated"].loss < record.evaluations["plain"].loss
-    assert str(records.standing(run, record)) == "fresh"
+    assert str(records.status(run, record)) == "fresh"
 
 
 def test_re_estimated_statistics_are_the_means_of_the_batches(random):

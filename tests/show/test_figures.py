@@ -11,7 +11,7 @@ from dcn_study import names
 from dcn_study.runs import published
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.inputs import Inputs, Machine
-from dcn_study.runs.records import Confirmation, Standing
+from dcn_study.runs.records import Confirmation, Status
 from dcn_study.show import diagrams, figures, tables
 
 
@@ -170,7 +170,7 @@ def test_provenance_table():
     inputs = Inputs(code="c" * 64, versions={"TensorFlow": "1"}, data="d" * 64, weights={"other": "o" * 64})
     machine = Machine(python="4", processor="five", threads=6)
     record = make(find_run("cnn"), inputs=inputs, earlier=[inputs], machine=machine, seconds=120.0)
-    table = tables.provenance(record, Standing("fresh"))["value"]
+    table = tables.provenance(record, Status("fresh"))["value"]
     assert table["record"] == "cnn (fresh)"
     assert "2.0 minutes" in table["trained"]
     assert table["initial weights: other"] == "o" * 16
@@ -179,7 +179,7 @@ def test_provenance_table():
     record.confirmations = [
         Confirmation(inputs=inputs, machine=machine, date="2026-11-22T10:00", differences=differences)
     ]
-    stale = tables.provenance(record, Standing("stale", ("Keras 1, now 2", "data")))["value"]
+    stale = tables.provenance(record, Status("stale", ("Keras 1, now 2", "data")))["value"]
     assert stale["record"] == "cnn (stale: Keras 1, now 2; data)"
     assert "losses 1.0e-06, norms 0.0e+00" in stale["confirmed 2026-11-22"]
 

@@ -12,7 +12,7 @@ from dcn_study.book.parameters import notebook_parameters
 from dcn_study.experiments import layers
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.inputs import Inputs, Machine
-from dcn_study.runs.records import Confirmation, Measurement, Standing
+from dcn_study.runs.records import Confirmation, Measurement, Status
 from dcn_study.show import figures, tables
 
 
@@ -182,15 +182,15 @@ def test_status_has_a_row_for_every_run():
         Confirmation(inputs=INPUTS, machine=MACHINE, date=date, differences={})
         for date in ("2026-02-03T00:00:00", "2026-01-09T00:00:00")
     ]
-    stale = Standing("stale", ("Keras 1, now 2", "data"))
-    table = tables.status({"cnn": (record, stale), "mini_resnet": (None, Standing("missing"))})
+    stale = Status("stale", ("Keras 1, now 2", "data"))
+    table = tables.status({"cnn": (record, stale), "mini_resnet": (None, Status("missing"))})
     shown = ["stale: Keras 1, now 2; data", "10", "2", "2026-01-02", "2026-02-03", "one (2)", "2"]
     assert table.loc["cnn"].tolist() == shown
     assert table.loc["mini_resnet"].tolist() == ["missing", "", "", "", "", "", ""]
 
 
 def test_measurements_have_a_row_each():
-    found = {"offsets": (measurement({}, {}), Standing("fresh")), "bench": (None, Standing("missing"))}
+    found = {"offsets": (measurement({}, {}), Status("fresh")), "bench": (None, Status("missing"))}
     table = tables.measurements(found)
     assert table.loc["offsets"].tolist() == ["fresh", "2026-01-02", "", "one (2)", "TensorFlow 2, Keras 3"]
     assert table.loc["bench"].tolist() == ["missing", "", "", "", ""]

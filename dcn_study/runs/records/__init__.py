@@ -1,6 +1,22 @@
 """Records: the form of those of runs and measurements; of runs, where they are and whether they still hold."""
 
-from dcn_study.runs.records.form import (
+from dcn_study.runs.records.runs import (
+    Status,
+    by_seed,
+    current_inputs,
+    existing,
+    initial_record,
+    initial_run,
+    inspect,
+    missing,
+    read,
+    read_named,
+    recorded,
+    shown,
+    status,
+    trained,
+)
+from dcn_study.runs.records.schema import (
     Confirmation,
     Epoch,
     Evaluation,
@@ -16,22 +32,6 @@ from dcn_study.runs.records.form import (
     seal,
     write,
 )
-from dcn_study.runs.records.runs import (
-    Standing,
-    by_seed,
-    current_inputs,
-    existing,
-    initial_record,
-    initial_run,
-    inspect,
-    missing,
-    read,
-    read_named,
-    recorded,
-    shown,
-    standing,
-    trained,
-)
 
 __all__ = [
     "Confirmation",
@@ -41,7 +41,7 @@ __all__ = [
     "Measurement",
     "Provenance",
     "Record",
-    "Standing",
+    "Status",
     "Witness",
     "add_confirmation",
     "by_seed",
@@ -59,7 +59,7 @@ __all__ = [
     "recorded",
     "seal",
     "shown",
-    "standing",
+    "status",
     "trained",
     "write",
 ]

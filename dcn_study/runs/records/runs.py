@@ -1,7 +1,7 @@
 """Records of runs: where they are, and whether they still hold.
 
 A record holds if everything that it depends on is what it was, or if the current code and libraries have been shown to
-give the same results. See `standing`.
+give the same results. See `status`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dcn_study.runs.data import data_sha256
 from dcn_study.runs.files import file_sha256, project_root
 from dcn_study.runs.inputs import RUN_CODE, Inputs, code_sha256, versions
 from dcn_study.runs.reading import note_file
-from dcn_study.runs.records.form import Record, read_file
+from dcn_study.runs.records.schema import Record, read_file
 from dcn_study.runs.run import Run
 
 __all__ = [
-    "Standing",
+    "Status",
     "by_seed",
     "current_inputs",
     "existing",
@@ -33,13 +33,13 @@ __all__ = [
     "read_named",
     "recorded",
     "shown",
-    "standing",
+    "status",
     "trained",
 ]
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class Status:
     """Whether a record holds: "fresh", "confirmed", "stale", "missing" or "damaged"; and what is wrong with it."""
 
     state: str
@@ -178,7 +178,7 @@ def current_inputs(config: RunConfig) -> Inputs:
     )
 
 
-def standing(run: Run, record: Record | None) -> Standing:
+def status(run: Run, record: Record | None) -> Status:
     """Returns whether the record kept under a run's name holds.
 
     It is fresh if configuration, code, library versions, data and initial weights are those that it was made with, and
@@ -190,9 +190,9 @@ def standing(run: Run, record: Record | None) -> Standing:
         DataError: if the data are missing or damaged.
     """
     if record is None:
-        return Standing("missing")
+        return Status("missing")
     if record.config != run.config:
-        return Standing("stale", ("configuration",))
+        return Status("stale", ("configuration",))
     changes = []
     files = {record.weights_path: record.provenance.weights, record.predictions_path: record.provenance.predictions}
     for path, expected in files.items():
@@ -206,23 +206,23 @@ def standing(run: Run, record: Record | None) -> Standing:
         current, initial = current_inputs(run.config), initial_record(run.config)
     except (ConfigurationError, RecordError) as error:
         state = "missing" if isinstance(error, ConfigurationError) else "damaged"
-        return Standing("stale", (*changes, f"{run.config.initial_run}, from which it starts, is {state}"))
+        return Status("stale", (*changes, f"{run.config.initial_run}, from which it starts, is {state}"))
     if initial is not None:
-        origin = standing(initial.run, initial)
+        origin = status(initial.run, initial)
         if not origin.holds:
             changes.append(f"{initial.name}, from which it starts, is {origin}")
     made = [record.provenance.inputs, *(confirmation.inputs for confirmation in record.confirmations)]
     if current not in made:
         changes += made[-1].changes(current)
     if changes:
-        return Standing("stale", tuple(changes))
-    return Standing("fresh" if current == made[0] else "confirmed")
+        return Status("stale", tuple(changes))
+    return Status("fresh" if current == made[0] else "confirmed")
 
 
-def inspect(run: Run) -> tuple[Record | None, Standing]:
-    """Returns the record kept under a run's name, if it is valid, and its standing, "damaged" included."""
+def inspect(run: Run) -> tuple[Record | None, Status]:
+    """Returns the record kept under a run's name, if it is valid, and its status, "damaged" included."""
     try:
         record = read(run)
-        return record, standing(run, record)
+        return record, status(run, record)
     except (DataError, RecordError) as error:
-        return None, Standing("damaged", (str(error),))
+        return None, Status("damaged", (str(error),))

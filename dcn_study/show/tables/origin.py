@@ -9,7 +9,7 @@ import pandas as pd
 
 from dcn_study.names import MODELS, TEST_IMAGES
 from dcn_study.runs import published
-from dcn_study.runs.records import Measurement, Record, Standing
+from dcn_study.runs.records import Measurement, Record, Status
 from dcn_study.runs.run import Run
 from dcn_study.show.tables.layout import with_corner
 
@@ -92,11 +92,11 @@ def protocol(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     return with_corner(pd.DataFrame(columns), "setting")
 
 
-def provenance(record: Record, standing: Standing) -> pd.DataFrame:
+def provenance(record: Record, status: Status) -> pd.DataFrame:
     """Returns where a record came from: configuration, inputs, machine, duration and digests, one row each."""
     origin = record.provenance
     rows = {
-        "record": f"{record.name} ({standing})",
+        "record": f"{record.name} ({status})",
         "configuration": ", ".join(f"{name}={value!r}" for name, value in record.configuration.items()),
         "environment": _environment(record),
         "machine": f"{origin.machine.processor}, {origin.machine.threads} threads",
@@ -124,15 +124,15 @@ def _environment(record: Record) -> str:
     return ", ".join(f"{library} {version}" for library, version in versions.items())
 
 
-def status(found: Mapping[str, tuple[Record | None, Standing]]) -> pd.DataFrame:
-    """Returns one row per run: its standing, its epochs, how long they took, and when, where and with what it was made.
+def status(found: Mapping[str, tuple[Record | None, Status]]) -> pd.DataFrame:
+    """Returns one row per run: its status, its epochs, how long they took, and when, where and with what it was made.
 
     Args:
         found: by the record's name, what `records.inspect` returned.
     """
     rows = {}
-    for name, (record, standing) in found.items():
-        rows[name] = {"standing": str(standing)}
+    for name, (record, status) in found.items():
+        rows[name] = {"status": str(status)}
         if record is None:
             continue
         origin = record.provenance
@@ -147,15 +147,15 @@ def status(found: Mapping[str, tuple[Record | None, Standing]]) -> pd.DataFrame:
     return with_corner(pd.DataFrame.from_dict(rows, orient="index").fillna(""), "run")
 
 
-def measurements(found: Mapping[str, tuple[Measurement | None, Standing]]) -> pd.DataFrame:
-    """Returns one row per measurement: its standing, when, how long and where it was taken, and its libraries.
+def measurements(found: Mapping[str, tuple[Measurement | None, Status]]) -> pd.DataFrame:
+    """Returns one row per measurement: its status, when, how long and where it was taken, and its libraries.
 
     Args:
         found: by name, what `records.inspect_measurement` returned.
     """
     rows = {}
-    for name, (record, standing) in found.items():
-        rows[name] = {"standing": str(standing)}
+    for name, (record, status) in found.items():
+        rows[name] = {"status": str(status)}
         if record is not None:
             rows[name] |= {
                 "started": record.started[:10],
