@@ -169,7 +169,7 @@ def test_without_a_shared_folder_the_client_writes_and_sends_what_a_run_starts_f
 
 PREDICTING = f"""#!{sys.executable}
 import hashlib, json, sys
-sys.path.insert(0, {str(PROGRAM.parent)!r})
+sys.path.insert(0, {str(PROGRAM.parents[1])!r})
 from helpers import keep
 from dcn_study.runs.catalogue import run_of
 from dcn_study.runs.configuration import RunConfig
