@@ -8,7 +8,9 @@ from collections.abc import Container, Iterable
 from typing import Any
 
 from dcn_study.errors import ConfigurationError, PageError, did_you_mean
+from dcn_study.runs.configuration import RULES
 from dcn_study.runs.files import project_root
+from dcn_study.runs.rules import Rule
 
 __all__ = ["Parameter", "notebook_parameters", "parse_parameters"]
 
@@ -26,8 +28,8 @@ class Parameter:
         optional: whether it may be None.
         default: its default, as Python writes it.
         meaning: what it means.
-        values: those that are valid: "1 to 10000", "from 1", "above 0", "several 1 to 10" for integers in one text,
-            names separated by commas, or "a template" of `notebooks`; empty if all are.
+        values: those that are valid: a `Rule`, "several 1 to 10" for integers in one text, or "a template" of
+            `notebooks`; empty if all are.
     """
 
     name: str
@@ -78,20 +80,15 @@ class Parameter:
         if self.values == "a template":
             names = sorted(path.stem for path in (project_root() / "notebooks").glob("*.ipynb"))
             return value in ("", *names), f"one of {', '.join(names)}, or empty for all"
-        if self.type == "str":
-            return value in self.values.split(", "), f"one of {self.values}"
-        first, *rest = self.values.split()
-        if first == "above":
-            return value > float(rest[0]), self.values
-        if first == "from":
-            return value >= float(rest[0]), f"at least {rest[0]}"
-        return float(first) <= value <= float(rest[1]), f"from {self.values}"
+        rule = Rule(self.values)
+        return rule.holds(value), rule.words
 
 
 def notebook_parameters(notebook: str) -> dict[str, Parameter]:
     """Returns the parameters of a template in `notebooks`, by name, as its cell tagged `parameters` states them.
 
-    A line such as `images: int = 500  # test images, from the first [1 to 10000]` declares one.
+    A line such as `images: int = 500  # test images, from the first [1 to 10000]` declares one. Fields of a run's
+    configuration have their rules from there.
 
     Raises:
         PageError: if the notebook is missing or damaged, or has no such cell.
@@ -115,7 +112,8 @@ def notebook_parameters(notebook: str) -> dict[str, Parameter]:
         if kind not in TYPES:
             raise PageError(f"{path}: parameter {name} must be declared int, float, str or bool. Received: {declared}")
         comment = VALUES.fullmatch(given["help"])
-        meaning, values = comment.groups() if comment else (given["help"], "")
+        field = RULES[name].text if name in RULES else ""
+        meaning, values = comment.groups() if comment else (given["help"], field)
         parameters[name] = Parameter(name, kind, kind != declared, given["default"], meaning, values)
     return parameters
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
-from typing import Any
+from typing import Annotated, Any
 
 from dcn_study.errors import ConfigurationError
+from dcn_study.runs.rules import Rule
 
-__all__ = ["TEST_IMAGES", "TRAIN_IMAGES", "Resolved", "RunConfig"]
+__all__ = ["RULES", "TEST_IMAGES", "TRAIN_IMAGES", "Resolved", "RunConfig"]
 
 MODELS = ("cnn", "deformable_cnn", "deform_conv_cnn", "mini_resnet", "deformable_mini_resnet")
 # The networks of the studies that are not among the models, functions of `dcn_study.runs.arms`.
@@ -25,15 +25,16 @@ ARMS = (
     "deform_conv_mini_resnet",
 )
 INITIAL_RUNS = ("cnn", "cnn_validation")
-OPTIMIZERS = ("adam", "sgd")
-DECAYS = ("none", "cosine")
-ZOOM_CENTRES = ("image", "former")
 IMAGES = {
     "mnist": ("plain", "scaled"),
     "mnist_scale": ("plain", "rescaled", "rescaled_shifted"),
     "mnist_pooled": ("plain",),
 }
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
+
+_Count = Annotated[int, Rule("from 0")]
+_Seed = Annotated[int, Rule("0 to 4294967295")]
+_SourceSeed = Annotated[int, Rule("-1 to 4294967295")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,51 +121,42 @@ class RunConfig:
             `ConvOffset2D`; 0 for kernels of zeros, as published.
     """
 
-    model: str
-    epochs: int
-    optimizer: str
-    learning_rate: float
-    batch_size: int = 32
-    train_on: str = "plain"
+    model: Annotated[str, Rule(", ".join((*MODELS, *ARMS)))]
+    epochs: Annotated[int, Rule("1 to 100000")]
+    optimizer: Annotated[str, Rule("adam, sgd")]
+    learning_rate: Annotated[float, Rule("0 to 1e38")]
+    batch_size: Annotated[int, Rule("1 to 4096")] = 32
+    train_on: Annotated[str, Rule("plain, scaled, rescaled, rescaled_shifted")] = "plain"
     trainable: bool = True
     initial_run: str = ""
-    train_size: int = TRAIN_IMAGES
-    test_size: int = TEST_IMAGES
-    seed: int = 0
-    corners: str = "published"
-    pairing: str = "published"
+    train_size: _Count = TRAIN_IMAGES
+    test_size: _Count = TEST_IMAGES
+    seed: _Seed = 0
+    corners: Annotated[str, Rule("published, bilinear")] = "published"
+    pairing: Annotated[str, Rule("published, per_pixel")] = "published"
     chained: bool = False
-    validation_size: int = 0
+    validation_size: _Count = 0
     data: str = ""
-    task: str = "mnist"
-    decay: str = "none"
-    weights_seed: int = -1
-    order_seed: int = -1
-    augmentation_seed: int = -1
-    offset_stddev: float = 0.0
-    zoom_centre: str = "image"
-    scaled_test_size: int = 2000
+    task: Annotated[str, Rule(", ".join(IMAGES))] = "mnist"
+    decay: Annotated[str, Rule("none, cosine")] = "none"
+    weights_seed: _SourceSeed = -1
+    order_seed: _SourceSeed = -1
+    augmentation_seed: _SourceSeed = -1
+    offset_stddev: Annotated[float, Rule("0 to 1000")] = 0.0
+    zoom_centre: Annotated[str, Rule("image, former")] = "image"
+    scaled_test_size: Annotated[int, Rule("from 1")] = 2000
     re_estimate: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
             self._require_type(name, kind)
-        self._require("model", self.model in (*MODELS, *ARMS), f"one of {(*MODELS, *ARMS)}")
-        self._require("optimizer", self.optimizer in OPTIMIZERS, f"one of {OPTIMIZERS}")
-        self._require("task", self.task in IMAGES, f"one of {tuple(IMAGES)}")
+            if name in RULES:
+                self._require(name, RULES[name].holds(getattr(self, name)), RULES[name].words)
         images = IMAGES[self.task]
-        self._require("train_on", self.train_on in images, f"one of {images} for task {self.task}")
-        self._require("decay", self.decay in DECAYS, f"one of {DECAYS}")
-        self._require("epochs", self.epochs >= 1, "at least 1")
-        self._require("batch_size", self.batch_size >= 1, "at least 1")
-        self._require("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1")
-        for name in ("weights_seed", "order_seed", "augmentation_seed"):
-            self._require(name, -1 <= getattr(self, name) < 2**32, "-1 or from 0 to 2**32 - 1")
+        self._require("train_on", self.train_on in images, f"one of {', '.join(images)} for task {self.task}")
         least = 0 if self.task == "mnist" else 1
         for name in ("train_size", "test_size"):
             self._require(name, getattr(self, name) >= least, f"at least {least} for task {self.task}")
-        self._require("scaled_test_size", self.scaled_test_size >= 1, "at least 1")
-        self._require("zoom_centre", self.zoom_centre in ZOOM_CENTRES, f"one of {ZOOM_CENTRES}")
         self._require(
             "zoom_centre",
             self.zoom_centre == "image" or self.train_on == "scaled",
@@ -173,14 +165,6 @@ class RunConfig:
         self._require(
             "re_estimate", not self.re_estimate or self.validation_size > 0, "False without validation images"
         )
-        self._require(
-            "learning_rate",
-            math.isfinite(self.learning_rate) and self.learning_rate >= 0,
-            "finite and not negative",
-        )
-        self._require("corners", self.corners in ("published", "bilinear"), "'published' or 'bilinear'")
-        self._require("pairing", self.pairing in ("published", "per_pixel"), "'published' or 'per_pixel'")
-        self._require("offset_stddev", 0 <= self.offset_stddev < math.inf, "finite and not negative")
         resampled = self.model in ("deformable_cnn", "deformable_mini_resnet")
         for name, published in (("corners", "published"), ("pairing", "published"), ("offset_stddev", 0.0)):
             holds = resampled or getattr(self, name) == published
@@ -189,7 +173,6 @@ class RunConfig:
             "chained", not self.chained or "resnet" in self.model, "False for a model without residual blocks"
         )
         self._require("trainable", self.trainable or self.model not in ARMS, f"True for model {self.model}")
-        self._require("validation_size", self.validation_size >= 0, "0 or more")
         self._require(
             "validation_size",
             self.validation_size > 0 or self.task == "mnist",
@@ -221,3 +204,12 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types."""
         return dataclasses.asdict(self)
+
+
+def _rules() -> dict[str, Rule]:
+    """Returns the rules of the fields that have one, by name."""
+    hints = typing.get_type_hints(RunConfig, include_extras=True).items()
+    return {name: kind.__metadata__[0] for name, kind in hints if typing.get_origin(kind) is Annotated}
+
+
+RULES = _rules()

@@ -229,9 +229,9 @@ def test_former_addresses_lead_on(tmp_path):
         ("import os\nos.write(2, b'out of memory')\nos._exit(1)", BookError, "(?s)page draws: Kernel died.*out of mem"),
         ("import time\ntime.sleep(60)", BookError, "(?s)page draws: a cell took longer than 5 s:.*sleep"),
         (
-            "from dcn_study.runs.catalogue import find_run\nrun_config('cnn', epochs=0)",
+            "from dcn_study.runs.catalogue import find_run\nfind_run('cnn', epochs=0)",
             ConfigurationError,
-            "page draws: cell .* epochs must be at least 1",
+            "page draws: cell .* epochs must be from 1",
         ),
     ],
     ids=["fails", "dies", "hangs", "refuses"],

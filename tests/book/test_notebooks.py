@@ -85,5 +85,5 @@ def test_plain_papermill_shows_other_digits(project):
 def test_a_wrong_value_fails_before_training(project):
     done = run_papermill(project, "training", "epochs=-1")
     assert done.returncode != 0
-    assert "epochs must be at least 1. Received: epochs=-1" in done.stderr
+    assert "epochs must be from 1 to 100000. Received: epochs=-1" in done.stderr
     assert not (project / "checkpoints").exists()

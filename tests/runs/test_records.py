@@ -111,7 +111,7 @@ def replace(path, before, after):
         ('"provenance"', '"origin"', "provenance: Field required"),
         ('"weights": "', '"weight": "', "provenance.weights: Field required"),
         ('"loss": 0.1', '"loss": "low"', "history.0.loss: Input should be a valid number"),
-        ('"epochs": 10', '"epochs": -1', "configuration: Value error, epochs must be at least 1"),
+        ('"epochs": 10', '"epochs": -1', "configuration: Value error, epochs must be from 1"),
         ('"accuracy": 0.8', '"accuracy": 0.9', "was edited"),
         ("{", "", "Extra data"),
     ],
