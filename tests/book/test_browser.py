@@ -266,6 +266,7 @@ def test_search_finds_a_term_without_a_server(page, html):
     page.goto(f"{(html / 'search.html').as_uri()}?q=identity")
     expect(page.locator("#search-results li a").first).to_be_visible()
     assert any("offsets.html" in link.get_attribute("href") for link in page.locator("#search-results li a").all())
+    expect(page.get_by_text("titles without excerpts")).to_be_visible()
     assert not problems
 
 
