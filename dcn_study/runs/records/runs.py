@@ -1,6 +1,6 @@
 """Records of runs: where they are, and whether they still hold.
 
-A record holds if nothing that it depends on has changed, or if the current code and libraries have been shown to
+A record holds if everything that it depends on is what it was, or if the current code and libraries have been shown to
 give the same results. See `standing`.
 """
 
