@@ -63,9 +63,9 @@ HELD_OUT = {"cnn_validation": "CNN", "cnn_batch_norm_validation": "batch normali
 
 # The scaled and translated test sets of the sensitivity measurement.
 GENERATORS = {
-    "ours": "our draws",
+    "ours": "our samples",
     "keras": "Keras' generator",
-    "former_centre": "our draws, former centre",
+    "former_centre": "our samples, former centre",
 }
 
 # The paper's models, computed by this package, as the runtime measurement lists them.

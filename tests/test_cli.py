@@ -51,7 +51,10 @@ def no_kernel(monkeypatch):
         (["run", "cnn", "-p", "epochs"], ["KEY=VALUE", "'epochs'"]),
         (["run", "cnn", "-p", "epochs=-1"], ["epochs must be from 1 to 100000", "epochs=-1"]),
         (["run", "cnn", "-p", "learning_rate=inf"], ["learning_rate must be from 0 to 1e38"]),
-        (["run", "cnn", "-p", "learning_rate=nan"], ["learning_rate must be from 0 to 1e38. Received: learning_rate=nan"]),
+        (
+            ["run", "cnn", "-p", "learning_rate=nan"],
+            ["learning_rate must be from 0 to 1e38. Received: learning_rate=nan"],
+        ),
         (["run", "cnn", "-p", "optimizer=rmsprop"], ["optimizer must be one of adam, sgd"]),
         (["run", "cnn", "-p", "train_size=70000"], ["train_size must be at most the number of images, 60000"]),
         (["run", "robustness", "-p", "digit=10000"], ["digit must be from 0 to 9999. Received: digit=10000"]),

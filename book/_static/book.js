@@ -1,7 +1,10 @@
 // Beside every figure and under every table, a link to its data: the file of the picture, or the cells as CSV.
 document.addEventListener("DOMContentLoaded", () => {
   // Without a server a page may not read others: the search then shows titles alone, in place of an error for each.
-  if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+  if (location.protocol === "file:") {
+    DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+    document.getElementById("search-results")?.before("Read from a file, the search shows titles without excerpts, which need a server.");
+  }
 
   const page = location.pathname.split("/").pop().replace(/\.html$/, "") || "index";
   const link = (text, href, name) =>
@@ -58,15 +61,22 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   const textOf = cell => cell.textContent.trim().replace(/\s+/g, " ");
 
-  // Numbers stand right, one under the other, and the name of their column above them.
-  for (const table of document.querySelectorAll("article table.dataframe")) {
-    const rows = grid(table), heads = table.tHead.rows.length;
+  // Numbers stand right, one under the other, and the name of their column above them. Where a column has words, a phone
+  // shows each row as a card, in which every cell begins with the name of its column.
+  const tables = document.querySelectorAll("article table.dataframe, article .pst-scrollable-table-container > table");
+  for (const table of tables) {
+    const rows = grid(table), heads = table.tHead?.rows.length ?? 0;
+    let words = false;
     rows[0].forEach((_, x) => {
       const column = rows.slice(heads).map(row => row[x]).filter(cell => cell.tagName === "TD");
       const numbers = column.filter(cell => /^([-−]?[\d.,]+(e[-+]\d+)?[x%]?|–)$/.test(textOf(cell)));
-      if (2 * numbers.length <= column.length) return;
-      for (const row of rows) if (row[x].tagName === "TD" || row[x].colSpan === 1) row[x].classList.add("number");
+      if (2 * numbers.length <= column.length) words ||= x > 0 && column.some(cell => textOf(cell).length > 20);
+      else for (const row of rows) if (row[x].tagName === "TD" || row[x].colSpan === 1) row[x].classList.add("number");
     });
+    const simple = heads === 1 && rows[0].length > 2 && rows.length < 40 && [...table.querySelectorAll("td, th")].every(cell => cell.colSpan * cell.rowSpan === 1);
+    if (!words || !simple || table.matches(".claims")) continue;
+    table.classList.add("cards");
+    for (const row of rows.slice(1)) row.slice(1).forEach((cell, x) => { if (textOf(cell)) cell.dataset.head = textOf(rows[0][x + 1]); });
   }
 
   // The laboratory's small form, in a page that has a place for it, is loaded when the place has come up from the foot of
@@ -82,7 +92,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const plain = text => (/^[-−]?\d{1,3}(,\d{3})+(\.\d+)?$/.test(text) ? text.replaceAll(",", "") : text);
   const quoted = text => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  document.querySelectorAll("article table.dataframe, article .pst-scrollable-table-container > table").forEach((table, number) => {
+  tables.forEach((table, number) => {
     const shown = () => grid(table).map(row => row.map(textOf).map(plain).map(quoted).join(",") + "\r\n").join("");
     const csv = table.dataset.csv ?? shown();
     const paragraph = document.createElement("p");

@@ -34,6 +34,7 @@ __all__ = [
     "kept",
     "reject_unfinished",
     "stop_kernels",
+    "with_its_files",
     "with_outputs",
 ]
 
@@ -183,7 +184,7 @@ def kept(page: str, parameters: Mapping[str, Any], folder: Path, *, force: bool 
     """Returns the page as it was executed before, or None if something that it depends on has changed.
 
     It depends on its code cells and parameters, on all files that it looked for, on the project's modules that it
-    loaded, and on what decides whether a record holds. Its prose may change freely.
+    loaded, with the files next to them, and on what decides whether a record holds. Its prose may change freely.
 
     Args:
         page: a key of `PAGES`.
@@ -216,10 +217,16 @@ def keep(page: str, parameters: Mapping[str, Any], executed: Executed, folder: P
         "key": _key(page, parameters),
         "notebook": sha,
         "files": {str(path): _digest(path) for path in executed.files},
-        "modules": {str(path): _digest(path) for path in executed.modules},
+        "modules": {str(part): _digest(part) for path in executed.modules for part in with_its_files(path)},
     }
     with replacing(state) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def with_its_files(module: Path) -> list[Path]:
+    """Returns a module and the files that it reads: those next to it whose names begin with its own."""
+    beside = sorted(path for path in module.parent.glob(f"{module.stem}*") if path.is_file() and path.suffix != ".py")
+    return [module, *beside]
 
 
 def _kept_files(page: str, folder: Path) -> tuple[Path, Path]:

@@ -20,13 +20,13 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def interactive_map(measured: Mapping[str, Any], digit: int = 0) -> str:
-    """Returns HTML that shows a measurement as a map: one chooses the model, and looks at each zoom and shift.
+    """Returns HTML that shows a measurement as a map: one chooses the model, and looks at each scale and shift.
 
     It loads neither a script nor a style sheet.
 
     Args:
         measured: the results of `robustness.robustness`.
-        digit: index of the test digit that is shown as the chosen zoom and shift make it.
+        digit: index of the test digit that is shown as the chosen scale and shift make it.
     """
     image = load_digits().x_test[digit : digit + 1].astype(np.float32)
     data = {

@@ -188,6 +188,11 @@ def test_what_was_kept_is_not_trusted_blindly(two, damage, monkeypatch):
     notebook.write_bytes(before[1])
 
 
+def test_the_files_of_a_module_belong_to_it():
+    names = {path.name for path in execution.with_its_files(ROOT / "dcn_study" / "show" / "laboratory.py")}
+    assert names == {"laboratory.py", "laboratory.html", "laboratory.worker.js"}
+
+
 def test_a_page_is_rendered_by_itself(two):
     output, parameters = two / "runs" / "shows.ipynb", {"given": 3}
     executed = build.run("shows", parameters, output, progress=False)

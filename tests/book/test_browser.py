@@ -88,6 +88,9 @@ BROKEN_IMAGES = """async () => {
     return images.filter(image => !image.alt || !image.naturalWidth)
         .map(image => 'image without text or size: ' + image.outerHTML.slice(0, 200));
 }"""
+HIDDEN_COLUMNS = """[...document.querySelectorAll('article table')].filter(table => !table.closest('details'))
+    .map(table => table.offsetWidth - table.parentElement.clientWidth).filter(excess => excess > 1)
+    .map(excess => 'a table ' + excess + ' pixels wider than its place')"""
 CUT_TABLES = """[...document.querySelectorAll('article table')].map(table => table.getBoundingClientRect().right)
     .filter(right => right > window.innerWidth).map(right => 'table that ends at ' + right)"""
 
@@ -115,6 +118,7 @@ def problems(browser, html, address):
                     told += page.evaluate(CUT_TABLES)
                 else:
                     told += looked_at(page, media["color_scheme"], thoroughly=name in KINDS.values())
+                    told += page.evaluate(HIDDEN_COLUMNS) if view == "wide and light" else []
                 found[view] += [f"{name}: {problem}" for problem in told]
                 told.clear()
             page.close()
@@ -183,12 +187,13 @@ def is_outside(request):
     return url.scheme not in ("data", "blob") and url.hostname != "127.0.0.1"
 
 
-def test_on_a_phone_each_claim_is_a_card(browser, address):
+@pytest.mark.parametrize(("path", "cells"), [("executed/verdict.html", ".claims td"), ("migration.html", ".cards td")])
+def test_on_a_phone_each_row_of_words_is_a_card(browser, address, path, cells):
     with browser.new_context(viewport={"width": 390, "height": 900}) as context:
         page = context.new_page()
-        page.goto(f"{address}/executed/verdict.html")
-        ends = page.evaluate("[...document.querySelectorAll('.claims td')].map(x => x.getBoundingClientRect().right)")
-        assert len(ends) > 100
+        page.goto(f"{address}/{path}")
+        ends = page.evaluate(f"[...document.querySelectorAll('{cells}')].map(x => x.getBoundingClientRect().right)")
+        assert len(ends) > 50
         assert max(ends) <= 390
 
 
@@ -261,6 +266,7 @@ def test_search_finds_a_term_without_a_server(page, html):
     page.goto(f"{(html / 'search.html').as_uri()}?q=identity")
     expect(page.locator("#search-results li a").first).to_be_visible()
     assert any("offsets.html" in link.get_attribute("href") for link in page.locator("#search-results li a").all())
+    expect(page.get_by_text("titles without excerpts")).to_be_visible()
     assert not problems
 
 

@@ -13,6 +13,7 @@ from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.inputs import Inputs, Machine
 from dcn_study.runs.records import Confirmation, Status
 from dcn_study.show import diagrams, figures, tables
+from dcn_study.show.figures.ends import label_ends
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +80,9 @@ def test_training_curve_shows_mean_and_range_of_seeds(record):
     np.testing.assert_allclose(lines["training, here"].get_ydata(), [20, 30])  # of the epochs that both have
     band = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((10, 40))
-    assert [text.get_text() for text in ax.texts] == ["validation", "training"]  # where the lines end
+    training, validation = ax.texts
+    assert (training.get_text(), validation.get_text()) == ("training", "validation")
+    assert training.get_position()[1] > validation.get_position()[1]  # where the lines end
 
 
 def test_accuracies_show_published_and_ours(record):
@@ -220,6 +223,26 @@ def test_long_names_get_several_lines_on_a_narrow_screen():
     axes[0, 0].set_yticks([0, 1], ["CNN", "deformable CNN, corners and pairing repaired"])
     figures.narrow(figure)
     assert [label.get_text().count("\n") for label in axes[0, 0].get_yticklabels()] == [0, 2]
+
+
+def test_names_of_lines_get_several_lines_apart_from_each_other_on_a_narrow_screen():
+    figure, axes = panels_of(1, 1)
+    label_ends(
+        axes[0, 0], [("a network with a name that is long", 0.5, "0"), ("another one, as long as that", 0.51, "0")]
+    )
+    figures.narrow(figure)
+    figure.draw_without_rendering()
+    first, second = (text.get_window_extent() for text in axes[0, 0].texts)
+    assert all("\n" in text.get_text() for text in axes[0, 0].texts)
+    assert first.y1 < second.y0
+    assert axes[0, 0].get_position().width > 0.4
+
+
+def test_a_grid_of_pictures_is_as_wide_as_a_narrow_screen():
+    figure, axes = panels_of(2, 3, subplot_kw={"xticks": [], "yticks": []})
+    axes[1, 2].scatter([0], [0], s=36)
+    assert size_of(figures.narrow(figure))[0] < 340
+    assert axes[1, 2].collections[0].get_sizes()[0] < 36
 
 
 def test_a_grid_has_no_narrow_form():

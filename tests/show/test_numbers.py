@@ -8,11 +8,11 @@ def test_each_number_is_glued_once_and_shown_in_the_next_table(monkeypatch):
     found = Numbers()
     found["accuracy"], found["runs"] = 98.7, 6
     assert glued == [("accuracy", 98.7, False), ("runs", 6, False)]
-    table = found._repr_html_()  # noqa: SLF001
+    table = found._repr_html_()
     assert "<td>accuracy</td>" in table
     assert "<td>98.7</td>" in table
     found["seconds"] = 2
-    table = found._repr_html_()  # noqa: SLF001
+    table = found._repr_html_()
     assert "seconds" in table
     assert "accuracy" not in table
     assert dict(found) == {"accuracy": 98.7, "runs": 6, "seconds": 2}

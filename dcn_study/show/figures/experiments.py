@@ -186,8 +186,13 @@ def receptive_fields(
             ax.grid(False)
             if number == 0:
                 ax.set_title(f"one output of {layer}")
-        row[0].set_ylabel(MODELS[model].replace(" with ", "\nwith ").replace("true deformable ", "true deformable\n"))
+        row[0].set_ylabel(_on_lines(MODELS[model]))
     return axes
+
+
+def _on_lines(name: str) -> str:
+    """Returns the name of a network on as many lines as the height of a small picture needs."""
+    return name.replace(" with ", "\nwith ").replace("true deformable ", "true deformable\n")
 
 
 def draws(
@@ -227,7 +232,7 @@ def draws(
 
 
 def robustness(measured: Mapping[str, Any], axes: np.ndarray | None = None) -> np.ndarray:
-    """Draws a map of accuracy for each model: zoom downwards, shift to the right.
+    """Draws a map of accuracy for each model: smaller digits below, those shifted to the right on the right.
 
     Args:
         measured: the results of `robustness.robustness`.
@@ -247,11 +252,11 @@ def robustness(measured: Mapping[str, Any], axes: np.ndarray | None = None) -> n
         drawn = ax.imshow(100 * np.asarray(values), cmap="viridis", vmin=0, vmax=100, aspect="auto")
         every = slice(None, None, max(1, len(measured["shifts"]) // 4))
         ax.set_xticks(range(len(measured["shifts"]))[every], [f"{shift:.1f}" for shift in measured["shifts"][every]])
-        ax.set_yticks(range(len(measured["zooms"])), [f"{zoom:.2f}" for zoom in measured["zooms"]])
+        ax.set_yticks(range(len(measured["zooms"])), [f"{1 / zoom:.2f}" for zoom in measured["zooms"]])
         ax.grid(False)
         ax.set_title(MODELS[model])
     axes[0].figure.supxlabel("shift (pixels)", fontsize="medium")
-    axes[0].figure.supylabel("zoom factor", fontsize="medium")
+    axes[0].figure.supylabel("scale of the digit", fontsize="medium")
     axes[0].figure.colorbar(drawn, ax=list(axes), label="test accuracy (%)")
     return axes
 
@@ -273,5 +278,5 @@ def effective_fields(fields: Mapping[str, Mapping[str, np.ndarray]]) -> list[Axe
         for ax, (way, field) in zip(row, found.items(), strict=True):
             ax.imshow(np.sqrt(field / field.max()), cmap="gray_r", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[], title=way)
-        row[0].set_ylabel(MODELS.get(network, network))
+        row[0].set_ylabel(_on_lines(MODELS.get(network, network)))
     return list(axes.ravel())

@@ -7,7 +7,10 @@ import textwrap
 from IPython.core.pylabtools import print_figure
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+
+from dcn_study.show.figures.ends import wrap_ends
 
 __all__ = ["NARROW", "narrow"]
 
@@ -21,7 +24,7 @@ def narrow(figure: Figure) -> str | None:
     """Rearranges a figure that has been shown already, and returns it as SVG.
 
     Returns:
-        The picture; None for diagrams, and for grids of three columns and more, which a phone scrolls.
+        The picture; None for diagrams, and for grids of three columns and more with ticks, which a phone scrolls.
     """
     panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
     place = panels[0].get_subplotspec() if panels and not figure.subfigs else None
@@ -29,7 +32,7 @@ def narrow(figure: Figure) -> str | None:
         return None
     grid = place.get_gridspec()
     if grid.ncols > 2 and grid.nrows > 1:
-        return None
+        return None if any(len(ax.get_xticks()) for ax in panels) else _shrunk(figure, panels, grid.ncols)
     height, column = figure.get_figheight() / grid.nrows, figure.add_gridspec(len(panels), 1)
     for number, ax in enumerate(panels):
         ax.set_subplotspec(column[number])
@@ -42,6 +45,20 @@ def narrow(figure: Figure) -> str | None:
         height = max(height, LINE * _shorten_labels(ax) + 1)
     entries = _gather_legends(figure, panels)
     figure.set_size_inches(WIDTH, height * len(panels) + 1.1 * LINE * entries)
+    for ax in panels:
+        wrap_ends(ax, LABEL, 0.75 * height)
+    return print_figure(figure, "svg", bbox_inches="tight")
+
+
+def _shrunk(figure: Figure, panels: list[Axes], columns: int) -> str:
+    """Returns a grid of pictures without ticks as SVG, as wide as the screen."""
+    width, height = figure.get_size_inches()
+    for ax in panels:
+        ax.set_title(textwrap.fill(ax.get_title(), max(1, TITLE // columns)), fontsize="small")
+        ax.set_ylabel(ax.get_ylabel(), fontsize="small")
+        for points in ax.findobj(PathCollection):
+            points.set_sizes(points.get_sizes() * (WIDTH / width) ** 2)
+    figure.set_size_inches(WIDTH, 1.1 * WIDTH * height / width + LINE)
     return print_figure(figure, "svg", bbox_inches="tight")
 
 
@@ -59,10 +76,11 @@ def _gather_legends(figure: Figure, panels: list[Axes]) -> int:
     """Puts all legends into one below the panels; returns how many entries it has."""
     entries: dict[str, Artist] = {}
     title = ""
+    drawn = {name: artist for ax in panels for artist, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     for legend in [*figure.legends, *(found for ax in panels if (found := ax.get_legend()))]:
         for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
             if handle is not None:
-                entries.setdefault(text.get_text(), handle)
+                entries.setdefault(text.get_text(), drawn.get(text.get_text(), handle))
         title = title or legend.get_title().get_text()
         legend.remove()
     if entries:

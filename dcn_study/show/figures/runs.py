@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from dcn_study.names import ARMS, MODELS
 from dcn_study.runs import published
 from dcn_study.runs.records import Record
-from dcn_study.show.figures.style import COLOURS, PALETTE, label_ends
+from dcn_study.show.figures.ends import label_ends
+from dcn_study.show.figures.style import COLOURS, PALETTE
 
 __all__ = ["accuracies", "digits", "published_curves", "selection", "training_curve", "validation_curves"]
 

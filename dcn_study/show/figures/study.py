@@ -14,7 +14,8 @@ from dcn_study.experiments.statistics import interval
 from dcn_study.experiments.study import SMALLEST, Comparison, arm_label
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs.records import Record
-from dcn_study.show.figures.style import ACCENT, REGULAR, colour_of, label_ends
+from dcn_study.show.figures.ends import label_ends
+from dcn_study.show.figures.style import ACCENT, REGULAR, colour_of
 
 __all__ = [
     "accuracy_and_cost",
@@ -136,7 +137,7 @@ def _values(ax: Axes, height: float, values: Sequence[float], colour: tuple[floa
 
 
 def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[str, float], label: str) -> Axes:
-    """Draws accuracy against a cost, a labelled point for each run; filled where augmentation was used.
+    """Draws accuracy against a cost, a point for each run, named on the right; filled where augmentation was used.
 
     Args:
         found: run → realisation → accuracy in percent; runs without any are left out.
@@ -147,15 +148,15 @@ def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[s
         The axes.
     """
     _, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
-    for number, run in enumerate(sorted((run for run in found if found[run]), key=costs.__getitem__)):
+    ends = []
+    for run in (run for run in found if found[run]):
         values = found[run]
         mean, colour = interval(list(values.values())), colour_of(run)
         half, fill = mean.half if len(values) > 1 else 0.0, colour if run.startswith("rescaled") else "white"
         ax.errorbar(costs[run], mean.mean, yerr=half, fmt="o", color=colour, markerfacecolor=fill, capsize=3)
-        place, apart = (costs[run], mean.mean), (7, -13 if number % 2 else 5)
-        ax.annotate(arm_label(run), place, apart, textcoords="offset points", color=colour, fontsize="small")
+        ends.append((arm_label(run), mean.mean, colour))
     ax.set(xlabel=label, ylabel="test accuracy (%)")
-    ax.margins(x=0.3)
+    label_ends(ax, ends)
     return ax
 
 

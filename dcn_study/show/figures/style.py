@@ -5,20 +5,17 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 import seaborn as sns
 from IPython.core.formatters import SVGFormatter
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dcn_study.runs.catalogue import NAMED, arm_config
 from dcn_study.show.figures.narrow import NARROW, narrow
 
-__all__ = ["ACCENT", "COLOURS", "PALETTE", "REGULAR", "as_image", "as_table", "colour_of", "label_ends", "use_style"]
+__all__ = ["ACCENT", "COLOURS", "PALETTE", "REGULAR", "as_image", "as_table", "colour_of", "use_style"]
 
 PALETTE = sns.color_palette("colorblind")
 # The colour of each model on every page: blue the CNN, orange the paper's layer, green true deformable convolutions.
@@ -45,37 +42,6 @@ def colour_of(name: str) -> tuple[float, float, float]:
     if name in COLOURS:
         return COLOURS[name]
     return COLOURS[(NAMED[name].config if name in NAMED else arm_config(name)).model]
-
-
-def label_ends(ax: Axes, labels: Sequence[tuple[str, float, Any]], gap: float = 0.055) -> None:
-    """Writes the names of lines to the right of the axes, where they end, so far apart that all can be read.
-
-    Args:
-        ax: the axes, with their limits as they will stay.
-        labels: name, height of the line's end, colour.
-        gap: between two names, as a share of the height of the axes.
-    """
-    low, high = ax.get_ylim()
-    places = sorted((((height - low) / (high - low), name, colour) for name, height, colour in labels), key=_first)
-    heights: list[float] = []
-    for height, _, _ in places:
-        heights.append(max(height, heights[-1] + gap) if heights else height)
-    above = max(0.0, heights[-1] - 1.0) if heights else 0.0
-    for height, (_, name, colour) in zip(heights, places, strict=True):
-        place = ax.get_yaxis_transform()
-        ax.text(
-            1.01,
-            low + (height - above) * (high - low),
-            name,
-            transform=place,
-            color=colour,
-            va="center",
-            fontsize="small",
-        )
-
-
-def _first(place: tuple[float, str, Any]) -> float:
-    return place[0]
 
 
 def use_style() -> None:

@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from dcn_study.show.figures.ends import label_ends
 from dcn_study.show.figures.style import COLOURS
 
 __all__ = ["cost_by_size", "runtime_ratios"]
@@ -80,9 +81,6 @@ def cost_by_size(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Seq
         ax.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", title=what)
         ax.set_xticks(sorted(times["size"].unique()), [str(size) for size in sorted(times["size"].unique())])
         ax.xaxis.set_minor_locator(NullLocator())
-        for label, height, colour in ends if ax is axes[1] else ():
-            ax.text(
-                1.02, height, label, transform=ax.get_yaxis_transform(), color=colour, va="center", fontsize="small"
-            )
+    label_ends(axes[1], ends, 0.12)
     axes[0].set_ylabel("milliseconds")
     return axes
