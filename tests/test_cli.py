@@ -53,7 +53,7 @@ def no_kernel(monkeypatch):
         (["run", "cnn", "-p", "learning_rate=inf"], ["learning_rate must be from 0 to 1e38"]),
         (
             ["run", "cnn", "-p", "learning_rate=nan"],
-            ["learning_rate must be from 0 to 1e38. Received: learning_rate=nan"],
+            ["from 0 to 1e38. Received: learning_rate=nan"],
         ),
         (["run", "cnn", "-p", "optimizer=rmsprop"], ["optimizer must be one of adam, sgd"]),
         (["run", "cnn", "-p", "train_size=70000"], ["train_size must be at most the number of images, 60000"]),

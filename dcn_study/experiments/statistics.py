@@ -41,6 +41,10 @@ class Interval:
     def half(self) -> float:
         return (self.high - self.low) / 2
 
+    def __format__(self, form: str) -> str:
+        """Returns mean and bounds, each in this form: "0.30 (0.18 to 0.42)" for ".2f"."""
+        return f"{self.mean:{form}} ({self.low:{form}} to {self.high:{form}})"
+
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:

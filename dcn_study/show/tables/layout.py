@@ -28,4 +28,4 @@ def with_interval(differences: Sequence[float]) -> str:
     if not differences:
         return "–"
     found = interval(differences)
-    return f"{found.mean:+.2f}" + (f" ({found.low:+.2f} to {found.high:+.2f})" if len(differences) > 1 else "")
+    return f"{found:+.2f}" if len(differences) > 1 else f"{found.mean:+.2f}"
