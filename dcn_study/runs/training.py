@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +106,13 @@ def _train(
     assert state.witness is not None
     bare = build_model(config, data.image_size)  # holds the weights alone, without those of the optimiser
     bare.set_weights(model.get_weights())
+    with _reported(config, config.epochs, report, model):
+        evaluations = steps.evaluations(model, data)
     record = Record(
         name=record_name(config),
         configuration=config.to_dict(),
         history=state.history,
-        evaluations=steps.evaluations(model, data),
+        evaluations=evaluations,
         field_areas=steps.field_areas(model, data),
         witness=state.witness,
         provenance=Provenance(
@@ -126,7 +127,7 @@ def _train(
         path=path,
     )
     if config.task != "mnist":
-        with replacing(record.predictions_path) as temporary:
+        with replacing(record.predictions_path) as temporary, _reported(config, config.epochs, report, bare):
             np.savez_compressed(temporary, allow_pickle=False, **_predictions(bare, data))
             record.provenance.predictions = file_sha256(temporary)
     with replacing(record.weights_path) as temporary:
@@ -250,15 +251,26 @@ def _train_epoch(
     state: _State,
     report: Callable[[Progress], None] | None,
 ) -> None:
-    callbacks: list[keras.callbacks.Callback] = []
-    if report is not None:
-        count = math.ceil(data.run.train_size / config.batch_size)
-        callbacks.append(Reporting(record_name(config), len(state.history) + 1, config.epochs, count, report))
+    number = len(state.history)
     try:
-        epoch, state.witness = steps.train_epoch(model, data, len(state.history), state.witness, callbacks)
+        with _reported(config, number + 1, report, model) as callbacks:
+            epoch, state.witness = steps.train_epoch(model, data, number, state.witness, callbacks)
     except DivergedError as error:
         raise DivergedError(
-            f"run {record_name(config)} diverged in epoch {len(state.history) + 1}: {error}. Train it at a lower "
+            f"run {record_name(config)} diverged in epoch {number + 1}: {error}. Train it at a lower "
             f"learning rate than {config.learning_rate:g}"
         ) from error
     state.history.append(epoch)
+
+
+@contextlib.contextmanager
+def _reported(
+    config: RunConfig, epoch: int, report: Callable[[Progress], None] | None, model: keras.Model
+) -> Iterator[list[keras.callbacks.Callback]]:
+    """Has the evaluations of a model reported, and gives the callbacks that report an epoch; none without `report`."""
+    if report is None:
+        yield []
+        return
+    reporting = Reporting(record_name(config), epoch, config.epochs, report)
+    with reporting.evaluations(model):
+        yield [reporting]

@@ -328,12 +328,26 @@ def test_re_estimated_statistics_are_the_means_of_the_batches(random):
     np.testing.assert_array_equal(model.get_layer("conv11_bn").moving_mean, np.zeros(32))  # the model stays as it was
 
 
-def test_a_bar_that_is_full_says_that_the_network_is_evaluated(capsys):
+def test_evaluations_are_reported_and_give_the_same_numbers(finished):
+    told, config = [], finished.config
+    again = training.train(config, force=True, report=told.append)
+    assert again.evaluations == finished.evaluations
+    evaluated = [progress for progress in told if progress.loss is None]
+    # Of the test images after each epoch, then of both test sets.
+    assert [(each.epoch, each.step, each.steps) for each in evaluated] == [
+        (epoch, step, 1) for epoch in (1, 2, 2, 2) for step in (0, 1)
+    ]
+    assert [progress.epoch for progress in told if progress.loss is not None and progress.step == 3] == [1, 2]
+
+
+def test_an_evaluation_has_a_bar_of_its_own_that_goes(capsys):
     with Bar() as bar:
         for epoch in (1, 2):
             for step in (1, 3):
                 bar(Progress("cnn", epoch, 2, step, 3, 0.5, 0.25))
-            assert capsys.readouterr().err.rstrip().endswith("loss=0.5000, evaluating on test images]")
-    last = capsys.readouterr().err.rstrip()
-    assert last.split("\r")[-1].startswith("cnn 2/2: 100%")
-    assert last.endswith("loss=0.5000]")
+            for step in (0, 10):
+                bar(Progress("cnn", epoch, 2, step, 20))
+            assert f"cnn {epoch}/2, evaluating:   0%" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert shown.endswith("\r")  # of the evaluation nothing is left
+    assert "loss" not in shown
