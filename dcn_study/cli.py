@@ -7,19 +7,20 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from dcn_study.errors import BookError, ConfigurationError, RecordError, StudyError, did_you_mean
+from dcn_study.processes import apart, end_with_parent, interruptible
 
 if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
     from dcn_study.runs.configuration import RunConfig
     from dcn_study.runs.records import Record, Standing
 
-Result = TypeVar("Result")
+end_with_parent()  # in the processes that a command starts, which import this module too
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -405,17 +406,8 @@ def _measure(options: argparse.Namespace) -> int:
                 f"NAME must be one of {', '.join(measurements.MEASUREMENTS)}. Received: {name}{hint}"
             )
     for name in options.name:
-        print(f"record: {_apart(partial(measurements.result, force=True), name).path}", flush=True)
+        print(f"record: {apart(partial(measurements.result, force=True), name).path}", flush=True)
     return 0
-
-
-def _apart(function: Callable[..., Result], argument: Any) -> Result:
-    """Calls a function in a process of its own: training leaves TensorFlow set to be deterministic, which shows."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, argument).result()
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -430,12 +422,13 @@ def _bench(options: argparse.Namespace) -> int:
     from dcn_study.runs import measurements
 
     repeats = options.repeats or measurements.MEASUREMENTS["bench"].parameters["repeats"]
-    if options.record:
-        measured = measurements.result("bench", {"repeats": repeats}, force=True)
-        print(f"record: {measured.path}")
-        results = measured.results
-    else:
-        results = bench.measure(repeats, options.peer_python or bench.PEER_PYTHON)
+    with interruptible():
+        if options.record:
+            measured = measurements.result("bench", {"repeats": repeats}, force=True)
+            print(f"record: {measured.path}")
+            results = measured.results
+        else:
+            results = bench.measure(repeats, options.peer_python or bench.PEER_PYTHON)
     shapes = ["x".join(map(str, result["shape"])) for result in results["shapes"]]
     print(f"{'ratio of medians':<58} {' '.join(f'{shape:>14}' for shape in shapes)} {'geom. mean':>11}")
     for label, values in ratios(results).items():
@@ -468,7 +461,7 @@ def _confirm_measurement(name: str, again: bool) -> bool:
         print(f"{name:<34} {standing}", flush=True)
         return standing.holds
     try:
-        differences = _apart(repetition.confirm, measured)
+        differences = apart(repetition.confirm, measured)
     except StudyError as error:
         differences = [str(error)]
     result = f"differs: {'; '.join(differences)}" if differences else "confirmed"

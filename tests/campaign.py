@@ -35,18 +35,18 @@ from dcn_study.runs.files import file_sha256
 
 PATIENCE = 20  # seconds for a killed command's processes to end, on a busy machine
 AT_ONCE = 5  # seconds within which Ctrl-C ends a command
-RECOVERY = 5  # after one kill in so many of a command, it is called again and must end well
+RECOVERY = 4  # after one kill in so many of a command, it is called again and must end well
 _SMALL = ["-p", "epochs=3", "-p", "train_size=640", "-p", "test_size=200"]
 # Commands that take long, small, and the seconds within which they are killed; {} stands for a new seed each time.
 KILLED = {
-    "check": (["check"], 5),
-    "measure": (["measure", "models"], 12),
-    "bench": (["bench", "--record", "--repeats", "1"], 25),
-    "confirm": (["confirm", "--all", "mini_resnet", "models"], 40),
-    "train": (["train", "cnn-seed{}", *_SMALL], 30),
-    "train --workers 2": (["train", "cnn-seed1{}", "mini_resnet-seed1{}", "--workers", "2", *_SMALL], 35),
-    "run": (["run", "cnn", "-p", "seed=2{}", *_SMALL], 35),
-    "build": (["build", "--profile", "smoke"], 90),
+    "check": (["check"], 4),
+    "measure": (["measure", "models"], 9),
+    "bench": (["bench", "--record", "--repeats", "1"], 60),
+    "confirm": (["confirm", "--all", "mini_resnet", "models"], 20),
+    "train": (["train", "cnn-seed{}", *_SMALL], 20),
+    "train --workers 2": (["train", "cnn-seed1{}", "mini_resnet-seed1{}", "--workers", "2", *_SMALL], 25),
+    "run": (["run", "cnn", "-p", "seed=2{}", *_SMALL], 30),
+    "build": (["build", "--profile", "smoke"], 120),
 }
 PARTS = ("notebooks", "book", "_config.yml", ".zenodo.json", "CITATION.cff")
 VALUES = (
@@ -236,7 +236,7 @@ def kill(row: Kills, number: int, chance: random.Random) -> None:
     command = [sys.executable, "-m", "dcn_study.cli", *(part.format(100 + number) for part in arguments)]
     how = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)[number % 3]
     group = how == signal.SIGINT and chance.random() < 0.5  # as a terminal does
-    moment, mark = chance.uniform(1, seconds), f"CAMPAIGN_{uuid.uuid4().hex}"
+    moment, mark = chance.uniform(0.5, seconds), f"CAMPAIGN_{uuid.uuid4().hex}"
     what = f"{how.name}{' to all' if group else ''} after {moment:.1f} s"
     with tempfile.TemporaryFile("w+") as file:
         environment = {**os.environ, mark: "1"}
@@ -263,6 +263,7 @@ def kill(row: Kills, number: int, chance: random.Random) -> None:
         process.wait()
         file.seek(0)
         told = file.read()
+    print(f"{row.case}: {what}: exit {process.returncode}", file=sys.stderr, flush=True)
     found = partial()
     row.partial += len(found)
     row.tracebacks += "Traceback" in told
