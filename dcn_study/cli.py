@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         text = str(error) if isinstance(error, BookError) else " ".join(str(error).splitlines())
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            text += f": on the disk of the project, or on that of temporary files (TMPDIR), {tempfile.gettempdir()}"
         print(f"dcn: {text}", file=sys.stderr)
         return error.exit_code if isinstance(error, StudyError) else 1
     except KeyboardInterrupt:

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 
 from dcn_study.errors import StudyError
 
-__all__ = ["apart", "end_with_parent", "interruptible"]
+__all__ = ["WAS_KILLED", "apart", "end_with_parent", "interruptible"]
+
+WAS_KILLED = "its process was killed, as the system does when memory runs out"
 
 LOOK = 1.0  # seconds between looks at whether the parent is there
 
@@ -33,7 +35,7 @@ def apart(function: Callable[..., Result], argument: Any) -> Result:
         try:
             return pool.submit(function, argument).result()
         except BrokenProcessPool as error:
-            raise StudyError("its process was killed, as the system does when memory runs out") from error
+            raise StudyError(WAS_KILLED) from error
 
 
 @contextlib.contextmanager

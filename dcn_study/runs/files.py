@@ -107,7 +107,10 @@ def locked(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        try:
+            who = holder.read_text(encoding="utf-8") or "another process"
+        except OSError:  # it has not said so yet, or has just gone
+            who = "another process"
         raise LockedError(f"{what} is in use by {who}. Wait for it or stop it; lock: {path}") from None
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now()}", encoding="utf-8")

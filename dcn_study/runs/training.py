@@ -14,7 +14,7 @@ import numpy as np
 import pydantic
 import tensorflow as tf
 
-from dcn_study.errors import ConfigurationError, DivergedError, RecordError
+from dcn_study.errors import ConfigurationError, DivergedError, RecordError, StudyError
 from dcn_study.runs import records, steps, weights
 from dcn_study.runs.catalogue import record_name
 from dcn_study.runs.configuration import RunConfig
@@ -73,6 +73,7 @@ def train(
             run has no record while only records may be read.
         LockedError: if another process trains this run.
         DivergedError: if a loss is no longer finite.
+        StudyError: if memory runs out.
     """
     if not force or records_only():
         found = records.read(config, book=book)
@@ -87,7 +88,10 @@ def train(
     inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
     shown = Bar() if progress and report is None else contextlib.nullcontext(report)
     with locked(records.lock_path(config), f"run {record_name(config)}"), shown as told:
-        return _train(config, data, inputs, records.record_path(config, book=book), force, told)
+        try:
+            return _train(config, data, inputs, records.record_path(config, book=book), force, told)
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            raise StudyError(f"memory ran out in run {record_name(config)}; complete epochs are kept") from error
 
 
 def _train(

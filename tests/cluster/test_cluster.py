@@ -242,6 +242,16 @@ def test_a_run_that_fails_says_why_and_where_its_log_is(client, project, capsys)
     assert f"{name}: failed: {failures[name]}" in capsys.readouterr().err
 
 
+def test_a_run_that_the_system_kills_says_so(client, project, monkeypatch):
+    program = project / "python"  # in place of the process that trains
+    program.write_text("#!/bin/sh\nkill -KILL $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    config = run_config("cnn", epochs=1)
+    (failure,) = train_all(client, plan([config])).values()
+    assert failure.startswith("its process was killed, as the system does when memory runs out; log: ")
+
+
 def test_a_worker_with_other_software_ends_the_command_which_names_it(client, project, monkeypatch):
     other = process.installed(SMALL[0]).model_copy(update={"versions": {"Keras": "99.0"}})
     monkeypatch.setattr(train, "installed", lambda config: other)

@@ -7,11 +7,12 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import inside
 
 from dcn import models
-from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError
-from dcn_study.runs import networks, reading, records, training, weights
+from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError, StudyError
+from dcn_study.runs import files, networks, reading, records, steps, training, weights
 from dcn_study.runs.catalogue import record_name, run_config
 from dcn_study.runs.files import file_sha256, locked
 from dcn_study.runs.progress import Bar, Progress
@@ -95,6 +96,17 @@ def test_training_again_gives_the_same_numbers(finished):
         assert first.model_copy(update={"seconds": 0}) == second.model_copy(update={"seconds": 0})
 
 
+def test_a_clock_that_goes_backward_changes_what_is_stated_and_nothing_else(finished, monkeypatch):
+    times = iter(f"2026-01-02T03:04:{second:02}+00:00" for second in range(59, 0, -1))
+    for module in (training, files):
+        monkeypatch.setattr(module, "now", lambda: next(times))
+    again = training.train(finished.config, force=True, progress=False)
+    assert again.provenance.started > again.provenance.finished
+    assert again.provenance.seconds > 0
+    assert again.evaluations == finished.evaluations
+    assert str(records.standing(again.config, records.read(again.config))) == "fresh"
+
+
 def test_stored_weights_give_the_recorded_accuracy(finished):
     model = weights.load_model(finished)
     for kind, stored in finished.evaluations.items():
@@ -170,6 +182,13 @@ def test_a_diverged_run_leaves_no_record(project):
     with pytest.raises(DivergedError, match=r"run cnn-\w+ diverged in epoch 1: the .* lower learning rate than 1e\+30"):
         training.train(config, progress=False)
     assert records.read(config) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")], ids=str)
+def test_memory_that_runs_out_is_one_line(project, monkeypatch, error):
+    monkeypatch.setattr(steps, "train_epoch", lambda *given: (_ for _ in ()).throw(error))
+    with pytest.raises(StudyError, match=r"^memory ran out in run cnn-\w+; complete epochs are kept$"):
+        training.train(run_config("cnn", **SMALL), progress=False)
 
 
 def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project):
