@@ -337,7 +337,9 @@ def _train_on_workers(tasks: Sequence[Task], options: argparse.Namespace) -> dic
     if options.scheduler:
         cluster, threads = connect(options.scheduler), options.threads or 1
     else:
-        cluster = local(min(options.workers, len(tasks)))
+        count = min(options.workers, len(tasks))
+        print(f"starting workers: {count}", file=sys.stderr, flush=True)
+        cluster = local(count)
         threads = options.threads or max(1, processors() // options.workers)
     with cluster as client:
         return train_all(client, tasks, threads=threads, force=options.force, finished=_print_result)
@@ -396,7 +398,7 @@ def _print_standings(verbose: bool = False) -> list[Standing]:
     counts = Counter(standing.state for standing in standings.values())
     print(f"{len(standings)} records: {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
     if left:
-        print(f"{len(left)} planned runs of the studies are not run")
+        print(f"planned runs of the studies that are not run: {len(left)}")
     return list(standings.values())
 
 

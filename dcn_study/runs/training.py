@@ -19,7 +19,7 @@ from dcn_study.runs import records, steps, weights
 from dcn_study.runs.catalogue import record_name
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.confirmation import CODE_SHA256, compare, violations
-from dcn_study.runs.files import file_sha256, locked, now, replacing
+from dcn_study.runs.files import file_sha256, locked, make_folder, now, replacing
 from dcn_study.runs.inputs import Inputs, machine
 from dcn_study.runs.networks import build_model, classes, initial_model
 from dcn_study.runs.progress import Bar, Progress, Reporting
@@ -86,10 +86,12 @@ def train(
             return kept
     data = splits(config)
     inputs = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})
+    path = records.record_path(config, book=book)
+    make_folder(path.parent)  # before hours of training
     shown = Bar() if progress and report is None else contextlib.nullcontext(report)
     with locked(records.lock_path(config), f"run {record_name(config)}"), shown as told:
         try:
-            return _train(config, data, inputs, records.record_path(config, book=book), force, told)
+            return _train(config, data, inputs, path, force, told)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             raise StudyError(f"memory ran out in run {record_name(config)}; complete epochs are kept") from error
 

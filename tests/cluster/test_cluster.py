@@ -31,6 +31,7 @@ from dcn_study.errors import ClusterError, RecordError, StudyError
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import is_named, record_name, run_config, seeds_of
 from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.progress import Progress
 
 PROGRAM = Path(__file__).with_name("train_small.py")
 DASK = Path(sys.executable).with_name("dask")
@@ -286,6 +287,20 @@ def test_force_replaces_the_record_that_is_there_once(client, project, fake, mon
     assert forced == [True, False, False]
 
 
+def test_an_evaluation_on_a_worker_is_reported(project, monkeypatch):
+    config, told = run_config("cnn"), []
+    record = keep(config, book=True)
+
+    def evaluate(config, report, **given):
+        report(Progress("cnn", 2, 10, 3, 10))
+        return record
+
+    stub = types.SimpleNamespace(use_threads=len, train=evaluate)
+    monkeypatch.setattr(dcn_study.runs, "training", stub, raising=False)
+    process._train(config, [], "", lambda **message: told.append(message))  # noqa: SLF001
+    assert told == [{"text": "epoch 2 of 10, evaluating, 30%", "whole": False}]
+
+
 def test_a_log_has_a_line_at_each_epoch_and_one_a_minute(monkeypatch, capsys):
     clock = [100.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
@@ -330,6 +345,7 @@ def test_the_command_gives_the_records_of_serial_runs_bit_by_bit_although_it_was
     assert plan(SMALL) == []
     names = [record_name(config) for config in SMALL]
     assert {line.split()[0] for line in done.stdout.splitlines()} == set(names)
+    assert done.stderr.startswith("starting workers: ")
     assert f"{done.stdout.split()[0]}: epoch 6 of 6, accuracy " in done.stderr
     assert all((project / "logs" / f"{name}.log").is_file() for name in names)
 

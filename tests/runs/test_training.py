@@ -156,6 +156,13 @@ def test_too_many_images_are_refused_before_anything_starts(project):
     assert [path.name for path in project.iterdir()] == ["_config.yml", "book"] or len(list(project.iterdir())) == 2
 
 
+def test_a_file_in_the_place_of_the_folder_of_records_is_found_before_anything_starts(project, monkeypatch):
+    monkeypatch.setattr(training, "initial_model", None)
+    (project / "runs").touch()
+    with pytest.raises(NotADirectoryError, match=f"{project / 'runs'} must be a folder"):
+        training.train(run_config("cnn", **SMALL))
+
+
 def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
     small = {**SMALL, "epochs": 1, "train_size": 32}
     initial = training.train(run_config("cnn", **small), progress=False)
