@@ -68,5 +68,5 @@ def end_with_parent() -> None:
             time.sleep(LOOK)
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: None)  # what is ignored, programs that it starts would ignore too
     threading.Thread(target=watch, daemon=True).start()

@@ -3,7 +3,9 @@
 Every case must end in one line that says what is wrong: no traceback, no process left, the right exit code. Exits 1 if
 one does not. Not collected by pytest; its kinds of files are those of `test_damage.py`. Call it from the clone:
 
-    python tests/campaign.py --damages 300 --inputs 200 --kills 4
+    python tests/campaign.py --damages 300 --inputs 200 --kills 64
+
+The kills are spread evenly over the commands that take long, with moments and signals that `--seed` decides.
 """
 
 import argparse
