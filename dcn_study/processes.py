@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from dcn_study.errors import StudyError
@@ -31,6 +28,10 @@ def apart(function: Callable[..., Result], argument: Any) -> Result:
     Raises:
         StudyError: if the process is killed. The function's own errors are passed on.
     """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     with interruptible(), ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(function, argument).result()
@@ -41,6 +42,7 @@ def apart(function: Callable[..., Result], argument: Any) -> Result:
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Has Ctrl-C kill the processes that this one has started through `multiprocessing` and would wait for."""
+    import multiprocessing
 
     def interrupt(*_: object) -> None:
         for child in multiprocessing.active_children():
