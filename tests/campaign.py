@@ -228,8 +228,9 @@ class Kills:
 def kills(count: int, seed: int) -> list[Kills]:
     """Kills each command at moments that the seed decides; after one kill in `RECOVERY`, it must end well."""
     rows = {case: Kills(case) for case in KILLED}
-    for number, case in zip(range(count), itertools.cycle(KILLED), strict=False):
-        kill(rows[case], number // len(KILLED), random.Random(f"{seed} {number}"))
+    with contextlib.suppress(KeyboardInterrupt):  # the table has what was done so far
+        for number, case in zip(range(count), itertools.cycle(KILLED), strict=False):
+            kill(rows[case], number // len(KILLED), random.Random(f"{seed} {number}"))
     return list(rows.values())
 
 
