@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shutil
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from dcn_study.errors import BookError, ConfigurationError, RecordError, StudyError, did_you_mean
+from dcn_study.processes import apart, end_with_parent, interruptible
 
 if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
     from dcn_study.runs.records import Record, Status
     from dcn_study.runs.run import Run
 
-Result = TypeVar("Result")
+end_with_parent()  # in the processes that a command starts, which import this module too
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         text = str(error) if isinstance(error, BookError) else " ".join(str(error).splitlines())
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            text += f": on the disk of the project, or on that of temporary files (TMPDIR), {tempfile.gettempdir()}"
         print(f"dcn: {text}", file=sys.stderr)
         return error.exit_code if isinstance(error, StudyError) else 1
     except KeyboardInterrupt:
@@ -325,7 +330,9 @@ def _train_on_workers(tasks: Sequence[Task], options: argparse.Namespace) -> dic
     if options.scheduler:
         cluster, threads = connect(options.scheduler), options.threads or 1
     else:
-        cluster = local(min(options.workers, len(tasks)))
+        count = min(options.workers, len(tasks))
+        print(f"starting workers: {count}", file=sys.stderr, flush=True)
+        cluster = local(count)
         threads = options.threads or max(1, processors() // options.workers)
     with cluster as client:
         return train_all(client, tasks, threads=threads, force=options.force, finished=_print_result)
@@ -384,7 +391,7 @@ def _print_statuses(verbose: bool = False) -> list[Status]:
     counts = Counter(status.state for status in statuses.values())
     print(f"{len(statuses)} records: {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
     if left:
-        print(f"{len(left)} planned runs of the studies are not run")
+        print(f"planned runs of the studies that are not run: {len(left)}")
     return list(statuses.values())
 
 
@@ -398,17 +405,8 @@ def _measure(options: argparse.Namespace) -> int:
                 f"NAME must be one of {', '.join(measurements.MEASUREMENTS)}. Received: {name}{hint}"
             )
     for name in options.name:
-        print(f"record: {_apart(partial(measurements.result, force=True), name).path}", flush=True)
+        print(f"record: {apart(partial(measurements.result, force=True), name).path}", flush=True)
     return 0
-
-
-def _apart(function: Callable[..., Result], argument: Any) -> Result:
-    """Calls a function in a process of its own: training leaves TensorFlow set to be deterministic, which shows."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, argument).result()
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -423,12 +421,13 @@ def _bench(options: argparse.Namespace) -> int:
     from dcn_study.runs import measurements
 
     repeats = options.repeats or measurements.MEASUREMENTS["bench"].parameters["repeats"]
-    if options.record:
-        measured = measurements.result("bench", {"repeats": repeats}, force=True)
-        print(f"record: {measured.path}")
-        results = measured.results
-    else:
-        results = bench.measure(repeats, options.peer_python or bench.PEER_PYTHON)
+    with interruptible():
+        if options.record:
+            measured = measurements.result("bench", {"repeats": repeats}, force=True)
+            print(f"record: {measured.path}")
+            results = measured.results
+        else:
+            results = bench.measure(repeats, options.peer_python or bench.PEER_PYTHON)
     shapes = ["x".join(map(str, result["shape"])) for result in results["shapes"]]
     print(f"{'ratio of medians':<58} {' '.join(f'{shape:>14}' for shape in shapes)} {'geom. mean':>11}")
     for label, values in ratios(results).items():
@@ -461,7 +460,7 @@ def _confirm_measurement(name: str, again: bool) -> bool:
         print(f"{name:<34} {status}", flush=True)
         return status.holds
     try:
-        differences = _apart(repetition.confirm, measured)
+        differences = apart(repetition.confirm, measured)
     except StudyError as error:
         differences = [str(error)]
     result = f"differs: {'; '.join(differences)}" if differences else "confirmed"

@@ -1,9 +1,11 @@
 """How `dcn` is called: from which folder, with which values, and what it refuses before anything begins."""
 
+import errno
 import os
 import re
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -174,6 +176,17 @@ def test_own_data_need_one_parameter(clone, calls):
     own = find_run("cnn", data="own.npz", train_size=50)
     assert (own.config.train_size, own.config.test_size) == (50, 0)
     assert find_run("cnn", data="") == find_run("cnn")
+
+
+def test_a_full_disk_is_one_line_that_says_which_it_may_be(clone, monkeypatch, capsys):
+    def full(*given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(build, "run", full)
+    assert cli.main(["run", "method"]) == 1
+    told = capsys.readouterr().err
+    assert told.endswith(f"or on that of temporary files (TMPDIR), {tempfile.gettempdir()}\n")
+    assert told.startswith("dcn: [Errno 28] No space left on device: on the disk of the project, ")
 
 
 def test_a_folder_whose_name_cannot_be_read_is_one_line(tmp_path):

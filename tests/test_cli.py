@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -335,8 +334,3 @@ def test_tensorflow_is_loaded_without_its_messages():
     program += "raise SystemExit('heard')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr == "heard\n"
-
-
-def test_a_measurement_has_a_process_of_its_own():
-    """Training makes TensorFlow deterministic for its whole process, which would show in the measurement after it."""
-    assert cli._apart(eval, "__import__('os').getpid()") != os.getpid()  # noqa: SLF001

@@ -169,7 +169,7 @@ def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> d
     done = {page: executed for page, executed in found.items() if executed is not None}
     waiting = sorted((page for page in wanted if page not in done), key=lambda page: page not in LONGEST)
     if done:
-        _say(f"{len(done)} pages are unchanged", progress)
+        _say(f"unchanged pages: {len(done)}", progress)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running: dict[Future[Executed], str] = {
             pool.submit(_executed_apart, page, parameters[page], cell_seconds): page for page in waiting

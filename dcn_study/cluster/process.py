@@ -79,10 +79,14 @@ def _train(run: Run, threads: int, replaces: str, send: Callable[..., None]) -> 
     began: list[tuple[float, int]] = []  # the time and the step of the first report
 
     def report(progress: Progress) -> None:
+        epoch = f"epoch {progress.epoch} of {progress.epochs}"
+        if progress.accuracy is None:
+            send(text=f"{epoch}, evaluating, {100 * progress.step // progress.steps}%", whole=False)
+            return
         done = (progress.epoch - 1) * progress.steps + progress.step
         began.append((time.monotonic(), done))
         since, first = began[0]
-        text = f"epoch {progress.epoch} of {progress.epochs}, accuracy {100 * progress.accuracy:.2f}%"
+        text = f"{epoch}, accuracy {100 * progress.accuracy:.2f}%"
         if done > first:
             left = (progress.epochs * progress.steps - done) * (time.monotonic() - since) / (done - first)
             text += f", {duration(left)} left"

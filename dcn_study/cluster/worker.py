@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from distributed import Status, get_worker
 
 from dcn_study.errors import ClusterError, StudyError
+from dcn_study.processes import WAS_KILLED
 from dcn_study.runs import records
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import replacing
@@ -114,7 +116,9 @@ def train(request: Request, initial: Files | None) -> Files:
             f"worker {worker.address} is not like this client: {last['changes']}. Stop it and call again"
         )
     if "record" not in last:
-        raise StudyError(f"{last.get('error', f'its process ended with exit code {process.returncode}')}; {where}")
+        killed = process.returncode == -signal.SIGKILL
+        ended = WAS_KILLED if killed else f"its process ended with exit code {process.returncode}"
+        raise StudyError(f"{last.get('error', ended)}; {where}")
     return read(Path(last["record"]))
 
 

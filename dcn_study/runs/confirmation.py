@@ -8,6 +8,7 @@ from dcn_study.runs import records, steps, weights
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.files import now
 from dcn_study.runs.inputs import code_sha256, machine
+from dcn_study.runs.progress import Bar, Reporting
 from dcn_study.runs.records import Confirmation, Record, Witness
 from dcn_study.runs.splits import Splits, splits
 
@@ -113,7 +114,9 @@ def confirm(record: Record, *, every_seed: bool = True) -> list[str]:
 
 def compare_evaluations(record: Record, data: Splits) -> dict[str, float]:
     """Returns by how much the stored weights give other test losses (relative) and accuracies than recorded."""
-    again = steps.evaluations(weights.load_model(record), data)
+    model, epochs = weights.load_model(record), record.config.epochs
+    with Bar() as bar, Reporting(record.name, epochs, epochs, bar).evaluations(model):
+        again = steps.evaluations(model, data)
     pairs = [(again[kind], stored) for kind, stored in record.evaluations.items()]
     return {
         "test loss": max(abs(again.loss - stored.loss) / max(stored.loss, 1e-12) for again, stored in pairs),

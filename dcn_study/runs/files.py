@@ -19,7 +19,7 @@ import filelock
 
 from dcn_study.errors import ConfigurationError, LockedError
 
-__all__ = ["file_sha256", "locked", "now", "project_root", "replacing", "temporary", "wait_for"]
+__all__ = ["file_sha256", "locked", "make_folder", "now", "project_root", "replacing", "temporary", "wait_for"]
 
 TOLD_AGAIN = 30  # seconds after which a process that waits says so again
 
@@ -43,7 +43,7 @@ def temporary(path: Path) -> Iterator[Path]:
 
     Those that processes of this machine have left there for the same path, because they were killed, are removed first.
     """
-    _make_folder(path.parent)
+    make_folder(path.parent)
     mine = f".{path.name}.{socket.gethostname()}@"
     for left in path.parent.glob(f"{glob.escape(mine)}*"):
         process = left.name.removeprefix(mine).split(".")[0]
@@ -66,7 +66,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(written, path)
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, if they are not there.
+
+    Raises:
+        NotADirectoryError: if a file is in its place.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -101,13 +106,16 @@ def locked(path: Path, what: str) -> Iterator[None]:
     Raises:
         LockedError: if another process holds the lock.
     """
-    _make_folder(path.parent)
+    make_folder(path.parent)
     holder = path.with_suffix(".holder")
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        try:
+            who = holder.read_text(encoding="utf-8") or "another process"
+        except OSError:  # it has not said so yet, or has just gone
+            who = "another process"
         raise LockedError(f"{what} is in use by {who}. Wait for it or stop it; lock: {path}") from None
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now()}", encoding="utf-8")

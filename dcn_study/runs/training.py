@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ import numpy as np
 import pydantic
 import tensorflow as tf
 
-from dcn_study.errors import ConfigurationError, DivergedError, RecordError
+from dcn_study.errors import ConfigurationError, DivergedError, RecordError, StudyError
 from dcn_study.runs import records, steps, weights
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.confirmation import CODE_SHA256, compare, violations
-from dcn_study.runs.files import file_sha256, locked, now, replacing
+from dcn_study.runs.files import file_sha256, locked, make_folder, now, replacing
 from dcn_study.runs.inputs import Inputs, machine
 from dcn_study.runs.networks import build_model, classes, initial_model
 from dcn_study.runs.progress import Bar, Progress, Reporting
@@ -70,6 +69,7 @@ def train(
         DataError, RecordError: if the data, the initial weights, the record or the checkpoint are damaged.
         LockedError: if another process trains this run.
         DivergedError: if a loss is no longer finite.
+        StudyError: if memory runs out.
     """
     if not force and not run.interrupted:
         found = records.read(run)
@@ -77,11 +77,15 @@ def train(
             return found
     data = splits(run.config)
     inputs = records.current_inputs(run.config).model_copy(update={"code": CODE_SHA256})
+    make_folder(run.path.parent)  # before hours of training
     shown = Bar() if progress and report is None else contextlib.nullcontext(report)
     with locked(run.lock, f"run {run.name}"), shown as told:
         if force:
             shutil.rmtree(run.checkpoint, ignore_errors=True)
-        return _train(run, data, inputs, told)
+        try:
+            return _train(run, data, inputs, told)
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            raise StudyError(f"memory ran out in run {run.name}; complete epochs are kept") from error
 
 
 def _train(run: Run, data: Splits, inputs: Inputs, report: Callable[[Progress], None] | None) -> Record:
@@ -96,11 +100,13 @@ def _train(run: Run, data: Splits, inputs: Inputs, report: Callable[[Progress], 
     assert state.witness is not None
     bare = build_model(config, data.image_size)  # holds the weights alone, without those of the optimiser
     bare.set_weights(model.get_weights())
+    with _reported(run, config.epochs, report, model):
+        evaluations = steps.evaluations(model, data)
     record = Record(
         name=run.name,
         configuration=config.to_dict(),
         history=state.history,
-        evaluations=steps.evaluations(model, data),
+        evaluations=evaluations,
         field_areas=steps.field_areas(model, data),
         witness=state.witness,
         provenance=Provenance(
@@ -115,7 +121,7 @@ def _train(run: Run, data: Splits, inputs: Inputs, report: Callable[[Progress], 
         path=run.path,
     )
     if config.task != "mnist":
-        with replacing(record.predictions_path) as temporary:
+        with replacing(record.predictions_path) as temporary, _reported(run, config.epochs, report, bare):
             np.savez_compressed(temporary, allow_pickle=False, **_predictions(bare, data))
             record.provenance.predictions = file_sha256(temporary)
     with replacing(record.weights_path) as temporary:
@@ -239,15 +245,26 @@ def _train_epoch(
     state: _State,
     report: Callable[[Progress], None] | None,
 ) -> None:
-    callbacks: list[keras.callbacks.Callback] = []
-    if report is not None:
-        count = math.ceil(data.run.train_size / run.config.batch_size)
-        callbacks.append(Reporting(run.name, len(state.history) + 1, run.config.epochs, count, report))
+    number = len(state.history)
     try:
-        epoch, state.witness = steps.train_epoch(model, data, len(state.history), state.witness, callbacks)
+        with _reported(run, number + 1, report, model) as callbacks:
+            epoch, state.witness = steps.train_epoch(model, data, number, state.witness, callbacks)
     except DivergedError as error:
         raise DivergedError(
-            f"run {run.name} diverged in epoch {len(state.history) + 1}: {error}. Train it at a lower "
+            f"run {run.name} diverged in epoch {number + 1}: {error}. Train it at a lower "
             f"learning rate than {run.config.learning_rate:g}"
         ) from error
     state.history.append(epoch)
+
+
+@contextlib.contextmanager
+def _reported(
+    run: Run, epoch: int, report: Callable[[Progress], None] | None, model: keras.Model
+) -> Iterator[list[keras.callbacks.Callback]]:
+    """Has the evaluations of a model reported, and gives the callbacks that report an epoch; none without `report`."""
+    if report is None:
+        yield []
+        return
+    reporting = Reporting(run.name, epoch, run.config.epochs, report)
+    with reporting.evaluations(model):
+        yield [reporting]

@@ -31,6 +31,7 @@ from dcn_study.errors import ClusterError, RecordError, StudyError
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import find_run, run_of, seeds_of
 from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.progress import Progress
 from dcn_study.runs.run import CHECKPOINT
 
 PROGRAM = Path(__file__).with_name("train_small.py")
@@ -244,6 +245,16 @@ def test_a_run_that_fails_says_why_and_where_its_log_is(client, project, capsys)
     assert f"{name}: failed: {failures[name]}" in capsys.readouterr().err
 
 
+def test_a_run_that_the_system_kills_says_so(client, project, monkeypatch):
+    program = project / "python"  # in place of the process that trains
+    program.write_text("#!/bin/sh\nkill -KILL $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    config = find_run("cnn", epochs=1)
+    (failure,) = train_all(client, plan([config])).values()
+    assert failure.startswith("its process was killed, as the system does when memory runs out; log: ")
+
+
 def test_a_worker_with_other_software_ends_the_command_which_names_it(client, project, monkeypatch):
     other = process.installed(SMALL[0].config).model_copy(update={"versions": {"Keras": "99.0"}})
     monkeypatch.setattr(train, "installed", lambda config: other)
@@ -276,6 +287,20 @@ def test_force_replaces_the_record_that_is_there_once(client, project, fake, mon
     keep(run, seconds=1.0)
     attempt()
     assert forced == [True, False, False]
+
+
+def test_an_evaluation_on_a_worker_is_reported(project, monkeypatch):
+    config, told = find_run("cnn"), []
+    record = keep(config, book=True)
+
+    def evaluate(config, report, **given):
+        report(Progress("cnn", 2, 10, 3, 10))
+        return record
+
+    stub = types.SimpleNamespace(use_threads=len, train=evaluate)
+    monkeypatch.setattr(dcn_study.runs, "training", stub, raising=False)
+    process._train(config, [], "", lambda **message: told.append(message))  # noqa: SLF001
+    assert told == [{"text": "epoch 2 of 10, evaluating, 30%", "whole": False}]
 
 
 def test_a_log_has_a_line_at_each_epoch_and_one_a_minute(monkeypatch, capsys):
@@ -322,6 +347,7 @@ def test_the_command_gives_the_records_of_serial_runs_bit_by_bit_although_it_was
     assert plan(SMALL) == []
     names = [run.name for run in SMALL]
     assert {line.split()[0] for line in done.stdout.splitlines()} == set(names)
+    assert done.stderr.startswith("starting workers: ")
     assert f"{done.stdout.split()[0]}: epoch 6 of 6, accuracy " in done.stderr
     assert all((project / "logs" / f"{name}.log").is_file() for name in names)
 

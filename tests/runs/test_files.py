@@ -8,7 +8,7 @@ import threading
 import pytest
 from helpers import ROOT
 
-from dcn_study.errors import ConfigurationError
+from dcn_study.errors import ConfigurationError, LockedError
 from dcn_study.runs import files
 from dcn_study.runs.files import locked, project_root, replacing, temporary
 
@@ -90,6 +90,20 @@ def test_a_lock_says_who_holds_it_as_long_as_somebody_does(tmp_path):
         assert (tmp_path / "run.holder").read_text().startswith(f"process {os.getpid()} on ")
         raise KeyError
     assert [each.name for each in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_a_lock_of_another_host_names_it_and_what_that_host_left_does_not_lock(tmp_path):
+    path, holder = tmp_path / "run.lock", tmp_path / "run.holder"
+    holder.write_text("process 1 on elsewhere, since 2026-01-02T03:04:05+00:00")  # which was switched off
+    with files.locked(path, "run cnn"):
+        for left, named in (("process 1 on elsewhere, since then", "process 1 on elsewhere"), ("", "another process")):
+            holder.write_text(left)
+            told = pytest.raises(LockedError, match=f"^run cnn is in use by {named}.* lock: {path}$")
+            with told, files.locked(path, "run cnn"):
+                pass
+        holder.unlink()  # as between two looks at it
+        with pytest.raises(LockedError, match="in use by another process"), files.locked(path, "run cnn"):
+            pass
 
 
 def test_a_lock_is_waited_for_and_the_wait_is_told_again(tmp_path, monkeypatch, capsys):

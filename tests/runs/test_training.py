@@ -7,11 +7,12 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import inside
 
 from dcn import models
-from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError
-from dcn_study.runs import networks, reading, records, training, weights
+from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError, StudyError
+from dcn_study.runs import files, networks, reading, records, steps, training, weights
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.files import file_sha256, locked
 from dcn_study.runs.progress import Bar, Progress
@@ -95,6 +96,17 @@ def test_training_again_gives_the_same_numbers(finished):
         assert first.model_copy(update={"seconds": 0}) == second.model_copy(update={"seconds": 0})
 
 
+def test_a_clock_that_goes_backward_changes_what_is_stated_and_nothing_else(finished, monkeypatch):
+    times = iter(f"2026-01-02T03:04:{second:02}+00:00" for second in range(59, 0, -1))
+    for module in (training, files):
+        monkeypatch.setattr(module, "now", lambda: next(times))
+    again = training.train(finished.config, force=True, progress=False)
+    assert again.provenance.started > again.provenance.finished
+    assert again.provenance.seconds > 0
+    assert again.evaluations == finished.evaluations
+    assert str(records.status(again.config, records.read(again.config))) == "fresh"
+
+
 def test_stored_weights_give_the_recorded_accuracy(finished):
     model = weights.load_model(finished)
     for kind, stored in finished.evaluations.items():
@@ -144,6 +156,13 @@ def test_too_many_images_are_refused_before_anything_starts(project):
     assert [path.name for path in project.iterdir()] == ["_config.yml", "book"] or len(list(project.iterdir())) == 2
 
 
+def test_a_file_in_the_place_of_the_folder_of_records_is_found_before_anything_starts(project, monkeypatch):
+    monkeypatch.setattr(training, "initial_model", None)
+    (project / "runs").touch()
+    with pytest.raises(NotADirectoryError, match=f"{project / 'runs'} must be a folder"):
+        training.train(find_run("cnn", **SMALL))
+
+
 def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
     small = {**SMALL, "epochs": 1, "train_size": 32}
     initial = training.train(find_run("cnn", **small), progress=False)
@@ -170,6 +189,13 @@ def test_a_diverged_run_leaves_no_record(project):
     with pytest.raises(DivergedError, match=r"run cnn-\w+ diverged in epoch 1: the .* lower learning rate than 1e\+30"):
         training.train(run, progress=False)
     assert records.read(run) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")], ids=str)
+def test_memory_that_runs_out_is_one_line(project, monkeypatch, error):
+    monkeypatch.setattr(steps, "train_epoch", lambda *given: (_ for _ in ()).throw(error))
+    with pytest.raises(StudyError, match=r"^memory ran out in run cnn-\w+; complete epochs are kept$"):
+        training.train(find_run("cnn", **SMALL), progress=False)
 
 
 def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project):
@@ -326,12 +352,26 @@ def test_re_estimated_statistics_are_the_means_of_the_batches(random):
     np.testing.assert_array_equal(model.get_layer("conv11_bn").moving_mean, np.zeros(32))  # the model stays as it was
 
 
-def test_a_bar_that_is_full_says_that_the_network_is_evaluated(capsys):
+def test_evaluations_are_reported_and_give_the_same_numbers(finished):
+    told, config = [], finished.config
+    again = training.train(config, force=True, report=told.append)
+    assert again.evaluations == finished.evaluations
+    evaluated = [progress for progress in told if progress.loss is None]
+    # Of the test images after each epoch, then of both test sets.
+    assert [(each.epoch, each.step, each.steps) for each in evaluated] == [
+        (epoch, step, 1) for epoch in (1, 2, 2, 2) for step in (0, 1)
+    ]
+    assert [progress.epoch for progress in told if progress.loss is not None and progress.step == 3] == [1, 2]
+
+
+def test_an_evaluation_has_a_bar_of_its_own_that_goes(capsys):
     with Bar() as bar:
         for epoch in (1, 2):
             for step in (1, 3):
                 bar(Progress("cnn", epoch, 2, step, 3, 0.5, 0.25))
-            assert capsys.readouterr().err.rstrip().endswith("loss=0.5000, evaluating on test images]")
-    last = capsys.readouterr().err.rstrip()
-    assert last.split("\r")[-1].startswith("cnn 2/2: 100%")
-    assert last.endswith("loss=0.5000]")
+            for step in (0, 10):
+                bar(Progress("cnn", epoch, 2, step, 20))
+            assert f"cnn {epoch}/2, evaluating:   0%" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert shown.endswith("\r")  # of the evaluation nothing is left
+    assert "loss" not in shown
