@@ -182,7 +182,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dcn_study.book import build, pages
+    from dcn_study.book import build, execution, pages
     from dcn_study.book.parameters import notebook_parameters, parse_parameters
     from dcn_study.book.sources import sources
     from dcn_study.runs.data import load_digits
@@ -204,7 +204,8 @@ def _run(options: argparse.Namespace) -> int:
         if "force" not in notebook_parameters(notebook):
             raise ConfigurationError(f"--force is for pages that train or measure. Received: {options.page}")
         parameters["force"] = True
-    executed = build.run(options.page, parameters, output)
+    with interruptible(execution.stop_kernels):  # papermill would wait for the cell
+        executed = build.run(options.page, parameters, output)
     print(f"notebook: {os.path.relpath(output, here)}")
     for source in sources(executed.files):
         print(f"record:   {os.path.relpath(source.path, here)}")

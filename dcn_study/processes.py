@@ -39,14 +39,23 @@ def apart(function: Callable[..., Result], argument: Any) -> Result:
             raise StudyError(WAS_KILLED) from error
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Has Ctrl-C kill the processes that this one has started through `multiprocessing` and would wait for."""
+def _kill_children() -> None:
     import multiprocessing
 
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+@contextlib.contextmanager
+def interruptible(kill: Callable[[], None] = _kill_children) -> Iterator[None]:
+    """Has Ctrl-C kill the processes that this one has started and would wait for.
+
+    Args:
+        kill: ends them; by default those started through `multiprocessing`.
+    """
+
     def interrupt(*_: object) -> None:
-        for child in multiprocessing.active_children():
-            child.kill()
+        kill()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
