@@ -55,7 +55,7 @@ def calls(monkeypatch):
         (["train", "paper"], ["paper is a page, not a run. Execute it with: dcn run paper"]),
         (["train", "cnn-seed01"], ["a seed must be a whole number as in cnn-seed1. Received: cnn-seed01"]),
         (["train", "cnn-seed" + "9" * 5000], ["a seed must be a whole number"]),
-        (["train", "cnn-seed4294967296"], ["seed must be from 0 to 2**32 - 1"]),
+        (["train", "cnn-seed4294967296"], ["seed must be from 0 to 4294967295"]),
         (["train", "-p", "epochs=1"], ["parameters are for named runs. Received: no NAME"]),
         (["train", "cnn", "-p", "seed=1"], ["unknown parameter seed"]),
         (

@@ -290,16 +290,16 @@ def test_force_replaces_the_record_that_is_there_once(client, project, fake, mon
 
 
 def test_an_evaluation_on_a_worker_is_reported(project, monkeypatch):
-    config, told = find_run("cnn"), []
-    record = keep(config, book=True)
+    run, told = find_run("cnn"), []
+    record = keep(run)
 
-    def evaluate(config, report, **given):
+    def evaluate(run, report, **given):
         report(Progress("cnn", 2, 10, 3, 10))
         return record
 
     stub = types.SimpleNamespace(use_threads=len, train=evaluate)
     monkeypatch.setattr(dcn_study.runs, "training", stub, raising=False)
-    process._train(config, [], "", lambda **message: told.append(message))  # noqa: SLF001
+    process._train(run, [], "", lambda **message: told.append(message))  # noqa: SLF001
     assert told == [{"text": "epoch 2 of 10, evaluating, 30%", "whole": False}]
 
 
@@ -369,7 +369,7 @@ WORKER = ("worker", "ADDRESS", *HERE, "--nworkers", "2", "--nthreads", "1", "--m
 def test_the_commands_of_the_page_are_the_tested_ones(tested):
     page = json.loads((ROOT / "notebooks" / "cluster.ipynb").read_text(encoding="utf-8"))
     text = "".join(line for cell in page["cells"] for line in cell["source"])
-    (command,) = re.findall(rf"^\.venv/bin/dask {tested[0]} (.*)$", text, flags=re.MULTILINE)
+    (command,) = re.findall(rf"^\.venv/bin/dask {tested[0]} (.*)$", text.replace("\\\n", ""), flags=re.MULTILINE)
     assert re.findall(r"--[a-z-]+", command) == [part for part in tested if part.startswith("--")]
 
 

@@ -12,7 +12,7 @@ from helpers import inside
 
 from dcn import models
 from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError, StudyError
-from dcn_study.runs import files, networks, reading, records, steps, training, weights
+from dcn_study.runs import files, networks, records, steps, training, weights
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.files import file_sha256, locked
 from dcn_study.runs.progress import Bar, Progress
@@ -80,14 +80,6 @@ def test_a_record_is_read_and_not_trained_again(finished, monkeypatch):
     assert training.train(finished.run) == finished
 
 
-def test_where_only_records_may_be_read_nothing_is_trained(finished, monkeypatch):
-    monkeypatch.setattr(training, "initial_model", None)
-    monkeypatch.setenv(reading.RECORDS_ONLY, "1")
-    assert training.train(finished.run, force=True) == finished
-    with pytest.raises(RecordError, match=r"cnn.json is missing. Train it with: dcn train cnn$"):
-        training.train(find_run("cnn"))
-
-
 def test_training_again_gives_the_same_numbers(finished):
     again = training.train(finished.run, force=True, progress=False)
     assert again.witness == finished.witness
@@ -100,11 +92,11 @@ def test_a_clock_that_goes_backward_changes_what_is_stated_and_nothing_else(fini
     times = iter(f"2026-01-02T03:04:{second:02}+00:00" for second in range(59, 0, -1))
     for module in (training, files):
         monkeypatch.setattr(module, "now", lambda: next(times))
-    again = training.train(finished.config, force=True, progress=False)
+    again = training.train(finished.run, force=True, progress=False)
     assert again.provenance.started > again.provenance.finished
     assert again.provenance.seconds > 0
     assert again.evaluations == finished.evaluations
-    assert str(records.status(again.config, records.read(again.config))) == "fresh"
+    assert str(records.status(again.run, records.read(again.run))) == "fresh"
 
 
 def test_stored_weights_give_the_recorded_accuracy(finished):
@@ -219,7 +211,7 @@ def test_without_a_learning_rate_only_running_statistics_change(project):
 
 def test_repairs_reach_the_layers_and_survive_a_checkpoint(tmp_path):
     run = find_run("deformable_mini_resnet", corners="bilinear", pairing="per_pixel", chained=True)
-    model = networks.build_model(run)
+    model = networks.build_model(run.config)
     model.save(tmp_path / "model.keras")
     for each in (model, keras.models.load_model(tmp_path / "model.keras")):
         offsets = [layer for layer in each.layers if layer.name.endswith("_offset")]
@@ -353,8 +345,8 @@ def test_re_estimated_statistics_are_the_means_of_the_batches(random):
 
 
 def test_evaluations_are_reported_and_give_the_same_numbers(finished):
-    told, config = [], finished.config
-    again = training.train(config, force=True, report=told.append)
+    told = []
+    again = training.train(finished.run, force=True, report=told.append)
     assert again.evaluations == finished.evaluations
     evaluated = [progress for progress in told if progress.loss is None]
     # Of the test images after each epoch, then of both test sets.
