@@ -128,6 +128,14 @@ def test_a_page_has_numbers_figure_and_sources(two):
     assert "cnn.json" not in html_of(two, "draws")
 
 
+def test_a_damaged_record_is_among_the_sources_of_a_page(project):
+    paths = keep(find_run("cnn")).path, keep(find_run("mini_resnet")).path
+    paths[1].write_text("{}")
+    text = sources._section("runs", sources.sources(paths), "runs.ipynb")  # noqa: SLF001
+    assert "2 records, made with TensorFlow" in text
+    assert re.search(r"cnn\.json.* fresh .*\n.*mini_resnet\.json.* damaged: ", text)
+
+
 def test_figures_have_a_form_for_narrow_screens(two):
     found = re.findall(r'<picture><source [^>]*srcset="../_static/narrow/([^"]*)" /><img', html_of(two, "shows"))
     assert found == ["shows-curve.svg"]

@@ -59,6 +59,12 @@ def test_the_defaults_of_notebooks_are_those_of_the_book():
                 assert executed[name] == value, f"{page}: {name}"
 
 
+def test_a_small_book_changes_parameters_and_a_call_changes_them_again():
+    for page, content in pages.PAGES.items():
+        assert pages.page_parameters(page, "smoke").items() >= content.smoke.items(), page
+        assert pages.page_parameters(page, "smoke", {"seeds": 3})["seeds"] == 3
+
+
 def run_papermill(project, notebook, *parameters):
     command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / f"{notebook}.ipynb"), "out.ipynb"]
     for text in parameters:

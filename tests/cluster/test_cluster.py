@@ -168,6 +168,19 @@ def test_without_a_shared_folder_the_client_writes_and_sends_what_a_run_starts_f
     assert not (project / "logs").exists()
 
 
+def test_without_a_shared_folder_runs_from_other_weights_find_no_files_of_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "get_worker", lambda: types.SimpleNamespace(local_directory=tmp_path))
+    run = find_run("cnn_batch_norm")
+    one, other = (
+        worker.Request(run.name, run.config.to_dict(), {}, threads=1, replaces=replaces, root="", mark="")
+        for replaces in ("", "a record")
+    )
+    weights = [{"cnn.weights.h5": content} for content in (b"one", b"other")]
+    folders = [worker._own_project(*given) for given in ((one, weights[0]), (one, weights[1]), (other, weights[0]))]  # noqa: SLF001
+    assert len(set(folders)) == 3
+    assert worker._own_project(one, weights[0]) == folders[0]  # noqa: SLF001
+
+
 PREDICTING = f"""#!{sys.executable}
 import hashlib, json, sys
 sys.path.insert(0, {str(PROGRAM.parents[1])!r})

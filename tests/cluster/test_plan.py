@@ -32,11 +32,13 @@ def test_an_interrupted_run_is_left_although_it_has_a_record(project):
 def test_lower_seeds_come_first_and_then_the_longest_with_those_that_wait_for_it(project):
     keep(find_run("cnn", seed=9), seconds=3000.0)  # ten epochs
     keep(find_run("cnn_batch_norm", seed=9, epochs=1), seconds=100.0)
+    keep(find_run("cnn_scaled", seed=9, epochs=1), seconds=1.0)
     keep(find_run("mini_resnet", seed=9), seconds=3100.0)
-    tasks = plan([config for run in ("mini_resnet", "cnn_batch_norm", "cnn") for config in seeds_of(run, 2)])
+    wanted = ("mini_resnet", "cnn_batch_norm", "cnn_scaled", "cnn")
+    tasks = plan([config for run in wanted for config in seeds_of(run, 2)])
     assert names(tasks) == [
-        *("cnn", "mini_resnet", "cnn_batch_norm"),
-        *("cnn-seed1", "mini_resnet-seed1", "cnn_batch_norm-seed1"),
+        *("cnn", "mini_resnet", "cnn_batch_norm", "cnn_scaled"),
+        *("cnn-seed1", "mini_resnet-seed1", "cnn_batch_norm-seed1", "cnn_scaled-seed1"),
     ]
     by_name = {task.name: task for task in tasks}
     assert by_name["cnn"].seconds == 3000  # ten epochs

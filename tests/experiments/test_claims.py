@@ -233,6 +233,13 @@ def test_another_record_gives_another_outcome(evidence, found, run, path, value,
     assert found[name].outcome != by_name(edited(evidence, run, path, value))[name].outcome == outcome
 
 
+def test_one_run_whose_loss_rises_has_settled(evidence, found):
+    first, *others = evidence.runs["deformable_mini_resnet"]
+    risen = first.model_copy(update={"history": [*first.history[:-1], first.history[0]]})
+    after = by_name(changed(evidence, runs={**evidence.runs, "deformable_mini_resnet": [risen, *others]}))
+    assert (found["not-settled"].outcome, after["not-settled"].outcome) == ("supported", "contradicted")
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "bounds", "name", "outcome"),
     [

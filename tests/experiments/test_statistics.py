@@ -58,12 +58,16 @@ def test_wins_bootstrap_and_the_runs_that_would_decide():
 
 
 def test_runs_that_would_decide_count_the_other_undecided_contrasts():
-    """By itself the first would be decided; of five it is not, and then more runs are needed than there are."""
+    """By itself the first would be decided; of five it is not, and then more runs are needed than there are.
+
+    Two more that are decided change nothing.
+    """
     values, nothing = [0.312, 0.350, 0.406, 0.216, 0.378, 0.378], [0.0] * 6
     assert contrast(values, nothing, SMALLEST).verdict == "better"
     wide = [0.0, 0.3, 0.6, 0.0, 0.3, 0.6]
-    family = contrasts([(values, nothing), *[(wide, nothing)] * 4], SMALLEST)
-    assert [each.verdict for each in family] == ["undecided"] * 5
+    clear = [8.9, 9.0, 9.1, 8.9, 9.0, 9.1]
+    family = contrasts([(values, nothing), *[(wide, nothing)] * 4, *[(clear, nothing)] * 2], SMALLEST)
+    assert [each.verdict for each in family] == ["undecided"] * 5 + ["better"] * 2
     needed = family[0].runs_to_decide
     assert needed > len(values)
     spread = np.std(values, ddof=1)

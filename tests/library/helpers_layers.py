@@ -20,6 +20,7 @@ def check_layer(cls, arguments, inputs, folder, *, tolerance=1e-5):
     """
     layer = cls(**arguments, name="layer")
     config = layer.get_config()
+    assert set(arguments) <= set(config)
     assert cls.from_config(config).get_config() == config
     layer(**inputs)
     random = np.random.default_rng(1)

@@ -41,6 +41,12 @@ def test_golden_value():
     assert result.numpy().ravel().tolist() == [1.5, 0.5, 2.5, 2.5]
 
 
+def test_one_pixel_outside_the_border_still_counts_and_more_does_not():
+    centres = np.array([[-1, 1], [1, -1], [4, 1], [1, 3], [4.25, 1], [1, -1.25]])  # of images of 4x3 pixels
+    result = plain(tf.ones((1, 4, 3, 1)), np.hstack([centres, centres + 1]), [0] * 6, output_size=1, sampling_ratio=1)
+    assert result.numpy().ravel().tolist() == [1, 1, 1, 1, 0, 0]
+
+
 @pytest.mark.parametrize("wanted", [0, 3], ids=["inputs", "offsets"])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 def test_gradients_equal_finite_differences(random, sampling_ratio, wanted):

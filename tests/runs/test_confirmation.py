@@ -6,7 +6,7 @@ import pytest
 from helpers import inside
 
 from dcn_study.errors import RecordError
-from dcn_study.runs import confirmation, networks, records, training
+from dcn_study.runs import confirmation, networks, records, steps, training
 from dcn_study.runs import splits as drawing
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.splits import Splits, splits
@@ -141,6 +141,13 @@ def test_the_losses_are_those_of_single_steps(record):
         model.reset_metrics()
         losses.append(float(model.train_on_batch(images[part], labels[part])[0]))
     np.testing.assert_allclose(plain.witness.losses, losses, rtol=1e-5)
+
+
+def test_the_loss_of_a_smaller_last_step_is_its_own():
+    first = steps._FirstSteps(batch_size=4, images=10)  # noqa: SLF001
+    for batch, mean in enumerate((1.0, 2.0, 2.2)):
+        first._note_loss(batch, mean)  # noqa: SLF001
+    assert first.witness.losses == pytest.approx([1.0, 3.0, 3.0])
 
 
 def test_witnesses_of_another_form_differ_by_infinity(record):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pydantic_core
 import pytest
@@ -96,6 +98,7 @@ def test_a_confirmed_record_holds_under_the_inputs_of_its_replay(project):
 
     assert confirm(current.model_copy(update={"versions": {}})).startswith("stale: Keras none, now")
     assert confirm(current) == "confirmed"
+    assert confirm(current.model_copy(update={"versions": {}})) == "confirmed"  # elsewhere, later
 
 
 def replace(path, before, after):
@@ -125,6 +128,15 @@ def test_a_damaged_record_is_one_line_that_names_file_and_field(project, before,
     assert "\n" not in str(error.value)
     found, status = records.inspect(record.run)
     assert (found, status.state) == (None, "damaged")
+
+
+def test_a_record_without_its_seal_is_damaged(project):
+    record = keep(find_run("cnn"))
+    content = json.loads(record.path.read_text())
+    del content["sha256"]
+    record.path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="was edited"):
+        records.read(record.run)
 
 
 @pytest.mark.parametrize(

@@ -264,9 +264,17 @@ def test_an_interrupted_training_resumes_although_there_is_a_record(stopped):
     assert not run.interrupted
 
 
+def test_a_training_that_ended_before_its_record_was_written_is_not_repeated(stopped, monkeypatch):
+    run = find_run("mini_resnet", **{**SMALL, "epochs": 1})
+    stopped(run)
+    monkeypatch.setattr(training, "_train_epoch", None)
+    assert len(training.train(run, progress=False).history) == 1
+
+
 def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped):
     run = find_run("mini_resnet", **SMALL)
     state, content = stopped(run)
+    content["earlier"] = [{**content["inputs"], "code": "earliest"}]
     content["inputs"]["code"] = "earlier"
     other = {**content, "witness": {**content["witness"], "losses": [9.0, 9.0, 9.0]}}
     state.write_text(json.dumps(other))
@@ -280,7 +288,7 @@ def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped
     state.write_text(json.dumps(content))
     record = training.train(run, progress=False)
     assert len(record.history) == 2
-    assert [inputs.code for inputs in record.provenance.earlier] == ["earlier"]
+    assert [inputs.code for inputs in record.provenance.earlier] == ["earliest", "earlier"]
 
 
 @pytest.mark.parametrize("changed", [{"data": "other"}, {"weights": {"cnn": "other"}}])
