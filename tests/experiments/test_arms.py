@@ -18,7 +18,7 @@ SIZE = (12, 10)
 
 def built(arm, seed=3):
     keras.utils.set_random_seed(seed)
-    return networks.build_model(catalogue.STUDY[f"scale_{arm}"], SIZE)
+    return networks.build_model(catalogue.STUDY[f"scale_{arm}"].config, SIZE)
 
 
 def weights(model):
@@ -61,7 +61,7 @@ def test_only_the_convolution_without_stride_is_dilated():
 def test_the_wide_network_has_as_many_multiply_adds_and_no_arm_too_many_parameters():
     costs = {}
     for arm in ARMS:
-        model = networks.build_model(catalogue.STUDY.get(f"scale_{arm}") or catalogue.UNSEEN[arm])
+        model = networks.build_model(catalogue.arm_config(arm))
         assert model.count_params() <= 500_000 or arm == "conv_offset_cnn", arm  # the paper's own layer takes more
         kernels = [
             (layer, getattr(layer, name))
