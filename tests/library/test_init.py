@@ -67,7 +67,7 @@ def test_the_wheel_is_the_library_and_nothing_else(tmp_path):
     assert "dcn/py.typed" in names  # type checkers use the library's annotations
 
 
-ROOMS = ("errors", "names", "runs", "cluster", "experiments", "show", "book", "cli")
+ROOMS = ("errors", "names", "processes", "runs", "cluster", "experiments", "show", "book", "cli")
 
 
 def room(module):
