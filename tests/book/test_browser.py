@@ -220,7 +220,7 @@ def test_the_map_answers_to_pointer_keyboard_and_choice(page, address):
     told, fields = page.locator(".robustness-map .chosen p"), page.locator(".robustness-map td")
     fields.first.hover()
     first = told.inner_text()
-    assert first.startswith("CNN, zoom 1.00, shift")
+    assert first.startswith("CNN, scale 1.00, shift")
     fields.first.click()
     expect(page).to_have_url(re.compile("#model=cnn&row=0&column=0$"))
     page.keyboard.press("ArrowRight")
@@ -228,7 +228,7 @@ def test_the_map_answers_to_pointer_keyboard_and_choice(page, address):
     page.keyboard.press("ArrowLeft")
     expect(told).to_have_text(first)
     page.keyboard.press("ArrowDown")
-    expect(told).not_to_contain_text("zoom 1.00")
+    expect(told).not_to_contain_text("scale 1.00")
     assert page.locator(".robustness-map td[tabindex='0']").count() == 1
     before = fields.all_inner_texts()
     page.locator(".robustness-map select").select_option("deformable_mini_resnet")
@@ -237,7 +237,7 @@ def test_the_map_answers_to_pointer_keyboard_and_choice(page, address):
     told_last, link = told.inner_text(), page.url
     page.goto(f"{link.partition('#')[0]}#model=nothing&row=99&column=x")
     page.reload()
-    expect(told).to_contain_text("CNN, zoom 1.00")
+    expect(told).to_contain_text("CNN, scale 1.00")
     page.goto(link)
     page.reload()
     expect(told).to_have_text(told_last)

@@ -125,7 +125,7 @@ def _environment(record: Record) -> str:
 
 
 def status(found: Mapping[str, tuple[Record | None, Status]]) -> pd.DataFrame:
-    """Returns one row per run: its status, its epochs, how long they took, and when, where and with what it was made.
+    """Returns one row per run: its status, its epochs, how long they took, and when and where it was made.
 
     Args:
         found: by the record's name, what `records.inspect` returned.
@@ -142,7 +142,6 @@ def status(found: Mapping[str, tuple[Record | None, Status]]) -> pd.DataFrame:
             "finished": origin.finished[:10],
             "confirmed": max((confirmation.date[:10] for confirmation in record.confirmations), default=""),
             "processor (threads)": f"{origin.machine.short} ({origin.machine.threads})",
-            "TensorFlow": origin.inputs.versions["TensorFlow"],
         }
     return with_corner(pd.DataFrame.from_dict(rows, orient="index").fillna(""), "run")
 
