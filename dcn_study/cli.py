@@ -224,7 +224,7 @@ def _no_page(name: str) -> str:
         run = find_run(name)
     except ConfigurationError:
         return f"NAME must be one of {', '.join(PAGES)}. Received: {name}{did_you_mean(name, PAGES)}"
-    page = f"dcn run cnn -p run={run.entry}" + (f" -p seed={run.seed}" if run.seed != run.first else "")
+    page = f"dcn run cnn -p run={run.entry}" + (f" -p seed={run.seed}" if run.seed else "")
     return f"{name} is a run, not a page. Train it with: dcn train {name}. Show it with: {page}"
 
 

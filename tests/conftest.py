@@ -8,7 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import filelock
 import numpy as np
 import pytest
-from helpers import ROOT, inside, keep, keep_measurement
+from helpers import ROOT, inside, keep, keep_measurement, new_project
 
 # What XLA compiles is kept for all processes of a test run: workers, kernels and trainings, which compile the same.
 COMPILED = None
@@ -66,9 +66,7 @@ def assert_close():
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """An empty project folder, in which the test runs."""
-    (tmp_path / "book").mkdir()
-    (tmp_path / "_config.yml").touch()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(new_project(tmp_path))
     return tmp_path
 
 

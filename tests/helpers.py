@@ -79,6 +79,13 @@ def keep_measurement(name, parameters=None, results=None):
         return measurements.result(name, parameters, force=True)
 
 
+def new_project(root):
+    """Makes a folder an empty project, and returns it."""
+    (root / "book").mkdir(parents=True)
+    (root / "_config.yml").touch()
+    return root
+
+
 @contextlib.contextmanager
 def inside(folder):
     """Works in a folder."""

@@ -14,7 +14,7 @@ from dcn_study.book.execution import Executed
 from dcn_study.book.pages import PAGES
 from dcn_study.errors import ConfigurationError, RecordError
 from dcn_study.runs import confirmation, measurements, training
-from dcn_study.runs.catalogue import RUNS, SEEDS, SMOKE, book_runs, find_run
+from dcn_study.runs.catalogue import RUNS, SMOKE, book_runs, find_run
 from dcn_study.runs.data import MNIST
 from dcn_study.runs.inputs import versions
 from dcn_study.runs.measurements import MEASUREMENTS
@@ -40,6 +40,7 @@ def no_kernel(monkeypatch):
         ),
         (["run", "papre"], ["Received: papre, did you mean paper?"]),
         (["run", "cnn_scaled-seed2"], ["is a run, not a page", "dcn run cnn -p run=cnn_scaled -p seed=2"]),
+        (["run", "pilot_cnn_0.001"], ["dcn run cnn -p run=pilot_cnn_0.001 -p seed=6"]),  # whose seed is not 0
         (
             ["run", "cnn", "-p", "epoch=1"],
             ["unknown parameter epoch, did you mean epochs?", "train_size (int)"],
@@ -278,7 +279,11 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("run", "changes"),
-    [("cnn", {"epochs": 1}), ("cnn", {"seed": SEEDS["cnn"]}), ("deformable_cnn", {"seed": SEEDS["deformable_cnn"]})],
+    [
+        ("cnn", {"epochs": 1}),
+        ("cnn", {"seed": len(RUNS["cnn"].seeds)}),
+        ("deformable_cnn", {"seed": len(RUNS["deformable_cnn"].seeds)}),
+    ],
 )
 def test_other_parameters_never_write_among_the_records_of_the_book(clone, run, changes):
     """Seeds beyond the book's are other parameters too; those of the book are read where they are."""

@@ -14,7 +14,7 @@ class Rule:
     """The valid values of a parameter.
 
     Attributes:
-        text: "1 to 10000", "from 1" or "above 0", for finite numbers; or names separated by commas.
+        text: "1 to 10000" or "from 1", for finite numbers; or names separated by commas.
     """
 
     text: str
@@ -31,12 +31,12 @@ class Rule:
             return f"one of {self.text}"
         if self.text.startswith("from "):
             return f"at least {self.text.removeprefix('from ')}"
-        return self.text if self.text.startswith("above ") else f"from {self.text}"
+        return f"from {self.text}"
 
     @property
     def _bounds(self) -> tuple[float, float] | None:
         first, *rest = self.text.split()
-        if first in ("from", "above"):
+        if first == "from":
             return float(rest[0]), math.inf
         return (float(first), float(rest[1])) if rest[:1] == ["to"] else None
 
@@ -46,4 +46,4 @@ class Rule:
         if bounds is None:
             return value in self.names
         low, high = bounds
-        return math.isfinite(value) and low <= value <= high and not (value == low and self.text.startswith("above "))
+        return math.isfinite(value) and low <= value <= high

@@ -18,7 +18,7 @@ from pathlib import Path
 import dask
 import distributed
 import pytest
-from helpers import ROOT, inside, keep, make, started, weights_of
+from helpers import ROOT, inside, keep, make, new_project, started, weights_of
 from train_small import SMALL
 
 import dcn_study.runs
@@ -39,12 +39,6 @@ DASK = Path(sys.executable).with_name("dask")
 # At how many random moments each kind of process is killed, in trials of their own; 0: all kinds in one trial.
 KILLS = int(os.environ.get("DCN_KILLS", "0"))
 ALL_VICTIMS = ("scheduler", "client", "worker")
-
-
-def new_project(root):
-    (root / "book" / "records").mkdir(parents=True)
-    (root / "_config.yml").touch()
-    return root
 
 
 def results(root):
@@ -179,6 +173,12 @@ def test_without_a_shared_folder_runs_from_other_weights_find_no_files_of_each_o
     folders = [worker._own_project(*given) for given in ((one, weights[0]), (one, weights[1]), (other, weights[0]))]  # noqa: SLF001
     assert len(set(folders)) == 3
     assert worker._own_project(one, weights[0]) == folders[0]  # noqa: SLF001
+    assert (folders[0] / "book" / "records" / "cnn.weights.h5").read_bytes() == b"one"
+    beyond = find_run("cnn_batch_norm", seed=99)  # starts from a run that the book does not show
+    request = worker.Request(beyond.name, beyond.config.to_dict(), {}, threads=1, replaces="", root="", mark="")
+    folder = worker._own_project(request, {"cnn-seed99.weights.h5": b"its"})  # noqa: SLF001
+    with inside(folder):
+        assert records.initial_run(beyond.config).path.with_suffix(".weights.h5").read_bytes() == b"its"
 
 
 PREDICTING = f"""#!{sys.executable}

@@ -147,7 +147,7 @@ def test_every_run_of_the_study_has_one_name():
 
 def test_weights_are_kept_where_a_page_evaluates_them():
     kept = [run.name for run in catalogue.study_runs() if run.keeps_weights]
-    assert len(kept) == 2 * REALISATIONS + len(catalogue.LATER["decayed_repaired_cnn"].seeds)
+    assert len(kept) == 2 * REALISATIONS + len(catalogue.NAMED["decayed_repaired_cnn"].seeds)
     assert find_run("cnn").keeps_weights
     assert not find_run("mini_resnet", seed=7).keeps_weights
     assert find_run("cnn", seed=7).keeps_weights  # from which others start

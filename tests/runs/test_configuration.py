@@ -5,7 +5,7 @@ import pytest
 
 from dcn_study.errors import ConfigurationError
 from dcn_study.names import RESIDUAL
-from dcn_study.runs.catalogue import NAMED, PAPER, RATES, RUNS, SEEDS, book_runs, find_run, run_of, seeds_of
+from dcn_study.runs.catalogue import NAMED, PAPER, RATES, RUNS, book_runs, find_run, run_of, seeds_of
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.run import Run
 
@@ -153,7 +153,7 @@ def test_the_book_shows_all_of_the_paper_and_every_run():
     stand_ins = {find_run(stand_in) for stand_in, _ in STAND_INS.values()}
     assert {config.seeded(0) for config in shown} - stand_ins == set(RUNS.values()) - stand_ins
     for model in PAPER:
-        assert len(seeds_of(model)) == SEEDS[model]
+        assert len(seeds_of(model)) == len(RUNS[model].seeds)
         assert set(seeds_of(model)) <= set(shown)
     for config in shown:
         if initial := config.config.initial_run:
@@ -161,8 +161,8 @@ def test_the_book_shows_all_of_the_paper_and_every_run():
 
 
 def test_seeds_beyond_the_book_are_named_and_not_in_it():
-    assert find_run("cnn", seed=SEEDS["cnn"] - 1).in_book
-    for run in (find_run("cnn", seed=SEEDS["cnn"]), find_run("fast_cnn_batch_norm", seed=1)):
+    assert find_run("cnn", seed=len(RUNS["cnn"].seeds) - 1).in_book
+    for run in (find_run("cnn", seed=len(RUNS["cnn"].seeds)), find_run("fast_cnn_batch_norm", seed=1)):
         assert run.entry
         assert not run.in_book
     for run in (find_run("cnn", epochs=1), find_run("cnn", data="x.npz")):

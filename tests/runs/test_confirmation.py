@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import inside
+from helpers import inside, new_project
 
 from dcn_study.errors import RecordError
 from dcn_study.runs import confirmation, networks, records, steps, training
@@ -17,9 +17,7 @@ SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A project with a small run of each kind: plain digits; scaled ones; and statistics alone, at rate zero."""
-    root = tmp_path_factory.mktemp("project")
-    (root / "book").mkdir()
-    (root / "_config.yml").touch()
+    root = new_project(tmp_path_factory.mktemp("project"))
     runs = {
         "plain": find_run("cnn", **SMALL),
         "scaled": find_run("cnn", **SMALL, train_on="scaled"),

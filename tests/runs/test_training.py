@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import inside
+from helpers import inside, new_project
 
 from dcn import models
 from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError, StudyError
@@ -24,9 +24,7 @@ SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A project with one small finished run, and its record."""
-    root = tmp_path_factory.mktemp("project")
-    (root / "book").mkdir()
-    (root / "_config.yml").touch()
+    root = new_project(tmp_path_factory.mktemp("project"))
     with inside(root):
         record = training.train(find_run("cnn", **SMALL), progress=False)
     return root, record

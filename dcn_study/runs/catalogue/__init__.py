@@ -10,7 +10,7 @@ from typing import Any
 
 from dcn_study.errors import ConfigurationError, did_you_mean
 from dcn_study.runs.catalogue import unseen
-from dcn_study.runs.catalogue.paper import CONTROL_SEEDS, LATER, OTHERS, PAPER, RATES, RUNS, SEEDS, SMOKE
+from dcn_study.runs.catalogue.paper import CONTROL_SEEDS, LATER, OTHERS, PAPER, RATES, RUNS, SMOKE
 from dcn_study.runs.catalogue.study import (
     DEFORMABLE_ARM,
     DROPPED,
@@ -21,7 +21,6 @@ from dcn_study.runs.catalogue.study import (
     PILOTS,
     REALISATIONS,
     RETUNED,
-    SOURCES,
     SPREAD,
     STUDY,
     TWO_BY_TWO,
@@ -36,7 +35,6 @@ __all__ = [
     "EVALUATED_ARMS",
     "FINISHED",
     "LADDER",
-    "LATER",
     "NAMED",
     "PAPER",
     "PILOTS",
@@ -45,9 +43,7 @@ __all__ = [
     "REALISATIONS",
     "RETUNED",
     "RUNS",
-    "SEEDS",
     "SMOKE",
-    "SOURCES",
     "SPREAD",
     "STUDY",
     "TWO_BY_TWO",

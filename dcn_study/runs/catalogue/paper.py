@@ -10,11 +10,11 @@ from dcn_study import names
 from dcn_study.runs.configuration import TEST_IMAGES, TRAIN_IMAGES, RunConfig
 from dcn_study.runs.run import ANY_SEED, Run
 
-__all__ = ["CONTROL_SEEDS", "LATER", "OTHERS", "PAPER", "RATES", "RUNS", "SEEDS", "SMOKE"]
+__all__ = ["CONTROL_SEEDS", "LATER", "OTHERS", "PAPER", "RATES", "RUNS", "SMOKE"]
 
 # How many seeds of a run the book shows, from 0; of every other run one.
 CONTROL_SEEDS = 3
-SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS)
+_SEEDS = dict.fromkeys(names.CONTROLS, CONTROL_SEEDS)
 
 # A cheaper run with the same results replaces a run from this seed on. A test compares both bit by bit.
 _STAND_INS = {"deformable_cnn": ("cnn_batch_norm", 1), "deformable_mini_resnet": ("frozen_mini_resnet", 3)}
@@ -77,7 +77,7 @@ _CONFIGURATIONS |= {
     "long_frozen_mini_resnet": dataclasses.replace(_DEFORMABLE_RESIDUAL, model="mini_resnet", epochs=40),
 }
 
-SEEDS |= dict.fromkeys((*PAPER, "cnn_batch_norm"), 10)
+_SEEDS |= dict.fromkeys((*PAPER, "cnn_batch_norm"), 10)
 _START = {config.initial_run for config in _CONFIGURATIONS.values()}  # runs whose weights others start from
 
 
@@ -86,7 +86,7 @@ def _run(name: str, seeds: Sequence[int]) -> Run:
     return Run(_CONFIGURATIONS[name], name, seeds=seeds, kept=kept, stand_in=_STAND_INS.get(name))
 
 
-RUNS = {name: _run(name, range(SEEDS.get(name, 1))) for name in _CONFIGURATIONS}
+RUNS = {name: _run(name, range(_SEEDS.get(name, 1))) for name in _CONFIGURATIONS}
 # In place of the deformable mini-ResNet, without its offset layers: the weights that train are the same.
 _FROZEN = dataclasses.replace(_DEFORMABLE_RESIDUAL, model="mini_resnet")
 OTHERS = {"frozen_mini_resnet": Run(_FROZEN, "frozen_mini_resnet", seeds=range(3, 10), kept=())}

@@ -17,7 +17,6 @@ __all__ = [
     "PILOT_RATES",
     "REALISATIONS",
     "RETUNED",
-    "SOURCES",
     "SPREAD",
     "STUDY",
     "TWO_BY_TWO",
@@ -101,7 +100,6 @@ RETUNED = {
 
 # Where the spread comes from: a small network with one source of chance varied, and all others kept at 0. Source → its
 # runs, of which the first is the same for all sources. Those of a realisation differ in their seed.
-SOURCES = ("weights", "order", "augmentation", "realisation")
 _SMALL = (
     STUDY["rescaled_cnn"]
     .changed(model="small_cnn", learning_rate=3e-3, weights_seed=0, order_seed=0, augmentation_seed=0)
@@ -117,7 +115,10 @@ def _draw(source: str, number: int) -> Run:
     return Run(config, f"spread_{source}_{number}", seeds=(0,), kept=())
 
 
-SPREAD = {source: [_draw(source, number) for number in range(REALISATIONS)] for source in SOURCES}
+SPREAD = {
+    source: [_draw(source, number) for number in range(REALISATIONS)]
+    for source in ("weights", "order", "augmentation", "realisation")
+}
 
 # The runs of the studies whose records are there for all of their seeds, so that a missing one is an error: a name is
 # added with the last of its records. Of other runs those are shown that have a record.
