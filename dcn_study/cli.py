@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dcn: interrupted. Complete epochs are kept: call again, without --force, to resume", file=sys.stderr)
         return 130
+    finally:
+        if arguments is None:  # the process ends now, and what it has done is told
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _require_unicode(names: str) -> None:

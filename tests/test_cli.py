@@ -339,3 +339,10 @@ def test_tensorflow_is_loaded_without_its_messages():
     program += "raise SystemExit('heard')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr == "heard\n"
+
+
+def test_an_interruption_after_the_end_changes_nothing():
+    program = "import os, signal, sys\nfrom dcn_study import cli\nsys.argv = ['dcn', 'measure', 'nosuch']\n"
+    program += "code = cli.main()\nos.kill(os.getpid(), signal.SIGINT)\nsys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
