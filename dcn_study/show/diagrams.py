@@ -13,6 +13,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from dcn_study.experiments.corners import interpolated
+from dcn_study.show.figures.narrow import COMPACT
 from dcn_study.show.figures.style import ACCENT, REGULAR
 
 __all__ = [
@@ -72,28 +73,26 @@ def deformable_convolution(seed: int = 1, ax: Axes | None = None) -> Axes:
         The axes.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
+        _, ax = plt.subplots(figsize=(COMPACT, 5), layout="constrained")
     side, centre = 7, np.array([3.0, 3.0])
     _map(ax, (0, 0), side, "input feature map")
-    _map(ax, (14, 0), side, "output feature map")
+    _map(ax, (10.5, 0), side, "output feature map")
     for plane in range(3):
-        _map(ax, (7.6 + 0.45 * plane, 9.3 - 0.45 * plane), 4, "", shade=True)
-    ax.text(
-        10.1, 14.1, "offset field, 2N channels: (dy, dx)\nfor each of the N = 9 kernel points", ha="center", va="top"
-    )
+        _map(ax, (8.6 + 0.45 * plane, 9.8 - 0.45 * plane), 4, "", shade=True)
+    ax.text(10.6, 14.2, "offset field, 2N channels: (dy, dx)\nfor each of the N = 9 kernel points", ha="center", va="top")
     ax.text(2.9, 11.9, "convolution that\npredicts the offsets", ha="center", va="center")
-    ax.text(10.5, 4.6, "kernel, at the\nmoved points", ha="center", va="top")
+    ax.text(14, 7.3, "one output, of the kernel\nat the moved points", ha="center", va="top")
     offsets = np.random.default_rng(seed).uniform(-1.3, 1.3, (9, 2))
     for point, offset in zip(centre + GRID, offsets, strict=True):
         moved = np.clip(point + offset, 0, side - 1)
-        ax.scatter(point[1] + 0.5, point[0] + 0.5, s=36, color=REGULAR, alpha=0.5, zorder=3)
-        ax.scatter(moved[1] + 0.5, moved[0] + 0.5, s=36, color=ACCENT, zorder=5)
+        ax.scatter(point[1] + 0.5, point[0] + 0.5, s=25, color=REGULAR, alpha=0.5, zorder=3)
+        ax.scatter(moved[1] + 0.5, moved[0] + 0.5, s=25, color=ACCENT, zorder=5)
         _arrow(ax, point + 0.5, moved + 0.5)
-        ax.plot([moved[1] + 0.5, 17.5], [moved[0] + 0.5, 3.5], color=ACCENT, linewidth=0.5, alpha=0.6, zorder=2)
-    ax.add_patch(Rectangle((17, 3), 1, 1, facecolor=ACCENT, edgecolor="black", zorder=4))
-    for start, end in (((3.5, 7.2), (3.5, 10.8)), ((6.1, 11.6), (7.4, 11.4)), ((8.2, 8.2), (6.0, 5.6))):
+        ax.plot([moved[1] + 0.5, 14], [moved[0] + 0.5, 3.5], color=ACCENT, linewidth=0.5, alpha=0.6, zorder=2)
+    ax.add_patch(Rectangle((13.5, 3), 1, 1, facecolor=ACCENT, edgecolor="black", zorder=4))
+    for start, end in (((2.9, 7.2), (2.9, 10.6)), ((6.3, 11.9), (8.4, 11.9)), ((9.4, 8.7), (6.2, 5.8))):
         ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 1.5}, zorder=6)
-    ax.set(xlim=(-0.3, 21.3), ylim=(14.3, -1.6), aspect="equal")
+    ax.set(xlim=(-0.3, 17.8), ylim=(16, -1.2), aspect="equal")
     ax.axis("off")
     return ax
 
@@ -108,7 +107,7 @@ def residual_blocks(ax: Axes | None = None) -> Axes:
         The axes.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(7.6, 6.4), layout="constrained")
+        _, ax = plt.subplots(figsize=(COMPACT, 5.6), layout="constrained")
     first, second = ("batch norm 1", "ReLU", "3x3 conv 1"), ("batch norm 2", "ReLU", "3x3 conv 2")
     ax.text(2.2, -0.9, "as drawn", ha="center", fontweight="bold")
     _path(ax, 2.2, 1, first)
@@ -123,7 +122,7 @@ def residual_blocks(ax: Axes | None = None) -> Axes:
     _flow(ax, (8.2, 0.15), (6.8, 0.62), dead=True)
     _flow(ax, (8.2, -0.3), (9.6, 3.62))
     _flow(ax, (9.6, 6.38), (8.45, 7.1))
-    ax.text(6.8, 3.85, "nothing reads this", ha="center", va="center", style="italic")
+    ax.text(6.8, 3.95, "nothing\nreads this", ha="center", va="center", style="italic", fontsize="small")
     ax.plot([8.2, 8.2], [-0.3, 4.5], color="black", linewidth=1.5)
     _flow(ax, (8.2, 4.5), (8.2, 7.05))
     for centre in (2.2, 8.2):
@@ -319,7 +318,8 @@ def _path(ax: Axes, centre: float, top: float, names: Sequence[str], *, dead: bo
             linestyle="--" if dead else "-",
         )
         ax.add_patch(box)
-        ax.text(centre, top + step, name, ha="center", va="center", color="0.45" if dead else "black")
+        colour = "0.45" if dead else "black"
+        ax.text(centre, top + step, name, ha="center", va="center", color=colour, fontsize="small")
         if step:
             _flow(ax, (centre, top + step - 0.7), (centre, top + step - 0.34), dead=dead)
 

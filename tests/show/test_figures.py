@@ -245,7 +245,18 @@ def test_a_grid_of_pictures_is_as_wide_as_a_narrow_screen():
     assert axes[1, 2].collections[0].get_sizes()[0] < 36
 
 
-def test_a_grid_has_no_narrow_form():
-    figure, _ = panels_of(2, 3)
-    assert figures.narrow(figure) is None
+def test_each_panel_of_a_grid_names_its_column_on_a_narrow_screen():
+    figure, axes = panels_of(2, 3)
+    for ax, name in zip(axes[0], "abc", strict=True):
+        ax.set_title(name)
+    width, height = size_of(figures.narrow(figure))
+    assert height > 3 * width
+    assert [ax.get_title() for ax in axes[1]] == ["a", "b", "c"]
+
+
+def test_drawings_fit_a_phone_as_they_are_or_scroll():
+    assert size_of(figures.narrow(diagrams.residual_blocks().figure))[0] < 400
+    wide, ax = plt.subplots(figsize=(9, 3))
+    ax.axis("off")
+    assert figures.narrow(wide) is None
     assert figures.narrow(plt.figure()) is None

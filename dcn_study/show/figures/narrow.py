@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 
 from dcn_study.show.figures.ends import wrap_ends
 
-__all__ = ["NARROW", "narrow"]
+__all__ = ["COMPACT", "NARROW", "narrow"]
 
 NARROW = "application/vnd.dcn.narrow+svg"  # the media type of the second form in a notebook's output
 WIDTH = 4.3  # inches
+COMPACT = 5.4  # inches: a drawing as wide can be read on a phone as it is
 LABEL, TITLE = 18, 40  # letters in a line of a tick's label and of a title
 LINE = 0.19  # inches from one line of a label to the next
 
@@ -24,15 +25,15 @@ def narrow(figure: Figure) -> str | None:
     """Rearranges a figure that has been shown already, and returns it as SVG.
 
     Returns:
-        The picture; None for diagrams, and for grids of three columns and more with ticks, which a phone scrolls.
+        The picture; None for wide drawings, which a phone scrolls.
     """
     panels = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
     place = panels[0].get_subplotspec() if panels and not figure.subfigs else None
     if place is None or not all(ax.axison for ax in panels):
-        return None
+        return print_figure(figure, "svg", bbox_inches="tight") if figure.get_figwidth() <= COMPACT else None
     grid = place.get_gridspec()
-    if grid.ncols > 2 and grid.nrows > 1:
-        return None if any(len(ax.get_xticks()) for ax in panels) else _shrunk(figure, panels, grid.ncols)
+    if grid.ncols > 2 and grid.nrows > 1 and not any(len(ax.get_xticks()) for ax in panels):
+        return _shrunk(figure, panels, grid.ncols)
     height, column = figure.get_figheight() / grid.nrows, figure.add_gridspec(len(panels), 1)
     for number, ax in enumerate(panels):
         ax.set_subplotspec(column[number])
@@ -41,7 +42,7 @@ def narrow(figure: Figure) -> str | None:
         first, last = number - number % grid.ncols, number % grid.ncols - grid.ncols
         ax.set_ylabel(ax.get_ylabel() or panels[first].get_ylabel())
         ax.set_xlabel(ax.get_xlabel() or panels[last].get_xlabel())
-        ax.set_title(textwrap.fill(ax.get_title(), TITLE))
+        ax.set_title(textwrap.fill(ax.get_title() or panels[number % grid.ncols].get_title(), TITLE))
         height = max(height, LINE * _shorten_labels(ax) + 1)
     entries = _gather_legends(figure, panels)
     figure.set_size_inches(WIDTH, height * len(panels) + 1.1 * LINE * entries)
