@@ -170,7 +170,7 @@ def test_own_data_need_one_parameter(clone, calls):
     digits = load_digits()
     np.savez(clone / "own.npz", **{key: getattr(digits, key)[:60] for key in KEYS})
     assert cli.main(["run", "cnn", "-p", "data=own.npz"]) == 0
-    assert calls[0][1] == {"run": "cnn", "seeds": None, "data": "own.npz"}
+    assert calls[0][1] == {"run": "cnn", "data": "own.npz"}
     found = splits(find_run("cnn", data="own.npz").config)
     assert (found.run.train_size, found.run.test_size) == (60, 60)
     own = find_run("cnn", data="own.npz", train_size=50)

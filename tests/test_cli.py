@@ -34,7 +34,7 @@ def no_kernel(monkeypatch):
         (
             ["run", "dnn"],
             [
-                "NAME must be one of paper, verdict, multiverse, method, runs, sampling, laboratory, cnn",
+                "NAME must be one of paper, verdict, offsets, gain, residual, study, mechanism, unseen, registration",
                 "Received: dnn",
             ],
         ),
@@ -271,7 +271,7 @@ def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
     page, parameters, output = calls[0]
     assert page == "cnn"
     assert parameters == {
-        **SMOKE, "run": "cnn", "seeds": None, "learning_rate": 1e-4, "train_on": "scaled", "force": True,
+        **SMOKE, "run": "cnn", "learning_rate": 1e-4, "train_on": "scaled", "force": True,
     }  # fmt: skip
     assert output.parent == clone / "runs"
     assert f"notebook: {output.relative_to(clone)}\n" in capsys.readouterr().out

@@ -128,8 +128,6 @@ def build(
     """
     browser = rendering.find_browser() if pdf else ""
     root = project_root()
-    if not (root / "book" / "_toc.yml").is_file():
-        raise BookError(f"{root} is not a clone of the project: book/_toc.yml is missing")
     load_digits()
     for page in in_book():
         notebook_parameters(template_of(page).stem)

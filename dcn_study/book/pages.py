@@ -1,8 +1,9 @@
-"""The book's pages: the notebook of each, and the parameters that it is executed with."""
+"""The book's pages: those of its table of contents that are notebooks, and what they are executed with."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from dcn_study.runs.files import project_root
 from dcn_study.runs.libraries import check_device, load_tensorflow
 from dcn_study.runs.splits import splits
 
-__all__ = ["FORMER", "PAGES", "Page", "check", "in_book", "page_parameters", "template_of"]
+__all__ = ["FORMER", "PAGES", "SMALL", "Page", "check", "in_book", "page_parameters", "template_of"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """A page of the book that is an executed notebook.
+    """A page that is an executed notebook.
 
     Attributes:
         notebook: file name of the template, without ending.
@@ -35,42 +36,34 @@ class Page:
     in_book: bool = True
 
 
-def _training(run: str) -> Page:
-    return Page("training", {"run": run, "seeds": None}, SMOKE, in_book=False)
-
-
-PAGES: dict[str, Page] = {
-    "paper": Page("paper", {"seeds": None}, {**SMOKE, "seeds": 2}),
-    "verdict": Page("verdict", {"seeds": None}, {**SMOKE, "seeds": 2}),
-    "multiverse": Page("multiverse"),
-    "method": Page("method"),
-    "runs": Page("runs"),
-    "sampling": Page("sampling", smoke={**SMOKE, "occluded": 1}),
-    "laboratory": Page("laboratory", smoke=SMOKE),
-    **{run: _training(run) for run in PAPER},
-    "offsets": Page("offsets", smoke=SMOKE),
-    "lineage": Page("lineage"),
-    "gain": Page("gain", {"seeds": None}, {**SMOKE, "seeds": 1}),
-    "validation": Page("validation", {"seeds": None}, {**SMOKE, "seeds": 2, "draws": 1, "images": 50}),
-    "residual": Page("residual", smoke=SMOKE),
-    "robustness": Page("robustness", smoke={"zooms": 2, "shifts": 2, "images": 50}),
-    "registration": Page(
-        "registration",
-        smoke={"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0, "memory": False},
-    ),
-    "study": Page("study"),
-    "unseen": Page("unseen"),
-    "mechanism": Page("mechanism", smoke={"realisations": 1, "images": 20, "digits": 2, "occluded": 0}),
-    "regions": Page("regions", smoke={"realisations": 1, "canvases": 4, "test_canvases": 4, "epochs": 1}),
-    "networks": Page("networks"),
-    "guide": Page("guide", smoke={"train_size": 200}),
-    "again": Page("again"),
-    "status": Page("status"),
-    "operators": Page("operators"),
-    "cluster": Page("cluster"),
-    "runtime": Page("runtime"),
+# Notebook → what makes it small enough for a trial.
+SMALL: dict[str, Mapping[str, Any]] = {
+    "paper": {**SMOKE, "seeds": 2},
+    "verdict": {**SMOKE, "seeds": 2},
+    "sampling": {**SMOKE, "occluded": 1},
+    "laboratory": SMOKE,
+    "training": SMOKE,
+    "offsets": SMOKE,
+    "gain": {**SMOKE, "seeds": 1},
+    "validation": {**SMOKE, "seeds": 2, "draws": 1, "images": 50},
+    "residual": SMOKE,
+    "robustness": {"zooms": 2, "shifts": 2, "images": 50},
+    "registration": {"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0, "memory": False},
+    "mechanism": {"realisations": 1, "images": 20, "digits": 2, "occluded": 0},
+    "regions": {"realisations": 1, "canvases": 4, "test_canvases": 4, "epochs": 1},
+    "guide": {"train_size": 200},
 }
 
+
+def _pages() -> dict[str, Page]:
+    """Returns the pages that the table of contents lists, and one for each run of the paper."""
+    contents = (project_root() / "book" / "_toc.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"^ *- file: executed/(\w+)$", contents, re.MULTILINE)
+    trainings = {run: Page("training", {"run": run}, SMALL["training"], in_book=False) for run in PAPER}
+    return {page: Page(page, smoke=SMALL.get(page, {})) for page in listed} | trainings
+
+
+PAGES = _pages()
 
 # Addresses that pages of the book have had → the page that has their content now.
 FORMER = {

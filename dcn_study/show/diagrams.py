@@ -79,7 +79,9 @@ def deformable_convolution(seed: int = 1, ax: Axes | None = None) -> Axes:
     _map(ax, (10.5, 0), side, "output feature map")
     for plane in range(3):
         _map(ax, (8.6 + 0.45 * plane, 9.8 - 0.45 * plane), 4, "", shade=True)
-    ax.text(10.6, 14.2, "offset field, 2N channels: (dy, dx)\nfor each of the N = 9 kernel points", ha="center", va="top")
+    ax.text(
+        10.6, 14.2, "offset field, 2N channels: (dy, dx)\nfor each of the N = 9 kernel points", ha="center", va="top"
+    )
     ax.text(2.9, 11.9, "convolution that\npredicts the offsets", ha="center", va="center")
     ax.text(14, 7.3, "one output, of the kernel\nat the moved points", ha="center", va="top")
     offsets = np.random.default_rng(seed).uniform(-1.3, 1.3, (9, 2))
