@@ -13,7 +13,7 @@ from dcn_study.runs.records import Measurement, Record, Status
 from dcn_study.runs.run import Run
 from dcn_study.show.tables.layout import with_corner
 
-__all__ = ["OPTIMISERS", "cards", "measurements", "parameters", "protocol", "provenance", "status"]
+__all__ = ["cards", "measurements", "parameters", "protocol", "provenance", "status"]
 
 OPTIMISERS = {"adam": "Adam", "sgd": "SGD with Nesterov momentum 0.9"}
 _IN_FROZEN_CNN = "offset layers and batch normalisation"
