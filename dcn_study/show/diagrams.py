@@ -27,19 +27,13 @@ __all__ = [
 GRID = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], indexing="ij"), axis=2).reshape(9, 2)  # (dy, dx)
 
 
-def sampling_grids(seed: int = 1, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def sampling_grids(seed: int = 1) -> Sequence[Axes]:
     """Draws the nine points that a 3x3 kernel reads: on the grid, moved freely, scaled, and rotated.
 
     Args:
         seed: of the free offsets.
-        axes: four axes to draw into; new ones by default.
-
-    Returns:
-        The four axes.
     """
-    if axes is None:
-        _, grid = plt.subplots(2, 2, figsize=(5.6, 6), layout="constrained")
-        axes = grid.ravel()
+    axes = plt.subplots(2, 2, figsize=(5.6, 6), layout="constrained")[1].ravel()
     turn = np.deg2rad(30)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     free = np.random.default_rng(seed).uniform(-0.8, 0.8, (9, 2))
@@ -61,18 +55,13 @@ def sampling_grids(seed: int = 1, axes: Sequence[Axes] | None = None) -> Sequenc
     return axes
 
 
-def deformable_convolution(seed: int = 1, ax: Axes | None = None) -> Axes:
+def deformable_convolution(seed: int = 1) -> Axes:
     """Draws a 3x3 deformable convolution: input map, the branch that predicts 2N offsets, the points read, output.
 
     Args:
         seed: of the offsets.
-        ax: axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
+    _, ax = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
     side, centre = 7, np.array([3.0, 3.0])
     _map(ax, (0, 0), side, "input feature map")
     _map(ax, (14, 0), side, "output feature map")
@@ -98,17 +87,9 @@ def deformable_convolution(seed: int = 1, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def residual_blocks(ax: Axes | None = None) -> Axes:
-    """Draws the residual block twice: as the paper shows it, and as the published code computes it.
-
-    Args:
-        ax: axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
-    """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7.6, 6.4), layout="constrained")
+def residual_blocks() -> Axes:
+    """Draws the residual block twice: as the paper shows it, and as the published code computes it."""
+    _, ax = plt.subplots(figsize=(7.6, 6.4), layout="constrained")
     first, second = ("batch norm 1", "ReLU", "3x3 conv 1"), ("batch norm 2", "ReLU", "3x3 conv 2")
     ax.text(2.2, -0.9, "as drawn", ha="center", fontweight="bold")
     _path(ax, 2.2, 1, first)
@@ -136,19 +117,14 @@ def residual_blocks(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def offset_pairing(sources: np.ndarray, channel: int = 0, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def offset_pairing(sources: np.ndarray, channel: int = 0) -> Sequence[Axes]:
     """Draws from which pixel of the offsets' tensor the values of one channel take their dy, and from which channel.
 
     Args:
         sources: (H, W, C, 2, 3), as `offsets.pairing_sources` returns them.
         channel: of the feature map.
-        axes: three axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
     """
-    if axes is None:
-        _, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
+    _, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
     height, width = sources.shape[:2]
     taken, pixel = sources[:, :, channel], np.moveaxis(np.indices((height, width)), 0, 2)
     ax = axes[0]
@@ -182,21 +158,17 @@ def offset_pairing(sources: np.ndarray, channel: int = 0, axes: Sequence[Axes] |
     return axes
 
 
-def equal_corners(row: np.ndarray, position: int, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def equal_corners(row: np.ndarray, position: int) -> Sequence[Axes]:
     """Draws why equal corners make the gradient of an offset zero: between pixels of a row, value and derivative.
 
     Args:
         row: (W,), values of pixels, at least three.
         position: of the pixel at which the corners are shown, from 0 to W - 2.
-        axes: four axes to draw into, two in a row; new ones by default. Values above, derivatives below; as published
-            on the left, repaired on the right.
 
     Returns:
-        The axes.
+        Four axes: values above, derivatives below; as published on the left, repaired on the right.
     """
-    if axes is None:
-        _, grid = plt.subplots(2, 2, figsize=(8.4, 5.4), sharex=True, sharey="row", layout="constrained")
-        axes = grid.ravel()
+    axes = plt.subplots(2, 2, figsize=(8.4, 5.4), sharex=True, sharey="row", layout="constrained")[1].ravel()
     last = len(row) - 2
     whole = np.arange(last + 1)
     parts = whole[:, None] + np.linspace(0.02, 0.98, 13)
@@ -234,22 +206,15 @@ def equal_corners(row: np.ndarray, position: int, axes: Sequence[Axes] | None = 
     return axes
 
 
-def family_tree(
-    dates: Mapping[str, str], after: Mapping[str, str], marked: Mapping[str, str], ax: Axes | None = None
-) -> Axes:
+def family_tree(dates: Mapping[str, str], after: Mapping[str, str], marked: Mapping[str, str]) -> Axes:
     """Draws implementations by the date by which each existed, with a line to the one that it names as its origin.
 
     Args:
         dates: name → ISO date, or empty where none was found; from top to bottom.
         after: name → name of the origin, or empty.
         marked: name → which of three kinds its marker shows: "dead", "zero" or "alive"; none for others.
-        ax: axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8.4, 0.33 * len(dates) + 1.2), layout="constrained")
+    _, ax = plt.subplots(figsize=(8.4, 0.33 * len(dates) + 1.2), layout="constrained")
     known = {name: _year(date) for name, date in dates.items() if date}
     first, undated = min(known.values()), max(known.values()) + 1.2
     places = {name: (known.get(name, undated), row) for row, name in enumerate(dates)}

@@ -23,21 +23,16 @@ SHOWN = {
 COLOURED = ("cnn", "deformable_cnn", "deform_conv_cnn")
 
 
-def runtime_ratios(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def runtime_ratios(times: pd.DataFrame) -> Sequence[Axes]:
     """Draws how many times as long as its regular model each model takes, with quartiles: forward passes, then steps.
 
     Args:
         times: rows "model" (as `runtime.CONTESTANTS` names them), "batch", "size", "what", "low", "milliseconds",
             "high", "ratio"; one image size.
-        axes: two axes to draw into; new ones by default.
-
-    Returns:
-        The two axes.
     """
     models, batches = list(dict.fromkeys(times["model"])), sorted(times["batch"].unique())
-    if axes is None:
-        size = (9, 0.45 * len(models) + 1.4)
-        _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    figure = plt.figure(figsize=(9, 0.45 * len(models) + 1.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     for ax, what in zip(axes, ("forward", "training step"), strict=True):
         for number, batch in enumerate(batches):
             shown = times[(times["what"] == what) & (times["batch"] == batch)]
@@ -53,22 +48,17 @@ def runtime_ratios(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> S
         ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
     axes[0].set_yticks(range(len(models)), models)
-    axes[0].figure.legend(loc="outside lower center", ncols=len(batches), fontsize="small")
+    figure.legend(loc="outside lower center", ncols=len(batches), fontsize="small")
     return axes
 
 
-def cost_by_size(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def cost_by_size(times: pd.DataFrame) -> Sequence[Axes]:
     """Draws the time of forward passes and training steps of three CNNs against the side of the image, with quartiles.
 
     Args:
         times: rows "model", "size", "what", "low", "milliseconds", "high"; one batch size.
-        axes: two axes to draw into; new ones by default.
-
-    Returns:
-        The two axes.
     """
-    if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    _, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
     for ax, what in zip(axes, ("forward", "training step"), strict=True):
         ends = []
         for (model, label), colour in zip(SHOWN.items(), COLOURED, strict=True):
