@@ -22,10 +22,7 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def explorer(
-    models: Mapping[str, keras.Model],
-    images: Mapping[str, np.ndarray],
-    labels: Sequence[int],
-    layers: Sequence[str],
+    models: Mapping[str, keras.Model], images: Mapping[str, np.ndarray], labels: Sequence[int], layers: Sequence[str]
 ) -> str:
     """Returns HTML that shows where networks look: one chooses the digit, the network and the layer.
 
