@@ -28,7 +28,6 @@ __all__ = [
     "robustness",
 ]
 
-
 _RUN_OF = {name: run for run, name in CONTROLS.items()}
 
 
@@ -72,10 +71,9 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
     }
     figure = plt.figure(figsize=(4.3, 5.4) if narrow else (7.4, 3.1), layout="constrained")
     if narrow:
-        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.4))
+        left, right = figure.subfigures(2, 1, height_ratios=(1, 1.4))
     else:
-        parts = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2.6))
-    left, right = parts.ravel()
+        left, right = figure.subfigures(1, 2, width_ratios=(1, 2.6))
     axes = left.subplots(2, len(plain))
     for row, (images, name) in enumerate(((plain, "plain"), (moved, "scaled"))):
         for ax, image in zip(axes[row], images, strict=True):
@@ -88,16 +86,10 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
         row, colour = table.loc[CONTROLS[run]], colour_of(run)
         values = row[[column for column in table if column.startswith("seed ")]].dropna().to_numpy(float)
         stand_in = RUNS[run].stand_in
-        trained = values[: stand_in[1]] if stand_in else values
-        ax.plot(
-            values[len(trained) :],
-            [height + 0.17] * (len(values) - len(trained)),
-            "o",
-            color=colour,
-            markersize=4,
-            fillstyle="none",
-        )
-        ax.plot(trained, [height + 0.17] * len(trained), "o", color=colour, markersize=4, alpha=0.7)
+        first = stand_in[1] if stand_in else len(values)
+        heights = np.full(len(values), height + 0.17)
+        ax.plot(values[first:], heights[first:], "o", color=colour, markersize=4, fillstyle="none")
+        ax.plot(values[:first], heights[:first], "o", color=colour, markersize=4, alpha=0.7)
         mean = interval(values)
         half = mean.half if len(values) > 1 else 0.0
         ax.errorbar(mean.mean, height - 0.13, xerr=half, fmt="s", color=colour, capsize=3)
@@ -191,10 +183,8 @@ def draws(
         for height, values in enumerate(by_generator.values()):
             ax.plot(100 * np.asarray(values), [height] * len(values), "o", color=COLOURS[model], alpha=0.7)
         labels = [*(generators[name] for name in by_generator), "each seed, one test set", "published"]
-        height = len(by_generator)
-        ax.plot(
-            100 * np.asarray(seeds[model]), [height] * len(seeds[model]), "o", color=COLOURS[model], fillstyle="none"
-        )
+        height, by_seed = len(by_generator), 100 * np.asarray(seeds[model])
+        ax.plot(by_seed, [height] * len(by_seed), "o", color=COLOURS[model], fillstyle="none")
         theirs = 100 * published.ACCURACY[model]["scaled"]
         ax.plot(theirs, height + 1, "D", color="black", markerfacecolor="none", markersize=8)
         ax.set_yticks(range(len(labels)), labels)

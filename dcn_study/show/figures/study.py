@@ -15,7 +15,7 @@ from dcn_study.experiments.study import SMALLEST, Comparison, arm_label
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs.records import Record
 from dcn_study.show.figures.ends import label_ends
-from dcn_study.show.figures.style import ACCENT, REGULAR, colour_of
+from dcn_study.show.figures.style import ACCENT, REGULAR, Colour, colour_of
 
 __all__ = [
     "accuracy_and_cost",
@@ -122,7 +122,7 @@ def field_and_accuracy(found: Mapping[str, Mapping[int, Record]]) -> np.ndarray:
     return axes
 
 
-def _values(ax: Axes, height: float, values: Sequence[float], colour: tuple[float, float, float]) -> None:
+def _values(ax: Axes, height: float, values: Sequence[float], colour: Colour) -> None:
     """Draws values as dots and, above them, their mean with its t-interval."""
     ax.plot(values, [height + 0.2] * len(values), "o", color=colour, markersize=4, alpha=0.6)
     if len(values) > 1:
@@ -164,22 +164,13 @@ def beyond_training(
     for ax, (kind, by_run) in zip(axes.ravel(), found.items(), strict=True):
         ends = []
         for number, (run, by_size) in enumerate(by_run.items()):
-            _line(
-                ax,
-                by_size,
-                colour_of(run),
-                MARKERS[number % len(MARKERS)],
-                None,
-                "--" if run.startswith("rescaled") else "-",
-            )
-            ends.append((_short(run), float(np.mean(list(by_size.values())[-1])), colour_of(run)))
+            form = ("--" if run.startswith("rescaled") else "-") + MARKERS[number % len(MARKERS)]
+            _line(ax, by_size, colour_of(run), form)
+            name = SHORT.get(run) or arm_label(run)
+            ends.append((name, float(np.mean(list(by_size.values())[-1])), colour_of(run)))
         ax.set(xlabel=kind, ylabel=ylabel)
         label_ends(ax, ends, 0.075)
     return axes.ravel()
-
-
-def _short(run: str) -> str:
-    return SHORT.get(run, arm_label(run))
 
 
 def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> Axes:
@@ -201,7 +192,7 @@ def by_size(
     xlabel: str,
     ylabel: str,
     titles: Mapping[str, str],
-    colours: Mapping[str, tuple[float, float, float]] | None = None,
+    colours: Mapping[str, Colour] | None = None,
 ) -> np.ndarray:
     """Draws how a quantity depends on the size of something, a line for each network.
 
@@ -219,7 +210,8 @@ def by_size(
         for number, (network, values_by_size) in enumerate(by_network.items()):
             label = titles[network] if ax is axes[0, 0] else None
             sizes = {float(size): values for size, values in values_by_size.items()}
-            _line(ax, sizes, colours[network] if colours else colour_of(network), MARKERS[number], label)
+            colour = colours[network] if colours else colour_of(network)
+            _line(ax, sizes, colour, f"-{MARKERS[number]}", label)
         ax.set(title=panel, xlabel=xlabel)
     axes[0, 0].set_ylabel(ylabel)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
@@ -227,20 +219,13 @@ def by_size(
 
 
 def _line(
-    ax: Axes,
-    by_size: Mapping[float, Sequence[float]],
-    colour: tuple[float, float, float],
-    marker: str,
-    label: str | None,
-    line: str = "-",
+    ax: Axes, by_size: Mapping[float, Sequence[float]], colour: Colour, form: str, label: str | None = None
 ) -> None:
     """Draws means with t-intervals, where there are two or more values, joined by a line."""
     found = [interval(values) for values in by_size.values()]
     halves = [each.half if np.isfinite(each.half) else 0.0 for each in found]
     means = [each.mean for each in found]
-    ax.errorbar(
-        list(by_size), means, yerr=halves, fmt=f"{line}{marker}", color=colour, markersize=4, capsize=2, label=label
-    )
+    ax.errorbar(list(by_size), means, yerr=halves, fmt=form, color=colour, markersize=4, capsize=2, label=label)
 
 
 def moved_bins(images: np.ndarray, boxes: np.ndarray, indices: np.ndarray, bins: np.ndarray) -> np.ndarray:

@@ -14,13 +14,12 @@ from dcn_study.show.figures.style import COLOURS
 
 __all__ = ["cost_by_size", "runtime_ratios"]
 
-# The networks whose cost is drawn against the size of the image, by what the measurement calls them, and their colours.
+# The networks whose cost is drawn against the size of the image, by what the measurement calls them: label and colour.
 SHOWN = {
-    "CNN": "CNN",
-    "deformable CNN, published code": "deformable CNN,\npublished code",
-    "CNN with DeformableConv2D": "true deformable\nconvolutions",
+    "CNN": ("CNN", COLOURS["cnn"]),
+    "deformable CNN, published code": ("deformable CNN,\npublished code", COLOURS["deformable_cnn"]),
+    "CNN with DeformableConv2D": ("true deformable\nconvolutions", COLOURS["deform_conv_cnn"]),
 }
-COLOURED = ("cnn", "deformable_cnn", "deform_conv_cnn")
 
 
 def runtime_ratios(times: pd.DataFrame) -> Sequence[Axes]:
@@ -61,13 +60,13 @@ def cost_by_size(times: pd.DataFrame) -> Sequence[Axes]:
     _, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
     for ax, what in zip(axes, ("forward", "training step"), strict=True):
         ends = []
-        for (model, label), colour in zip(SHOWN.items(), COLOURED, strict=True):
+        for model, (label, colour) in SHOWN.items():
             rows = times[(times["what"] == what) & (times["model"] == model)]
             if rows.empty:
                 continue
             spread = [rows["milliseconds"] - rows["low"], rows["high"] - rows["milliseconds"]]
-            ax.errorbar(rows["size"], rows["milliseconds"], spread, color=COLOURS[colour], marker="o", capsize=3)
-            ends.append((label, rows["milliseconds"].iloc[-1], COLOURS[colour]))
+            ax.errorbar(rows["size"], rows["milliseconds"], spread, color=colour, marker="o", capsize=3)
+            ends.append((label, rows["milliseconds"].iloc[-1], colour))
         ax.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", title=what)
         ax.set_xticks(sorted(times["size"].unique()), [str(size) for size in sorted(times["size"].unique())])
         ax.xaxis.set_minor_locator(NullLocator())
