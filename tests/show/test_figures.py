@@ -52,9 +52,8 @@ def test_training_curve_shows_both_runs(record):
 
 def test_what_is_published_of_mnist_is_not_shown_beside_other_data():
     record = make(find_run("cnn", data="fashion_mnist"))
-    assert {line.get_label() for line in figures.training_curve([record]).get_lines()} == {
-        "training, here", "validation, here",
-    }  # fmt: skip
+    labels = {line.get_label() for line in figures.training_curve([record]).get_lines()}
+    assert labels == {"training, here", "validation, here"}
     assert tables.accuracy(record)["published"].isna().all()
 
 
@@ -129,9 +128,7 @@ def test_published_curves():
 
 def size_of(picture):
     """The width and the height of an SVG, in points."""
-    return [
-        float(number) for number in re.search(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', picture).groups()
-    ]
+    return map(float, re.search(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', picture).groups())
 
 
 def panels_of(rows, columns, **options):
@@ -167,9 +164,8 @@ def test_long_names_get_several_lines_on_a_narrow_screen():
 
 def test_names_of_lines_get_several_lines_apart_from_each_other_on_a_narrow_screen():
     figure, axes = panels_of(1, 1)
-    label_ends(
-        axes[0, 0], [("a network with a name that is long", 0.5, "0"), ("another one, as long as that", 0.51, "0")]
-    )
+    labels = [("a network with a name that is long", 0.5, "0"), ("another one, as long as that", 0.51, "0")]
+    label_ends(axes[0, 0], labels)
     figures.narrow(figure)
     figure.draw_without_rendering()
     first, second = (text.get_window_extent() for text in axes[0, 0].texts)
@@ -181,7 +177,8 @@ def test_names_of_lines_get_several_lines_apart_from_each_other_on_a_narrow_scre
 def test_a_grid_of_pictures_is_as_wide_as_a_narrow_screen():
     figure, axes = panels_of(2, 3, subplot_kw={"xticks": [], "yticks": []})
     axes[1, 2].scatter([0], [0], s=36)
-    assert size_of(figures.narrow(figure))[0] < 340
+    width, _ = size_of(figures.narrow(figure))
+    assert width < 340
     assert axes[1, 2].collections[0].get_sizes()[0] < 36
 
 

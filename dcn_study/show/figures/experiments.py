@@ -138,17 +138,14 @@ def receptive_fields(image: np.ndarray, points: Mapping[str, Mapping[str, Sequen
         image: (H, W), values from 0 to 1.
         points: model → layer → (points, paths), as `receptive_field.sampling_points` returns them.
     """
-    arrays = {
-        model: {layer: tuple(map(np.asarray, found)) for layer, found in by_layer.items()}
-        for model, by_layer in points.items()
-    }
     rows, columns = len(points), len(next(iter(points.values())))
     figure = plt.figure(figsize=(2.5 * columns, 2.65 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    everything = np.concatenate([places for by_layer in arrays.values() for places, _ in by_layer.values()])
+    everything = np.concatenate([places for by_layer in points.values() for places, _ in by_layer.values()])
     low, high = np.minimum(everything.min(axis=0), 4) - 2, np.maximum(everything.max(axis=0), image.shape[0] - 5) + 2
-    for number, (row, (model, by_layer)) in enumerate(zip(axes, arrays.items(), strict=True)):
-        for ax, (layer, (places, paths)) in zip(row, by_layer.items(), strict=True):
+    for number, (row, (model, by_layer)) in enumerate(zip(axes, points.items(), strict=True)):
+        for ax, (layer, found) in zip(row, by_layer.items(), strict=True):
+            places, paths = map(np.asarray, found)
             ax.imshow(image, cmap="gray_r", vmin=0, vmax=1.6)
             strength = 0.25 + 0.75 * paths / paths.max()
             ax.scatter(places[:, 1], places[:, 0], s=10, color=COLOURS[model], alpha=strength, lw=0)

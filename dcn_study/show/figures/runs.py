@@ -92,10 +92,7 @@ def published_curves(runs: Mapping[str, Sequence[Record]], titles: Mapping[str, 
 
 
 def validation_curves(
-    runs: Mapping[str, Record],
-    others: Mapping[str, Sequence[Record]] | None = None,
-    *,
-    longest: int | None = None,
+    runs: Mapping[str, Record], others: Mapping[str, Sequence[Record]] | None = None, *, longest: int | None = None
 ) -> Axes:
     """Draws the validation accuracy of several runs by epoch, each model in its colour and named where its line ends.
 

@@ -93,17 +93,12 @@ def spread(found: Mapping[str, list[float]]) -> pd.DataFrame:
     Args:
         found: accuracies in percent, by source; sources with fewer than two are left out.
     """
-    rows = {
-        source: {
-            "runs": len(values),
-            "standard deviation": float(np.std(values, ddof=1)),
-            "detectable difference": detectable(2**0.5 * float(np.std(values, ddof=1)), REALISATIONS),
-        }
-        for source, values in found.items()
-        if len(values) > 1
-    }
-    columns = ["runs", "standard deviation", "detectable difference"]
-    return by_row(rows, "varied", columns=columns)
+    rows = {}
+    for source, values in found.items():
+        if len(values) > 1:
+            deviation = float(np.std(values, ddof=1))
+            rows[source] = (len(values), deviation, detectable(2**0.5 * deviation, REALISATIONS))
+    return by_row(rows, "varied", columns=["runs", "standard deviation", "detectable difference"])
 
 
 def contrast_results(compared: Mapping[str, Comparison]) -> pd.DataFrame:

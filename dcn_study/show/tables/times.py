@@ -22,15 +22,12 @@ def runtime(times: pd.DataFrame) -> pd.DataFrame:
     Args:
         times: as `ratios.runtimes` returns them, of one image size.
     """
-    columns = {"ms": "milliseconds", "IQR": "spread", "ratio": "ratio"}
-    shown = times.assign(spread=times["high"] - times["low"])
-    order = list(dict.fromkeys(shown["model"]))
-    wide = shown.pivot(index=["what", "model"], columns="batch", values=list(columns.values()))
-    wide = wide.reindex(order, level="model").swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)
-    headings = {old: new for new, old in columns.items()}
-    return wide.rename(columns=lambda name: f"batch {name}" if isinstance(name, int) else headings[name]).rename_axis(
-        columns=[None, None]
-    )
+    shown = times.assign(ms=times["milliseconds"], IQR=times["high"] - times["low"])
+    wide = shown.pivot(index=["what", "model"], columns="batch", values=["ms", "IQR", "ratio"])
+    wide = wide.reindex(shown["model"].unique(), level="model")
+    wide = wide.swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)
+    wide = wide.rename(columns=lambda name: f"batch {name}" if isinstance(name, int) else name)
+    return wide.rename_axis(columns=[None, None])
 
 
 def memory(measured: Measurement) -> pd.DataFrame:
@@ -99,9 +96,9 @@ def _logged(model: str) -> float:
 
 def _medians(measured: Measurement) -> pd.DataFrame:
     """Returns milliseconds at the first image size and the measured batch, one row per model, one column per pass."""
-    rows = pd.DataFrame(measured.results["rows"])
-    at_first_size = rows[rows["size"] == int(measured.parameters["sizes"].split(",")[0])]
-    shown = at_first_size[at_first_size["batch"] == measured.parameters["batch"]]
+    rows, parameters = pd.DataFrame(measured.results["rows"]), measured.parameters
+    first = int(parameters["sizes"].split(",")[0])
+    shown = rows[(rows["size"] == first) & (rows["batch"] == parameters["batch"])]
     return shown.pivot(index="model", columns="what", values="milliseconds")
 
 
