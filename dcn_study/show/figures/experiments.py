@@ -18,15 +18,7 @@ from dcn_study.runs import published
 from dcn_study.runs.catalogue import RUNS
 from dcn_study.show.figures.style import COLOURS, PALETTE, colour_of
 
-__all__ = [
-    "controls",
-    "draws",
-    "effective_fields",
-    "finding",
-    "offset_traces",
-    "receptive_fields",
-    "robustness",
-]
+__all__ = ["controls", "draws", "effective_fields", "finding", "offset_traces", "receptive_fields", "robustness"]
 
 _RUN_OF = {name: run for run, name in CONTROLS.items()}
 

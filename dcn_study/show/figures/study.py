@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dcn_study.experiments.statistics import interval
 from dcn_study.experiments.study import SMALLEST, Comparison, arm_label
-from dcn_study.names import TEST_IMAGES
+from dcn_study.names import ARMS, TEST_IMAGES
 from dcn_study.runs.records import Record
 from dcn_study.show.figures.ends import label_ends
 from dcn_study.show.figures.style import ACCENT, REGULAR, Colour, colour_of
@@ -29,17 +29,7 @@ __all__ = [
 ]
 
 MARKERS = "osD^vP*X"
-SHORT = {
-    "scale_cnn": "CNN",
-    "scale_deform_conv_cnn": "deformable",
-    "scale_shared_offsets_cnn": "same offsets for all",
-    "rescaled_cnn": "CNN, augmented",
-    "rescaled_deform_conv_cnn": "deformable, augmented",
-    "cnn": "CNN",
-    "deform_conv_cnn": "deformable",
-    "shared_offsets_cnn": "same offsets for all",
-    "antialiased_cnn": "CNN, anti-aliased",
-}
+SHORT = {"deform_conv_cnn": "deformable", "shared_offsets_cnn": "same offsets for all"}
 
 
 def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bool = False) -> Figure:
@@ -164,10 +154,11 @@ def beyond_training(
     for ax, (kind, by_run) in zip(axes.ravel(), found.items(), strict=True):
         ends = []
         for number, (run, by_size) in enumerate(by_run.items()):
-            form = ("--" if run.startswith("rescaled") else "-") + MARKERS[number % len(MARKERS)]
-            _line(ax, by_size, colour_of(run), form)
-            name = SHORT.get(run) or arm_label(run)
-            ends.append((name, float(np.mean(list(by_size.values())[-1])), colour_of(run)))
+            line, how = ("--", ", augmented") if run.startswith("rescaled") else ("-", "")
+            arm = run.removeprefix("scale_").removeprefix("rescaled_")
+            _line(ax, by_size, colour_of(run), line + MARKERS[number % len(MARKERS)])
+            last = float(np.mean(list(by_size.values())[-1]))
+            ends.append((SHORT.get(arm, ARMS[arm]) + how, last, colour_of(run)))
         ax.set(xlabel=kind, ylabel=ylabel)
         label_ends(ax, ends, 0.075)
     return axes.ravel()
