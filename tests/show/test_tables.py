@@ -231,11 +231,8 @@ def test_bench_shows_ratios_of_what_was_measured():
 
 def test_parameters_are_those_of_the_notebook():
     table = tables.parameters({name: notebook_parameters(name) for name in ("training", "again", "runtime")})
-    assert table.loc[("training", "seed")].tolist() == [
-        "0",
-        "int 0 to 4294967295",
-        "of weights, order and transformations",
-    ]
+    seed = ["0", "int 0 to 4294967295", "of weights, order and transformations"]
+    assert table.loc[("training", "seed")].tolist() == seed
     assert table.loc[("training", "epochs"), "default"] == "None"
     assert table.loc["again"].index.tolist() == ["template"]
     assert table.loc[("runtime", "sizes"), "values"] == "int 1 to 256; several separated by commas"

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dcn_study.experiments.statistics import interval
@@ -32,12 +31,11 @@ MARKERS = "osD^vP*X"
 SHORT = {"deform_conv_cnn": "deformable", "shared_offsets_cnn": "same offsets for all"}
 
 
-def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bool = False) -> Figure:
+def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> np.ndarray:
     """Draws the study's answer in one picture: who classifies how many of the digits, on two test sets.
 
     Args:
         found: title of a test set → run → realisation → accuracy in percent; the same runs for both.
-        narrow: whether for the screen of a phone.
     """
     shown = {
         "scale_cnn": "CNN",
@@ -46,10 +44,8 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bo
         "rescaled_cnn": "CNN, augmented",
         "rescaled_deform_conv_cnn": "deformable, augmented",
     }
-    rows, columns = (len(found), 1) if narrow else (1, len(found))
-    figure = plt.figure(figsize=(4.3, 5) if narrow else (7.6, 2.7), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for ax, (title, accuracies) in zip(axes, found.items(), strict=True):
+    _, axes = plt.subplots(1, len(found), figsize=(7.6, 2.7), squeeze=False, sharey=True, layout="constrained")
+    for ax, (title, accuracies) in zip(axes[0], found.items(), strict=True):
         for height, run in enumerate(shown):
             values = list(accuracies[run].values())
             _values(ax, height, values, colour_of(run))
@@ -58,7 +54,7 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bo
         ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set_yticks(range(len(shown)), shown.values())
     ax.set_ylim(len(shown) - 0.5, -0.5)
-    return figure
+    return axes[0]
 
 
 def differences(compared: Mapping[str, Comparison], smallest: float = SMALLEST) -> Axes:
