@@ -6,7 +6,6 @@ import datetime
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -14,7 +13,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from dcn_study.experiments.corners import interpolated
 from dcn_study.show.figures.narrow import COMPACT
-from dcn_study.show.figures.style import ACCENT, REGULAR
+from dcn_study.show.figures.style import ACCENT, PALETTE, REGULAR
 
 __all__ = [
     "deformable_convolution",
@@ -28,22 +27,12 @@ __all__ = [
 GRID = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], indexing="ij"), axis=2).reshape(9, 2)  # (dy, dx)
 
 
-def sampling_grids(seed: int = 1, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Draws the nine points that a 3x3 kernel reads: on the grid, moved freely, scaled, and rotated.
-
-    Args:
-        seed: of the free offsets.
-        axes: four axes to draw into; new ones by default.
-
-    Returns:
-        The four axes.
-    """
-    if axes is None:
-        _, grid = plt.subplots(2, 2, figsize=(5.6, 6), layout="constrained")
-        axes = grid.ravel()
+def sampling_grids() -> Sequence[Axes]:
+    """Draws the nine points that a 3x3 kernel reads: on the grid, moved freely, scaled, and rotated."""
+    axes = plt.subplots(2, 2, figsize=(5.6, 6), layout="constrained")[1].ravel()
     turn = np.deg2rad(30)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    free = np.random.default_rng(seed).uniform(-0.8, 0.8, (9, 2))
+    free = np.random.default_rng(1).uniform(-0.8, 0.8, (9, 2))
     panels = {
         "regular grid": GRID,
         "free offsets": GRID + free,
@@ -51,29 +40,23 @@ def sampling_grids(seed: int = 1, axes: Sequence[Axes] | None = None) -> Sequenc
         "special case: rotation": GRID @ rotation,
     }
     for ax, (title, points) in zip(axes, panels.items(), strict=True):
-        _pixel_grid(ax, 2)
+        for edge in np.arange(-2.5, 3):
+            ax.axhline(edge, color="0.85", linewidth=1, zorder=0)
+            ax.axvline(edge, color="0.85", linewidth=1, zorder=0)
         moved = points is not GRID
         ax.scatter(GRID[:, 1], GRID[:, 0], s=70, color=REGULAR, alpha=0.4 if moved else 1, zorder=3)
         if moved:
             ax.scatter(points[:, 1], points[:, 0], s=70, color=ACCENT, zorder=4)
             for start, end in zip(GRID, points, strict=True):
                 _arrow(ax, start, end)
-        ax.set_title(title)
+        ax.set(xlim=(-2.5, 2.5), ylim=(2.5, -2.5), aspect="equal", xticks=[], yticks=[], title=title)
+        ax.grid(False)
     return axes
 
 
-def deformable_convolution(seed: int = 1, ax: Axes | None = None) -> Axes:
-    """Draws a 3x3 deformable convolution: input map, the branch that predicts 2N offsets, the points read, output.
-
-    Args:
-        seed: of the offsets.
-        ax: axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
-    """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(COMPACT, 5), layout="constrained")
+def deformable_convolution() -> Axes:
+    """Draws a 3x3 deformable convolution: input map, the branch that predicts 2N offsets, the points read, output."""
+    _, ax = plt.subplots(figsize=(COMPACT, 5), layout="constrained")
     side, centre = 7, np.array([3.0, 3.0])
     _map(ax, (0, 0), side, "input feature map")
     _map(ax, (10.5, 0), side, "output feature map")
@@ -84,7 +67,7 @@ def deformable_convolution(seed: int = 1, ax: Axes | None = None) -> Axes:
     )
     ax.text(2.9, 11.9, "convolution that\npredicts the offsets", ha="center", va="center")
     ax.text(14, 7.3, "one output, of the kernel\nat the moved points", ha="center", va="top")
-    offsets = np.random.default_rng(seed).uniform(-1.3, 1.3, (9, 2))
+    offsets = np.random.default_rng(1).uniform(-1.3, 1.3, (9, 2))
     for point, offset in zip(centre + GRID, offsets, strict=True):
         moved = np.clip(point + offset, 0, side - 1)
         ax.scatter(point[1] + 0.5, point[0] + 0.5, s=25, color=REGULAR, alpha=0.5, zorder=3)
@@ -99,17 +82,9 @@ def deformable_convolution(seed: int = 1, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def residual_blocks(ax: Axes | None = None) -> Axes:
-    """Draws the residual block twice: as the paper shows it, and as the published code computes it.
-
-    Args:
-        ax: axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
-    """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(COMPACT, 5.6), layout="constrained")
+def residual_blocks() -> Axes:
+    """Draws the residual block twice: as the paper shows it, and as the published code computes it."""
+    _, ax = plt.subplots(figsize=(COMPACT, 5.6), layout="constrained")
     first, second = ("batch norm 1", "ReLU", "3x3 conv 1"), ("batch norm 2", "ReLU", "3x3 conv 2")
     ax.text(2.2, -0.9, "as drawn", ha="center", fontweight="bold")
     _path(ax, 2.2, 1, first)
@@ -117,7 +92,8 @@ def residual_blocks(ax: Axes | None = None) -> Axes:
     _flow(ax, (2.2, -0.3), (2.2, 0.62))
     _flow(ax, (2.2, 3.38), (2.2, 3.62))
     _flow(ax, (2.2, 6.38), (2.2, 7.05))
-    _shortcut(ax, 0.2, 2.2)
+    ax.plot([2.2, 0.2, 0.2], [0.15, 0.15, 7.3], color="black", linewidth=1.5)
+    _flow(ax, (0.2, 7.3), (1.95, 7.3))
     ax.text(8.2, -0.9, "as coded", ha="center", fontweight="bold")
     _path(ax, 6.8, 1, first, dead=True)
     _path(ax, 9.6, 4, second)
@@ -137,69 +113,52 @@ def residual_blocks(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def offset_pairing(sources: np.ndarray, channel: int = 0, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Draws from which pixel of the offsets' tensor the values of one channel take their dy, and from which channel.
+def offset_pairing(sources: np.ndarray) -> Sequence[Axes]:
+    """Draws from which pixel of the offsets' tensor the first channel's values take their dy, and from which channel.
 
     Args:
         sources: (H, W, C, 2, 3), as `offsets.pairing_sources` returns them.
-        channel: of the feature map.
-        axes: three axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
     """
-    if axes is None:
-        _, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
     height, width = sources.shape[:2]
-    taken, pixel = sources[:, :, channel], np.moveaxis(np.indices((height, width)), 0, 2)
+    taken, pixel = sources[:, :, 0], np.moveaxis(np.indices((height, width)), 0, 2)
     ax = axes[0]
-    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
-    ax.grid(False)
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
     parts = ((0.15, 0.2), (0.3, 0.85), (0.43, 0.47), (0.65, 0.12), (0.8, 0.86))
-    for number, (down, right) in enumerate(parts):
+    for colour, (down, right) in zip(PALETTE[:5], parts, strict=True):
         y, x = int(down * height), int(right * width)
-        colour = sns.color_palette("colorblind")[(0, 1, 2, 3, 4)[number]]
         for start in taken[y, x, :, :2]:
             ax.add_patch(Rectangle((start[1] - 0.5, start[0] - 0.5), 1, 1, facecolor=colour, edgecolor="white", lw=0.5))
         dy = taken[y, x, 0, :2]
         style = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 5, "lw": 1.2}
         ax.annotate("", (x, y), (dy[1], dy[0]), arrowprops=style)
         ax.scatter(x, y, s=55, facecolor="white", edgecolor=colour, linewidth=2, zorder=5)
-    ax.set_title("five values and their offsets")
-    for ax, values, title in (
-        (axes[1], taken[..., 0, 2], "offset channel of dy"),
-        (axes[2], np.hypot(*np.moveaxis(taken[..., 0, :2] - pixel, 2, 0)), "distance to its source (pixels)"),
-    ):
-        found = np.unique(values)
-        few = len(found) <= 3  # names in place of a scale
-        image = ax.imshow(values, cmap=ListedColormap(["0.9", "0.75", "0.6"][: len(found)]) if few else "viridis")
+    channels = taken[..., 0, 2]
+    axes[1].imshow(channels, cmap=ListedColormap(["0.9", "0.75"]))
+    for channel in np.unique(channels):  # one or two
+        y, x = np.argwhere(channels == channel).mean(axis=0)
+        axes[1].text(x, y, f"channel {channel:g}", ha="center", va="center")
+    distances = axes[2].imshow(np.hypot(*np.moveaxis(taken[..., 0, :2] - pixel, 2, 0)), cmap="viridis")
+    titles = ("five values and their offsets", "offset channel of dy", "distance to its source (pixels)")
+    for ax, title in zip(axes, titles, strict=True):
         ax.set(title=title, xticks=[], yticks=[])
         ax.grid(False)
-        for value in found if few else ():
-            y, x = np.argwhere(values == value).mean(axis=0)
-            ax.text(x, y, f"channel {value:g}", ha="center", va="center")
-        if not few:
-            ax.figure.colorbar(image, ax=ax, shrink=0.7)
+    figure.colorbar(distances, ax=axes[2], shrink=0.7)
     return axes
 
 
-def equal_corners(row: np.ndarray, position: int, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def equal_corners(row: np.ndarray, position: int) -> Sequence[Axes]:
     """Draws why equal corners make the gradient of an offset zero: between pixels of a row, value and derivative.
 
     Args:
         row: (W,), values of pixels, at least three.
         position: of the pixel at which the corners are shown, from 0 to W - 2.
-        axes: four axes to draw into, two in a row; new ones by default. Values above, derivatives below; as published
-            on the left, repaired on the right.
 
     Returns:
-        The axes.
+        Four axes: values above, derivatives below; as published on the left, repaired on the right.
     """
-    if axes is None:
-        _, grid = plt.subplots(2, 2, figsize=(8.4, 5.4), sharex=True, sharey="row", layout="constrained")
-        axes = grid.ravel()
-    last = len(row) - 2
-    whole = np.arange(last + 1)
+    axes = plt.subplots(2, 2, figsize=(8.4, 5.4), sharex=True, sharey="row", layout="constrained")[1].ravel()
+    whole = np.arange(len(row) - 1)
     parts = whole[:, None] + np.linspace(0.02, 0.98, 13)
     forms = {
         "published": ("as published: floor and ceil", r"$x(\lceil p\rceil)-x(\lfloor p\rfloor)$"),
@@ -235,22 +194,15 @@ def equal_corners(row: np.ndarray, position: int, axes: Sequence[Axes] | None = 
     return axes
 
 
-def family_tree(
-    dates: Mapping[str, str], after: Mapping[str, str], marked: Mapping[str, str], ax: Axes | None = None
-) -> Axes:
+def family_tree(dates: Mapping[str, str], after: Mapping[str, str], marked: Mapping[str, str]) -> Axes:
     """Draws implementations by the date by which each existed, with a line to the one that it names as its origin.
 
     Args:
         dates: name → ISO date, or empty where none was found; from top to bottom.
         after: name → name of the origin, or empty.
         marked: name → which of three kinds its marker shows: "dead", "zero" or "alive"; none for others.
-        ax: axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8.4, 0.33 * len(dates) + 1.2), layout="constrained")
+    _, ax = plt.subplots(figsize=(8.4, 0.33 * len(dates) + 1.2), layout="constrained")
     known = {name: _year(date) for name, date in dates.items() if date}
     first, undated = min(known.values()), max(known.values()) + 1.2
     places = {name: (known.get(name, undated), row) for row, name in enumerate(dates)}
@@ -283,15 +235,6 @@ def _year(date: str) -> float:
     return day.year + (day.timetuple().tm_yday - 1) / 366
 
 
-def _pixel_grid(ax: Axes, reach: int) -> None:
-    for edge in np.arange(-reach - 0.5, reach + 1):
-        ax.axhline(edge, color="0.85", linewidth=1, zorder=0)
-        ax.axvline(edge, color="0.85", linewidth=1, zorder=0)
-    limits = (-reach - 0.5, reach + 0.5)
-    ax.set(xlim=limits, ylim=limits[::-1], aspect="equal", xticks=[], yticks=[])
-    ax.grid(False)
-
-
 def _arrow(ax: Axes, start: np.ndarray, end: np.ndarray) -> None:
     """Draws an arrow between two points (y, x)."""
     style = {"arrowstyle": "->", "color": "black", "shrinkA": 0, "shrinkB": 2, "linewidth": 1}
@@ -309,17 +252,12 @@ def _map(ax: Axes, corner: tuple[float, float], side: int, title: str, *, shade:
 
 def _path(ax: Axes, centre: float, top: float, names: Sequence[str], *, dead: bool = False) -> None:
     """Draws boxes below each other, with arrows between."""
+    look = {"facecolor": "0.93", "edgecolor": "black"}
+    if dead:
+        look = {"facecolor": "white", "edgecolor": "0.6", "linestyle": "--"}
     for step, name in enumerate(names):
-        box = FancyBboxPatch(
-            (centre - 1.1, top + step - 0.3),
-            2.2,
-            0.6,
-            boxstyle="round,pad=0.02",
-            facecolor="white" if dead else "0.93",
-            edgecolor="0.6" if dead else "black",
-            linestyle="--" if dead else "-",
-        )
-        ax.add_patch(box)
+        corner = (centre - 1.1, top + step - 0.3)
+        ax.add_patch(FancyBboxPatch(corner, 2.2, 0.6, boxstyle="round,pad=0.02", **look))
         colour = "0.45" if dead else "black"
         ax.text(centre, top + step, name, ha="center", va="center", color=colour, fontsize="small")
         if step:
@@ -329,8 +267,3 @@ def _path(ax: Axes, centre: float, top: float, names: Sequence[str], *, dead: bo
 def _flow(ax: Axes, start: tuple[float, float], end: tuple[float, float], *, dead: bool = False) -> None:
     style = {"arrowstyle": "-|>", "color": "0.6" if dead else "black", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.5}
     ax.annotate("", end, start, arrowprops={**style, "linestyle": "--" if dead else "-"})
-
-
-def _shortcut(ax: Axes, x: float, centre: float) -> None:
-    ax.plot([centre, x, x], [0.15, 0.15, 7.3], color="black", linewidth=1.5)
-    _flow(ax, (x, 7.3), (centre - 0.25, 7.3))

@@ -22,10 +22,7 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def explorer(
-    models: Mapping[str, keras.Model],
-    images: Mapping[str, np.ndarray],
-    labels: Sequence[int],
-    layers: Sequence[str],
+    models: Mapping[str, keras.Model], images: Mapping[str, np.ndarray], labels: Sequence[int], layers: Sequence[str]
 ) -> str:
     """Returns HTML that shows where networks look: one chooses the digit, the network and the layer.
 
@@ -37,24 +34,21 @@ def explorer(
         labels: N digits.
         layers: names of convolutions that all models have.
     """
-    digits: list[dict[str, Any]] = []
+    digits: list[dict[str, Any]] = [{"label": str(label)} for label in labels]
     lowest = highest = 0.0
     side = next(iter(images.values())).shape[1]
-    for number, label in enumerate(labels):
-        digits.append({"label": str(label)})
-        for kind, all_of_kind in images.items():
-            image = all_of_kind[number]
+    for kind, all_of_kind in images.items():
+        for digit, image in zip(digits, all_of_kind, strict=True):
             centre = centre_of(image[..., 0])
-            points: dict[str, dict[str, list[list[float]]]] = {}
+            points: dict[str, dict[str, list[list[float]]]] = {name: {} for name in models}
             for name, model in models.items():
-                points[name] = {}
                 for layer in layers:
                     places, paths = points_at(model, image, layer, centre)
                     lowest, highest = min(lowest, places.min()), max(highest, places.max())
                     rounded = places.round(1).tolist()
                     points[name][layer] = [[y, x, int(count)] for (y, x), count in zip(rounded, paths, strict=True)]
             pixels = (255 * image[..., 0]).round().astype(np.uint8)
-            digits[-1][kind] = {"image": base64.b64encode(pixels.tobytes()).decode(), "points": points}
+            digit[kind] = {"image": base64.b64encode(pixels.tobytes()).decode(), "points": points}
     data = {
         "digits": digits,
         "kinds": list(images),

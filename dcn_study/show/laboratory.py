@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +46,7 @@ def laboratory(
         ValueError: if a network has other layers or convolutions than the paper's CNNs, or one of its `ConvOffset2D`
             layers moves samples.
     """
-    tensors: dict[str, Any] = {}
+    tensors: list[dict[str, Any]] = []
     data = {
         "networks": {name: _network(model, tensors) for name, model in models.items()},
         "titles": {name: {"name": MODELS[name], "colour": to_hex(COLOURS[name])} for name in models},
@@ -58,24 +57,21 @@ def laboratory(
         "side": images.shape[1],
         "shown": {**REGULAR, **shown},
         "presets": list(presets),
+        "tensors": tensors,
     }
-    numbered = {key: number for number, key in enumerate(tensors)}
-    text = json.dumps({**data, "tensors": list(tensors.values())}, separators=(",", ":"))
-    for key, number in numbered.items():
-        text = text.replace(f'"{key}"', str(number))
     page = (FOLDER / "laboratory.html").read_text(encoding="utf-8")
     page = page.replace("WORKER", json.dumps((FOLDER / "laboratory.worker.js").read_text(encoding="utf-8")))
-    return page.replace("DATA", text)
+    return page.replace("DATA", json.dumps(data, separators=(",", ":")))
 
 
-def _network(model: keras.Model, tensors: dict[str, Any]) -> dict[str, Any]:
-    """Returns a network as its layers and the keys of their weights, which go into `tensors`."""
+def _network(model: keras.Model, tensors: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns a network as its layers and the places of their weights in `tensors`, to which it adds them."""
 
-    def keep(values: Any, bits: int = 32) -> str:
+    def keep(values: Any, bits: int = 32) -> int:
         content = packed(np.asarray(values, np.float32), bits)
-        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        tensors[key] = content  # the same weights of two networks are kept once
-        return key
+        if content not in tensors:  # networks share weights
+            tensors.append(content)
+        return tensors.index(content)
 
     layers: list[dict[str, Any]] = []
     for layer in model.layers:

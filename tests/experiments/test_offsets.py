@@ -59,7 +59,7 @@ def test_the_pairs_are_those_that_the_layer_takes(random):
     np.testing.assert_array_equal(
         resample_by_offsets(features, predicted), resample_by_offsets(features, own, pairing="per_pixel")
     )
-    assert len(diagrams.offset_pairing(sources, channel=1)) == 3
+    assert len(diagrams.offset_pairing(sources)) == 3
 
 
 def test_the_first_steps_are_followed(project, monkeypatch):

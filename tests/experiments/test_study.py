@@ -289,13 +289,12 @@ def test_the_answer_shows_every_run_and_each_mean():
         "rescaled_deform_conv_cnn",
     )
     found = {run: {0: 90.0 + height, 3: 92.0 + height} for height, run in enumerate(runs)}
-    for narrow in (False, True):
-        axes = figures.answer({"these": found, "those": found}, narrow=narrow).axes
-        assert [ax.get_title() for ax in axes] == ["these", "those"]
-        for ax in axes:
-            dots = [line.get_xdata().tolist() for line in ax.get_lines() if line.get_markersize() == 4]
-            assert dots == [[90 + height, 92 + height] for height in range(5)]
-            assert [text.get_text() for text in ax.texts] == ["91.00", "92.00", "93.00", "94.00", "95.00"]
+    axes = figures.answer({"these": found, "those": found})
+    assert [ax.get_title() for ax in axes] == ["these", "those"]
+    for ax in axes:
+        dots = [line.get_xdata().tolist() for line in ax.get_lines() if line.get_markersize() == 4]
+        assert dots == [[90 + height, 92 + height] for height in range(5)]
+        assert [text.get_text() for text in ax.texts] == ["91.00", "92.00", "93.00", "94.00", "95.00"]
 
 
 def test_reports_of_others_stand_beside_the_means_of_common_realisations(project):

@@ -40,10 +40,16 @@ def test_multiply_adds_of_deformable_layers():
     outputs, reads = 3 * 3, 9 * 4
     # For each output: the convolution, 27 predicted numbers, four multiply-adds for each value read.
     assert layers.multiply_adds(model.layers[1]) == outputs * (reads * 8 + reads * 27 + reads * 4)
-    table = tables.layers(layers.layers_of(models.deformable_cnn()))
-    # At 14 x 14 the third convolution reads 64 channels; its offsets are twice as many numbers.
-    assert table.loc["conv21_offset", "multiply-adds"] == 14 * 14 * (9 * 64 * 128 + 4 * 64)
-    assert table.loc["conv12_bn", "multiply-adds"] == 0
+
+
+def test_layer_table():
+    table = tables.layers(layers.layers_of(models.deformable_cnn(trainable=False)))
+    assert table.loc["all", "parameters"] == models.deformable_cnn().count_params()
+    kernel = 9 * 32 * 64
+    assert table.loc["conv12"].tolist() == ["14 x 14 x 64", kernel + 64, 0, 14 * 14 * kernel]
+    # Two offsets for each of 32 channels.
+    assert table.loc["conv12_offset"].tolist() == ["28 x 28 x 32", kernel, kernel, 28 * 28 * (kernel + 4 * 32)]
+    assert table.loc["conv12_bn"].tolist() == ["14 x 14 x 64", 4 * 64, 2 * 64, 0]
 
 
 def test_model_table():
@@ -54,19 +60,25 @@ def test_model_table():
     assert table.loc["deformable CNN", "trainable"] < table.loc["deformable CNN", "parameters"]
 
 
-def runs(accuracies, model="cnn"):
-    found = []
-    for seed, accuracy in enumerate(accuracies):
-        record = make(find_run(model, seed=seed))
-        record.evaluations = evaluations(accuracy)
-        record.history = record.history[:1]
-        found.append(record)
-    return {model: found}
+def trained(accuracy, run="cnn", seed=0, **curves):
+    """A record with this accuracy, after one epoch or with these curves."""
+    record = make(find_run(run, seed=seed))
+    record.evaluations = evaluations(accuracy)
+    record.history = history(**curves) if curves else record.history[:1]
+    return record
+
+
+def test_accuracy_table():
+    record = trained(0.0)
+    record.evaluations = evaluations(0.98, 0.6, images=10_000)
+    table = tables.accuracy(record)
+    assert table.loc["plain"].tolist() == pytest.approx([99.01, 98.0, -1.01, 10_000])
+    assert table.loc["scaled and translated", "difference"] == pytest.approx(-0.67)
 
 
 def test_agreement_shows_all_rules_side_by_side():
     # Published: 99.01 and 60.67.
-    table = tables.agreement(runs([0.7, 0.8, 0.9]))
+    table = tables.agreement({"cnn": [trained(accuracy, seed=seed) for seed, accuracy in enumerate((0.7, 0.8, 0.9))]})
     plain, scaled = table.to_dict("records")
     assert plain["seed 1"] == 80
     assert plain["seeds"] == 3
@@ -123,12 +135,9 @@ def test_memory():
 
 
 def test_controls_are_compared_after_as_many_epochs():
-    found = {name: runs([accuracy], name)[name] for name, accuracy in {"cnn": 0.5, "cnn_batch_norm": 0.9}.items()}
-    found |= runs([0.7, 0.8], "cnn_scaled")
-    found["cnn_batch_norm"] += runs([0.0, 0.9], "cnn_batch_norm")["cnn_batch_norm"][1:]
-    for record, validation in zip(found["cnn_batch_norm"], (0.4, 0.6), strict=True):
-        record.history = history(validation_accuracy=[validation, 0.9])
-    table = tables.controls(found)
+    published = [trained(0.9, "cnn_batch_norm", seed, validation_accuracy=[(0.4, 0.6)[seed], 0.9]) for seed in (0, 1)]
+    scaled = [trained(0.7, "cnn_scaled"), trained(0.8, "cnn_scaled", 1)]
+    table = tables.controls({"cnn": [trained(0.5)], "cnn_batch_norm": published, "cnn_scaled": scaled})
     assert table.loc["CNN", "epochs"] == 0
     assert math.isnan(table.loc["CNN", "as published"])
     columns = ["seeds", "epochs", "scaled", "as published", "difference"]
@@ -138,14 +147,12 @@ def test_controls_are_compared_after_as_many_epochs():
 
 
 def test_side_by_side_compares_after_the_epochs_that_all_have():
-    first, second = (runs([accuracy])["cnn"][0] for accuracy in (0.5, 0.6))
-    first.history = history(validation_accuracy=[0.1, 0.2, 0.3])
-    second.history = history(validation_accuracy=[0.05, 0.1])
+    first = trained(0.5, validation_accuracy=[0.1, 0.2, 0.3])
+    second = trained(0.6, validation_accuracy=[0.05, 0.1])
     table = tables.side_by_side({"one": first, "other": second})
     assert table.loc["one"].tolist() == [3, 20, 50, 50]
     assert table.loc["other", "after 2"] == 10
-    third = runs([0.7])["cnn"][0]
-    third.history = history(validation_accuracy=[0.3, 0.4])
+    third = trained(0.7, validation_accuracy=[0.3, 0.4])
     drawn = figures.validation_curves({"one": first, "other": second}, {"other": [third]}, longest=2)
     one, other = drawn.get_lines()
     assert one.get_linestyle() != other.get_linestyle()
@@ -157,14 +164,13 @@ def test_side_by_side_compares_after_the_epochs_that_all_have():
 
 
 def test_split_chooses_by_the_images_held_out():
-    record = runs([0.5])["cnn"][0]
-    record.history = history(validation_accuracy=[0.7, 0.9, 0.8, 0.8], test_accuracy=[0.6, 0.7, 0.75, 0.65])
+    record = trained(0.5, validation_accuracy=[0.7, 0.9, 0.8, 0.8], test_accuracy=[0.6, 0.7, 0.75, 0.65])
     assert tables.split({"one": record}).loc["one"].tolist() == [65, 70, 75, 5, 90, "2 of 4"]
 
 
 def test_the_finding_shows_the_table_and_the_published_accuracies():
-    found = {run: runs([value], run)[run] for run, value in (("cnn", 0.5), ("deformable_cnn", 0.9))}
-    found |= {run: runs([value], run)[run] for run, value in (("cnn_batch_norm", 0.8), ("cnn_scaled", 0.7))}
+    accuracies = {"cnn": 0.5, "deformable_cnn": 0.9, "cnn_batch_norm": 0.8, "cnn_scaled": 0.7}
+    found = {run: [trained(accuracy, run)] for run, accuracy in accuracies.items()}
     shown = (tables.controls(found), np.zeros((2, 5, 4)), np.ones((2, 5, 4)))
     figure, narrow = figures.finding(*shown), figures.finding(*shown, narrow=True)
     lines = figure.axes[-1].get_lines()
@@ -174,6 +180,24 @@ def test_the_finding_shows_the_table_and_the_published_accuracies():
     assert diamonds == [pytest.approx([60.67, -0.13]), pytest.approx([94.1, 0.87])]
     assert [text.get_text() for text in figure.axes[-1].texts] == ["50.0", "90.0", "80.0", "70.0"]
     assert 'alt="a &lt; b"' in figures.as_image(figure, "a < b", narrow)
+
+
+def test_provenance_table():
+    inputs = INPUTS.model_copy(update={"code": "c" * 64, "weights": {"other": "o" * 64}})
+    record = make(find_run("cnn"), inputs=inputs, earlier=[inputs], machine=MACHINE, seconds=120.0)
+    table = tables.provenance(record, Status("fresh"))["value"]
+    assert table["record"] == "cnn (fresh)"
+    assert table["environment"] == "TensorFlow 2, Keras 3, Python 3"
+    assert "2.0 minutes" in table["trained"]
+    assert table["initial weights: other"] == "o" * 16
+    assert table["first epochs by code"] == "c" * 16
+    differences = {"losses": 1e-6, "norms": 0.0}
+    record.confirmations = [
+        Confirmation(inputs=inputs, machine=MACHINE, date="2026-11-22T10:00", differences=differences)
+    ]
+    stale = tables.provenance(record, Status("stale", ("Keras 1, now 2", "data")))["value"]
+    assert stale["record"] == "cnn (stale: Keras 1, now 2; data)"
+    assert "losses 1.0e-06, norms 0.0e+00" in stale["confirmed 2026-11-22"]
 
 
 def test_status_has_a_row_for_every_run():
@@ -207,20 +231,16 @@ def test_bench_shows_ratios_of_what_was_measured():
 
 def test_parameters_are_those_of_the_notebook():
     table = tables.parameters({name: notebook_parameters(name) for name in ("training", "again", "runtime")})
-    assert table.loc[("training", "seed")].tolist() == [
-        "0",
-        "int 0 to 4294967295",
-        "of weights, order and transformations",
-    ]
+    seed = ["0", "int 0 to 4294967295", "of weights, order and transformations"]
+    assert table.loc[("training", "seed")].tolist() == seed
     assert table.loc[("training", "epochs"), "default"] == "None"
     assert table.loc["again"].index.tolist() == ["template"]
     assert table.loc[("runtime", "sizes"), "values"] == "int 1 to 256; several separated by commas"
 
 
 def test_selection_shows_last_and_best_epoch():
-    found = runs([0.5, 0.6])
-    found["cnn"][1].history = history(validation_accuracy=[0.2, 0.9, 0.6])
-    table = tables.selection(found)
+    found = [trained(0.5), trained(0.6, seed=1, validation_accuracy=[0.2, 0.9, 0.6])]
+    table = tables.selection({"cnn": found})
     *accuracies, epoch = table.loc[("CNN", "published")]
     assert accuracies == pytest.approx([99.01, 99.36, 0.35])
     assert epoch == "7 of 10"

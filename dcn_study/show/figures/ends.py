@@ -22,19 +22,8 @@ def label_ends(ax: Axes, labels: Sequence[tuple[str, float, Any]], gap: float = 
         labels: name, height of the line's end, colour.
         gap: between two names, as a share of the height of the axes.
     """
-    texts = [
-        ax.text(
-            1.01,
-            height,
-            name,
-            transform=ax.get_yaxis_transform(),
-            color=colour,
-            va="center",
-            fontsize="small",
-            label=MARK,
-        )
-        for name, height, colour in labels
-    ]
+    look = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "small", "label": MARK}
+    texts = [ax.text(1.01, height, name, color=colour, **look) for name, height, colour in labels]
     _spread(ax, texts, [gap] * len(texts))
 
 
@@ -56,10 +45,7 @@ def _spread(ax: Axes, texts: Sequence[Any], sizes: Sequence[float]) -> None:
     """Moves texts up until none covers another, and all of them down if the highest leaves the axes."""
     to_axes = ax.transData + ax.transAxes.inverted()
     places = sorted(
-        (
-            (to_axes.transform((ax.get_xlim()[1], text.get_position()[1]))[1], number)
-            for number, text in enumerate(texts)
-        )
+        (to_axes.transform((ax.get_xlim()[1], text.get_position()[1]))[1], number) for number, text in enumerate(texts)
     )
     heights: list[float] = []
     for rank, (height, number) in enumerate(places):

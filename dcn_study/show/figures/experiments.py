@@ -18,32 +18,18 @@ from dcn_study.runs import published
 from dcn_study.runs.catalogue import RUNS
 from dcn_study.show.figures.style import COLOURS, PALETTE, colour_of
 
-__all__ = [
-    "controls",
-    "draws",
-    "effective_fields",
-    "finding",
-    "offset_traces",
-    "receptive_fields",
-    "robustness",
-]
-
+__all__ = ["controls", "draws", "effective_fields", "finding", "offset_traces", "receptive_fields", "robustness"]
 
 _RUN_OF = {name: run for run, name in CONTROLS.items()}
 
 
-def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def controls(table: pd.DataFrame) -> Axes:
     """Draws the accuracies of the controls on plain and on scaled digits, from 50 to 100 percent or from the lowest.
 
     Args:
         table: as `tables.controls` returns it.
-        ax: axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8, 0.6 * len(table) + 1.2), layout="constrained")
+    _, ax = plt.subplots(figsize=(8, 0.6 * len(table) + 1.2), layout="constrained")
     heights, colours = np.arange(len(table)), [colour_of(_RUN_OF[name]) for name in table.index]
     seeds = [name for name in table if name.startswith("seed ")]
     for height, (colour, (_, row)) in enumerate(zip(colours, table.iterrows(), strict=True)):
@@ -68,9 +54,6 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
         plain: (N, H, W), values from 0 to 1.
         moved: (N, H, W), the same images scaled and translated.
         narrow: whether for the screen of a phone.
-
-    Returns:
-        The figure.
     """
     shown = {
         "cnn": "CNN, trained on\nplain digits",
@@ -80,10 +63,9 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
     }
     figure = plt.figure(figsize=(4.3, 5.4) if narrow else (7.4, 3.1), layout="constrained")
     if narrow:
-        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.4))
+        left, right = figure.subfigures(2, 1, height_ratios=(1, 1.4))
     else:
-        parts = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2.6))
-    left, right = parts.ravel()
+        left, right = figure.subfigures(1, 2, width_ratios=(1, 2.6))
     axes = left.subplots(2, len(plain))
     for row, (images, name) in enumerate(((plain, "plain"), (moved, "scaled"))):
         for ax, image in zip(axes[row], images, strict=True):
@@ -96,16 +78,10 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
         row, colour = table.loc[CONTROLS[run]], colour_of(run)
         values = row[[column for column in table if column.startswith("seed ")]].dropna().to_numpy(float)
         stand_in = RUNS[run].stand_in
-        trained = values[: stand_in[1]] if stand_in else values
-        ax.plot(
-            values[len(trained) :],
-            [height + 0.17] * (len(values) - len(trained)),
-            "o",
-            color=colour,
-            markersize=4,
-            fillstyle="none",
-        )
-        ax.plot(trained, [height + 0.17] * len(trained), "o", color=colour, markersize=4, alpha=0.7)
+        first = stand_in[1] if stand_in else len(values)
+        heights = np.full(len(values), height + 0.17)
+        ax.plot(values[first:], heights[first:], "o", color=colour, markersize=4, fillstyle="none")
+        ax.plot(values[:first], heights[:first], "o", color=colour, markersize=4, alpha=0.7)
         mean = interval(values)
         half = mean.half if len(values) > 1 else 0.0
         ax.errorbar(mean.mean, height - 0.13, xerr=half, fmt="s", color=colour, capsize=3)
@@ -122,19 +98,14 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
     return figure
 
 
-def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | None = None) -> np.ndarray:
+def offset_traces(traces: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
     """Draws the largest gradient and the largest weight of every offset kernel, step by step.
 
     Args:
         traces: the result of `offsets.trace_offsets`.
-        axes: (2, traces) axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
     """
-    if axes is None:
-        size = (2.6 * len(traces), 5)
-        _, axes = plt.subplots(2, len(traces), figsize=size, sharex=True, sharey="row", layout="constrained")
+    figure = plt.figure(figsize=(2.6 * len(traces), 5), layout="constrained")
+    axes = figure.subplots(2, len(traces), sharex=True, sharey="row")
     for column, (name, trace) in zip(axes.T, traces.items(), strict=True):
         for ax, quantity in zip(column, ("gradient", "kernel"), strict=True):
             for number, (layer, values) in enumerate(trace["layers"].items()):
@@ -152,33 +123,21 @@ def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | No
     return axes
 
 
-def receptive_fields(
-    image: np.ndarray,
-    points: Mapping[str, Mapping[str, Sequence[Any]]],
-    axes: np.ndarray | None = None,
-) -> np.ndarray:
+def receptive_fields(image: np.ndarray, points: Mapping[str, Mapping[str, Sequence[Any]]]) -> np.ndarray:
     """Draws, over an image, the points that one output depends on: a row for each model, a column for each layer.
 
     Args:
         image: (H, W), values from 0 to 1.
         points: model → layer → (points, paths), as `receptive_field.sampling_points` returns them.
-        axes: (models, layers) axes to draw into; new ones by default.
-
-    Returns:
-        The axes.
     """
-    arrays = {
-        model: {layer: tuple(map(np.asarray, found)) for layer, found in by_layer.items()}
-        for model, by_layer in points.items()
-    }
     rows, columns = len(points), len(next(iter(points.values())))
-    if axes is None:
-        size = (2.5 * columns, 2.65 * rows)
-        _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    everything = np.concatenate([places for by_layer in arrays.values() for places, _ in by_layer.values()])
+    figure = plt.figure(figsize=(2.5 * columns, 2.65 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    everything = np.concatenate([places for by_layer in points.values() for places, _ in by_layer.values()])
     low, high = np.minimum(everything.min(axis=0), 4) - 2, np.maximum(everything.max(axis=0), image.shape[0] - 5) + 2
-    for number, (row, (model, by_layer)) in enumerate(zip(axes, arrays.items(), strict=True)):
-        for ax, (layer, (places, paths)) in zip(row, by_layer.items(), strict=True):
+    for number, (row, (model, by_layer)) in enumerate(zip(axes, points.items(), strict=True)):
+        for ax, (layer, found) in zip(row, by_layer.items(), strict=True):
+            places, paths = map(np.asarray, found)
             ax.imshow(image, cmap="gray_r", vmin=0, vmax=1.6)
             strength = 0.25 + 0.75 * paths / paths.max()
             ax.scatter(places[:, 1], places[:, 0], s=10, color=COLOURS[model], alpha=strength, lw=0)
@@ -199,7 +158,6 @@ def draws(
     accuracies: Mapping[str, Mapping[str, Sequence[float]]],
     generators: Mapping[str, str],
     seeds: Mapping[str, Sequence[float]],
-    axes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draws the accuracy on each scaled test set, a panel for each model, with the published one as a diamond.
 
@@ -207,22 +165,15 @@ def draws(
         accuracies: model → generator → one accuracy per draw, as `sensitivity.sensitivity` measures them.
         generators: what each is called.
         seeds: model → one accuracy per seed of its runs, on one test set: open circles.
-        axes: as many axes as models; new ones by default.
-
-    Returns:
-        The axes.
     """
-    if axes is None:
-        size = (8, 2 * len(accuracies))
-        axes = plt.subplots(len(accuracies), 1, figsize=size, squeeze=False, layout="constrained")[1].ravel()
+    figure = plt.figure(figsize=(8, 2 * len(accuracies)), layout="constrained")
+    axes = figure.subplots(len(accuracies), 1, squeeze=False).ravel()
     for ax, (model, by_generator) in zip(axes, accuracies.items(), strict=True):
         for height, values in enumerate(by_generator.values()):
             ax.plot(100 * np.asarray(values), [height] * len(values), "o", color=COLOURS[model], alpha=0.7)
         labels = [*(generators[name] for name in by_generator), "each seed, one test set", "published"]
-        height = len(by_generator)
-        ax.plot(
-            100 * np.asarray(seeds[model]), [height] * len(seeds[model]), "o", color=COLOURS[model], fillstyle="none"
-        )
+        height, by_seed = len(by_generator), 100 * np.asarray(seeds[model])
+        ax.plot(by_seed, [height] * len(by_seed), "o", color=COLOURS[model], fillstyle="none")
         theirs = 100 * published.ACCURACY[model]["scaled"]
         ax.plot(theirs, height + 1, "D", color="black", markerfacecolor="none", markersize=8)
         ax.set_yticks(range(len(labels)), labels)
@@ -231,23 +182,16 @@ def draws(
     return axes
 
 
-def robustness(measured: Mapping[str, Any], axes: np.ndarray | None = None) -> np.ndarray:
+def robustness(measured: Mapping[str, Any]) -> np.ndarray:
     """Draws a map of accuracy for each model: smaller digits below, those shifted to the right on the right.
 
     Args:
         measured: the results of `robustness.robustness`.
-        axes: as many axes as models; new ones by default.
-
-    Returns:
-        The axes.
     """
     accuracies = measured["accuracies"]
-    if axes is None:
-        rows = (len(accuracies) + 1) // 2
-        size = (8, 3.2 * rows)
-        axes = plt.subplots(rows, 2, figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained")[
-            1
-        ].ravel()
+    rows = (len(accuracies) + 1) // 2
+    figure = plt.figure(figsize=(8, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True).ravel()
     for ax, (model, values) in zip(axes, accuracies.items(), strict=True):
         drawn = ax.imshow(100 * np.asarray(values), cmap="viridis", vmin=0, vmax=100, aspect="auto")
         every = slice(None, None, max(1, len(measured["shifts"]) // 4))
@@ -255,9 +199,9 @@ def robustness(measured: Mapping[str, Any], axes: np.ndarray | None = None) -> n
         ax.set_yticks(range(len(measured["zooms"])), [f"{1 / zoom:.2f}" for zoom in measured["zooms"]])
         ax.grid(False)
         ax.set_title(MODELS[model])
-    axes[0].figure.supxlabel("shift (pixels)", fontsize="medium")
-    axes[0].figure.supylabel("scale of the digit", fontsize="medium")
-    axes[0].figure.colorbar(drawn, ax=list(axes), label="test accuracy (%)")
+    figure.supxlabel("shift (pixels)", fontsize="medium")
+    figure.supylabel("scale of the digit", fontsize="medium")
+    figure.colorbar(drawn, ax=list(axes), label="test accuracy (%)")
     return axes
 
 

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dcn_study.experiments.statistics import interval
 from dcn_study.experiments.study import SMALLEST, Comparison, arm_label
-from dcn_study.names import TEST_IMAGES
+from dcn_study.names import ARMS, TEST_IMAGES
 from dcn_study.runs.records import Record
 from dcn_study.show.figures.ends import label_ends
-from dcn_study.show.figures.style import ACCENT, REGULAR, colour_of
+from dcn_study.show.figures.style import ACCENT, REGULAR, Colour, colour_of
 
 __all__ = [
     "accuracy_and_cost",
@@ -29,28 +28,14 @@ __all__ = [
 ]
 
 MARKERS = "osD^vP*X"
-SHORT = {
-    "scale_cnn": "CNN",
-    "scale_deform_conv_cnn": "deformable",
-    "scale_shared_offsets_cnn": "same offsets for all",
-    "rescaled_cnn": "CNN, augmented",
-    "rescaled_deform_conv_cnn": "deformable, augmented",
-    "cnn": "CNN",
-    "deform_conv_cnn": "deformable",
-    "shared_offsets_cnn": "same offsets for all",
-    "antialiased_cnn": "CNN, anti-aliased",
-}
+SHORT = {"deform_conv_cnn": "deformable", "shared_offsets_cnn": "same offsets for all"}
 
 
-def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bool = False) -> Figure:
+def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> np.ndarray:
     """Draws the study's answer in one picture: who classifies how many of the digits, on two test sets.
 
     Args:
         found: title of a test set → run → realisation → accuracy in percent; the same runs for both.
-        narrow: whether for the screen of a phone.
-
-    Returns:
-        The figure.
     """
     shown = {
         "scale_cnn": "CNN",
@@ -59,10 +44,8 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bo
         "rescaled_cnn": "CNN, augmented",
         "rescaled_deform_conv_cnn": "deformable, augmented",
     }
-    rows, columns = (len(found), 1) if narrow else (1, len(found))
-    figure = plt.figure(figsize=(4.3, 5) if narrow else (7.6, 2.7), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for ax, (title, accuracies) in zip(axes, found.items(), strict=True):
+    _, axes = plt.subplots(1, len(found), figsize=(7.6, 2.7), squeeze=False, sharey=True, layout="constrained")
+    for ax, (title, accuracies) in zip(axes[0], found.items(), strict=True):
         for height, run in enumerate(shown):
             values = list(accuracies[run].values())
             _values(ax, height, values, colour_of(run))
@@ -71,7 +54,7 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]], *, narrow: bo
         ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set_yticks(range(len(shown)), shown.values())
     ax.set_ylim(len(shown) - 0.5, -0.5)
-    return figure
+    return axes[0]
 
 
 def differences(compared: Mapping[str, Comparison], smallest: float = SMALLEST) -> Axes:
@@ -82,9 +65,6 @@ def differences(compared: Mapping[str, Comparison], smallest: float = SMALLEST) 
     Args:
         compared: as `study.compared` returns it.
         smallest: the smallest effect of interest, in percentage points.
-
-    Returns:
-        The axes.
     """
     _, ax = plt.subplots(figsize=(8, 0.6 * len(compared) + 1.2), layout="constrained")
     ax.axvspan(-smallest, smallest, color="0.9", zorder=0, label="too small to matter")
@@ -128,7 +108,7 @@ def field_and_accuracy(found: Mapping[str, Mapping[int, Record]]) -> np.ndarray:
     return axes
 
 
-def _values(ax: Axes, height: float, values: Sequence[float], colour: tuple[float, float, float]) -> None:
+def _values(ax: Axes, height: float, values: Sequence[float], colour: Colour) -> None:
     """Draws values as dots and, above them, their mean with its t-interval."""
     ax.plot(values, [height + 0.2] * len(values), "o", color=colour, markersize=4, alpha=0.6)
     if len(values) > 1:
@@ -143,9 +123,6 @@ def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[s
         found: run → realisation → accuracy in percent; runs without any are left out.
         costs: run → cost, above 0.
         label: what the cost is, and its unit.
-
-    Returns:
-        The axes.
     """
     _, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
     ends = []
@@ -168,30 +145,19 @@ def beyond_training(
     Args:
         found: kind of change → run → size of the change → accuracies in percent, one per realisation.
         ylabel: what is drawn.
-
-    Returns:
-        The axes.
     """
     _, axes = plt.subplots(len(found), 1, figsize=(7.6, 3.4 * len(found)), squeeze=False, layout="constrained")
     for ax, (kind, by_run) in zip(axes.ravel(), found.items(), strict=True):
         ends = []
         for number, (run, by_size) in enumerate(by_run.items()):
-            _line(
-                ax,
-                by_size,
-                colour_of(run),
-                MARKERS[number % len(MARKERS)],
-                None,
-                "--" if run.startswith("rescaled") else "-",
-            )
-            ends.append((_short(run), float(np.mean(list(by_size.values())[-1])), colour_of(run)))
+            line, how = ("--", ", augmented") if run.startswith("rescaled") else ("-", "")
+            arm = run.removeprefix("scale_").removeprefix("rescaled_")
+            _line(ax, by_size, colour_of(run), line + MARKERS[number % len(MARKERS)])
+            last = float(np.mean(list(by_size.values())[-1]))
+            ends.append((SHORT.get(arm, ARMS[arm]) + how, last, colour_of(run)))
         ax.set(xlabel=kind, ylabel=ylabel)
         label_ends(ax, ends, 0.075)
     return axes.ravel()
-
-
-def _short(run: str) -> str:
-    return SHORT.get(run, arm_label(run))
 
 
 def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> Axes:
@@ -199,9 +165,6 @@ def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> Axes:
 
     Args:
         accuracies: what the offsets are → accuracies, one per realisation.
-
-    Returns:
-        The axes.
     """
     _, ax = plt.subplots(figsize=(7, 0.5 * len(accuracies) + 1), layout="constrained")
     for height, values in enumerate(accuracies.values()):
@@ -216,7 +179,7 @@ def by_size(
     xlabel: str,
     ylabel: str,
     titles: Mapping[str, str],
-    colours: Mapping[str, tuple[float, float, float]] | None = None,
+    colours: Mapping[str, Colour] | None = None,
 ) -> np.ndarray:
     """Draws how a quantity depends on the size of something, a line for each network.
 
@@ -226,9 +189,6 @@ def by_size(
         ylabel: the quantity and its unit.
         titles: what the networks are called.
         colours: of the networks; by default those of their models.
-
-    Returns:
-        The axes.
     """
     figure, axes = plt.subplots(
         1, len(found), figsize=(max(5, 3 * len(found)), 3.4), squeeze=False, sharey=True, layout="constrained"
@@ -237,7 +197,8 @@ def by_size(
         for number, (network, values_by_size) in enumerate(by_network.items()):
             label = titles[network] if ax is axes[0, 0] else None
             sizes = {float(size): values for size, values in values_by_size.items()}
-            _line(ax, sizes, colours[network] if colours else colour_of(network), MARKERS[number], label)
+            colour = colours[network] if colours else colour_of(network)
+            _line(ax, sizes, colour, f"-{MARKERS[number]}", label)
         ax.set(title=panel, xlabel=xlabel)
     axes[0, 0].set_ylabel(ylabel)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
@@ -245,20 +206,13 @@ def by_size(
 
 
 def _line(
-    ax: Axes,
-    by_size: Mapping[float, Sequence[float]],
-    colour: tuple[float, float, float],
-    marker: str,
-    label: str | None,
-    line: str = "-",
+    ax: Axes, by_size: Mapping[float, Sequence[float]], colour: Colour, form: str, label: str | None = None
 ) -> None:
     """Draws means with t-intervals, where there are two or more values, joined by a line."""
     found = [interval(values) for values in by_size.values()]
     halves = [each.half if np.isfinite(each.half) else 0.0 for each in found]
     means = [each.mean for each in found]
-    ax.errorbar(
-        list(by_size), means, yerr=halves, fmt=f"{line}{marker}", color=colour, markersize=4, capsize=2, label=label
-    )
+    ax.errorbar(list(by_size), means, yerr=halves, fmt=form, color=colour, markersize=4, capsize=2, label=label)
 
 
 def moved_bins(images: np.ndarray, boxes: np.ndarray, indices: np.ndarray, bins: np.ndarray) -> np.ndarray:
@@ -269,9 +223,6 @@ def moved_bins(images: np.ndarray, boxes: np.ndarray, indices: np.ndarray, bins:
         boxes: (R, 4) as (y1, x1, y2, x2) in pixels.
         indices: (R,), the image of each box.
         bins: (R, h, w, 2), the centres of the bins as (y, x).
-
-    Returns:
-        The axes.
     """
     _, axes = plt.subplots(1, len(images), figsize=(3.2 * len(images), 3.3), squeeze=False, layout="constrained")
     for number, ax in enumerate(axes[0]):

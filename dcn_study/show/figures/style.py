@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from dcn_study.runs.catalogue import NAMED, arm_config
 from dcn_study.show.figures.narrow import NARROW, narrow
 
-__all__ = ["ACCENT", "COLOURS", "PALETTE", "REGULAR", "as_image", "as_table", "colour_of", "use_style"]
+__all__ = ["ACCENT", "COLOURS", "PALETTE", "REGULAR", "Colour", "as_image", "as_table", "colour_of", "use_style"]
 
+Colour = tuple[float, float, float]
 PALETTE = sns.color_palette("colorblind")
 # The colour of each model on every page: blue the CNN, orange the paper's layer, green true deformable convolutions.
 COLOURS = {
@@ -37,7 +38,7 @@ COLOURS = {
 REGULAR, ACCENT = PALETTE[0], PALETTE[1]  # what stays on the grid, what is moved
 
 
-def colour_of(name: str) -> tuple[float, float, float]:
+def colour_of(name: str) -> Colour:
     """Returns the colour of a model, of a named run or of an arm: that of the network that it trains."""
     if name in COLOURS:
         return COLOURS[name]

@@ -14,30 +14,24 @@ from dcn_study.show.figures.style import COLOURS
 
 __all__ = ["cost_by_size", "runtime_ratios"]
 
-# The networks whose cost is drawn against the size of the image, by what the measurement calls them, and their colours.
+# The networks whose cost is drawn against the size of the image, by what the measurement calls them: label and colour.
 SHOWN = {
-    "CNN": "CNN",
-    "deformable CNN, published code": "deformable CNN,\npublished code",
-    "CNN with DeformableConv2D": "true deformable\nconvolutions",
+    "CNN": ("CNN", COLOURS["cnn"]),
+    "deformable CNN, published code": ("deformable CNN,\npublished code", COLOURS["deformable_cnn"]),
+    "CNN with DeformableConv2D": ("true deformable\nconvolutions", COLOURS["deform_conv_cnn"]),
 }
-COLOURED = ("cnn", "deformable_cnn", "deform_conv_cnn")
 
 
-def runtime_ratios(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def runtime_ratios(times: pd.DataFrame) -> Sequence[Axes]:
     """Draws how many times as long as its regular model each model takes, with quartiles: forward passes, then steps.
 
     Args:
         times: rows "model" (as `runtime.CONTESTANTS` names them), "batch", "size", "what", "low", "milliseconds",
             "high", "ratio"; one image size.
-        axes: two axes to draw into; new ones by default.
-
-    Returns:
-        The two axes.
     """
     models, batches = list(dict.fromkeys(times["model"])), sorted(times["batch"].unique())
-    if axes is None:
-        size = (9, 0.45 * len(models) + 1.4)
-        _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    figure = plt.figure(figsize=(9, 0.45 * len(models) + 1.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     for ax, what in zip(axes, ("forward", "training step"), strict=True):
         for number, batch in enumerate(batches):
             shown = times[(times["what"] == what) & (times["batch"] == batch)]
@@ -53,31 +47,26 @@ def runtime_ratios(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> S
         ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
     axes[0].set_yticks(range(len(models)), models)
-    axes[0].figure.legend(loc="outside lower center", ncols=len(batches), fontsize="small")
+    figure.legend(loc="outside lower center", ncols=len(batches), fontsize="small")
     return axes
 
 
-def cost_by_size(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def cost_by_size(times: pd.DataFrame) -> Sequence[Axes]:
     """Draws the time of forward passes and training steps of three CNNs against the side of the image, with quartiles.
 
     Args:
         times: rows "model", "size", "what", "low", "milliseconds", "high"; one batch size.
-        axes: two axes to draw into; new ones by default.
-
-    Returns:
-        The two axes.
     """
-    if axes is None:
-        _, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    _, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
     for ax, what in zip(axes, ("forward", "training step"), strict=True):
         ends = []
-        for (model, label), colour in zip(SHOWN.items(), COLOURED, strict=True):
+        for model, (label, colour) in SHOWN.items():
             rows = times[(times["what"] == what) & (times["model"] == model)]
             if rows.empty:
                 continue
             spread = [rows["milliseconds"] - rows["low"], rows["high"] - rows["milliseconds"]]
-            ax.errorbar(rows["size"], rows["milliseconds"], spread, color=COLOURS[colour], marker="o", capsize=3)
-            ends.append((label, rows["milliseconds"].iloc[-1], COLOURS[colour]))
+            ax.errorbar(rows["size"], rows["milliseconds"], spread, color=colour, marker="o", capsize=3)
+            ends.append((label, rows["milliseconds"].iloc[-1], colour))
         ax.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", title=what)
         ax.set_xticks(sorted(times["size"].unique()), [str(size) for size in sorted(times["size"].unique())])
         ax.xaxis.set_minor_locator(NullLocator())

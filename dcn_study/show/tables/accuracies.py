@@ -13,7 +13,7 @@ from dcn_study.experiments.first_epoch import FirstEpoch
 from dcn_study.names import CONTROLS, MODELS, TEST_IMAGES
 from dcn_study.runs import published
 from dcn_study.runs.records import Record
-from dcn_study.show.tables.layout import with_corner
+from dcn_study.show.tables.layout import by_row
 
 __all__ = [
     "accuracy",
@@ -41,8 +41,7 @@ def accuracy(record: Record) -> pd.DataFrame:
         }
         for kind, stored in record.evaluations.items()
     }
-    frame = pd.DataFrame.from_dict(rows, orient="index")
-    return with_corner(frame.astype({"images": int}), "test images (accuracy in %)")
+    return by_row(rows, "test images (accuracy in %)")
 
 
 def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -77,7 +76,7 @@ def agreement(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
                 "first rule": first,
                 **{f"seed {record.config.seed}": 100 * value for record, value in zip(found, ours, strict=True)},
             }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "images"])
+    return by_row(rows, "model", "images")
 
 
 def by_seed(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -127,7 +126,7 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             "difference": scaled.mean() - published_protocol,
             **{f"seed {record.config.seed}": value for record, value in zip(found, scaled, strict=True)},
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "run")
+    return by_row(rows, "run")
 
 
 def first_epoch(found: Mapping[str, FirstEpoch]) -> pd.DataFrame:
@@ -148,7 +147,7 @@ def first_epoch(found: Mapping[str, FirstEpoch]) -> pd.DataFrame:
         }
         for row, value in told.items():
             rows.setdefault(row, {})[f"{name} (%)" if "accuracy" in name else name] = value
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "deformable CNN after one epoch")
+    return by_row(rows, "deformable CNN after one epoch")
 
 
 def side_by_side(runs: Mapping[str, Record]) -> pd.DataFrame:
@@ -169,7 +168,7 @@ def side_by_side(runs: Mapping[str, Record]) -> pd.DataFrame:
         }
         for label, record in runs.items()
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index").astype({"epochs": int}), "run")
+    return by_row(rows, "run")
 
 
 def draws(accuracies: Mapping[str, Mapping[str, Sequence[float]]], generators: Mapping[str, str]) -> pd.DataFrame:
@@ -193,7 +192,7 @@ def draws(accuracies: Mapping[str, Mapping[str, Sequence[float]]], generators: M
         for model, by_generator in accuracies.items()
         for generator, values in by_generator.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "test sets"])
+    return by_row(rows, "model", "test sets")
 
 
 def seen(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -212,7 +211,7 @@ def seen(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             **{f"{TEST_IMAGES[kind]} images in training": f"{count:,}" for kind, count in counts.items()},
             "validated on": f"{TEST_IMAGES[first.train_on]} test images",
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "model")
+    return by_row(rows, "model")
 
 
 def selection(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -236,7 +235,7 @@ def selection(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
                 "difference": 100 * (max(values) - values[-1]),
                 "best at": f"{1 + int(np.argmax(values))} of {len(values)}",
             }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["model", "run"])
+    return by_row(rows, "model", "run")
 
 
 def split(runs: Mapping[str, Record]) -> pd.DataFrame:
@@ -264,4 +263,4 @@ def split(runs: Mapping[str, Record]) -> pd.DataFrame:
             "held-out accuracy of the chosen epoch": held_out[chosen],
             "chosen epoch": f"{chosen + 1} of {len(test)}",
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "test accuracy (%)")
+    return by_row(rows, "test accuracy (%)")

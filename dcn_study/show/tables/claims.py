@@ -9,7 +9,7 @@ import pandas as pd
 
 from dcn_study.experiments.claims import OUTCOMES, Claim
 from dcn_study.names import MODELS
-from dcn_study.show.tables.layout import with_corner
+from dcn_study.show.tables.layout import by_row
 
 __all__ = ["claims", "tally"]
 
@@ -39,7 +39,7 @@ def tally(found: Sequence[Claim]) -> pd.DataFrame:
         outcome: {"claims": sum(claim.outcome == outcome for claim in found), "meaning": meaning}
         for outcome, meaning in OUTCOMES.items()
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "outcome")
+    return by_row(rows, "outcome")
 
 
 def _row(claim: Claim) -> dict[str, str]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from dcn_study.experiments.statistics import interval
 
-__all__ = ["captioned", "with_corner", "with_interval"]
+__all__ = ["by_row", "captioned", "with_corner", "with_interval"]
+
+
+def by_row(rows: Mapping[Any, Any], *names: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Returns a table of rows by name, or by a tuple of as many names as `names` says what they are."""
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    if len(names) == 1:
+        return with_corner(table, names[0])
+    return table.set_axis(pd.MultiIndex.from_tuples(rows, names=names))
 
 
 def with_corner(frame: pd.DataFrame, corner: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dcn_study.experiments.implementations import Field, Implementation
-from dcn_study.show.tables.layout import with_corner
+from dcn_study.show.tables.layout import by_row
 
 __all__ = ["descriptions", "fields", "probes", "sources"]
 
@@ -34,7 +34,7 @@ def probes(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pd.DataFrame
         }
         for name, each in found.items()
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "implementation")
+    return by_row(rows, "implementation")
 
 
 def sources(found: Mapping[str, Implementation]) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def sources(found: Mapping[str, Implementation]) -> pd.DataFrame:
         }
         for name, each in found.items()
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "implementation")
+    return by_row(rows, "implementation")
 
 
 def descriptions(found: Mapping[str, Implementation]) -> pd.DataFrame:
@@ -60,7 +60,7 @@ def descriptions(found: Mapping[str, Implementation]) -> pd.DataFrame:
         }
         for name, each in found.items()
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "implementation")
+    return by_row(rows, "implementation")
 
 
 def fields(found: Iterable[Field]) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def fields(found: Iterable[Field]) -> pd.DataFrame:
         }
         for each in found
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "field")
+    return by_row(rows, "field")
 
 
 def _percent(share: float) -> str:

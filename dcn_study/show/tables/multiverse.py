@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dcn_study.experiments.multiverse import Multiverse, option
-from dcn_study.show.tables.layout import with_corner
+from dcn_study.show.tables.layout import by_row
 
 __all__ = ["single_changes"]
 
@@ -32,7 +32,7 @@ def single_changes(found: Multiverse) -> pd.DataFrame:
         }
         for claim in found.outcomes
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "claim")
+    return by_row(rows, "claim")
 
 
 def _grouped(choice: str, outcomes: Mapping[Any, str], options: Sequence[Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dcn_study.names import MODELS
-from dcn_study.show.tables.layout import with_corner
+from dcn_study.show.tables.layout import by_row, with_corner
 
 __all__ = ["layers", "models", "totals"]
 
@@ -51,4 +51,4 @@ def models(measured: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
         }
         for name, found in sums.items()
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "model")
+    return by_row(rows, "model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -11,40 +11,26 @@ from dcn_study.names import MODELS, TEST_IMAGES
 from dcn_study.runs import published
 from dcn_study.runs.records import Measurement, Record, Status
 from dcn_study.runs.run import Run
-from dcn_study.show.tables.layout import with_corner
+from dcn_study.show.tables.layout import by_row, with_corner
 
-__all__ = ["OPTIMISERS", "cards", "measurements", "parameters", "protocol", "provenance", "status"]
+__all__ = ["cards", "measurements", "parameters", "protocol", "provenance", "status"]
 
 OPTIMISERS = {"adam": "Adam", "sgd": "SGD with Nesterov momentum 0.9"}
 _IN_FROZEN_CNN = "offset layers and batch normalisation"
 
 
-class Declared(Protocol):
-    """A parameter of a notebook, as `book.parameters.Parameter` is."""
-
-    default: str
-    meaning: str
-
-    @property
-    def rule(self) -> str: ...
-
-
-def parameters(declared: Mapping[str, Mapping[str, Declared]]) -> pd.DataFrame:
+def parameters(declared: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Returns one row per parameter: default, type and valid values, meaning.
 
     Args:
         declared: by what each notebook is called, what `book.parameters.notebook_parameters` returned.
     """
     rows = {
-        (notebook, name): {
-            "default": parameter.default,
-            "values": parameter.rule,
-            "meaning": parameter.meaning,
-        }
+        (notebook, name): {"default": parameter.default, "values": parameter.rule, "meaning": parameter.meaning}
         for notebook, of_notebook in declared.items()
         for name, parameter in of_notebook.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["notebook", "parameter"])
+    return by_row(rows, "notebook", "parameter")
 
 
 def cards(stored: Iterable[Record]) -> pd.DataFrame:
@@ -63,7 +49,7 @@ def cards(stored: Iterable[Record]) -> pd.DataFrame:
             **{f"{kind} (%)": 100 * record.evaluations[kind].accuracy for kind in TEST_IMAGES},
             "SHA-256": record.provenance.weights[:8],
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "network")
+    return by_row(rows, "network")
 
 
 def protocol(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
@@ -98,7 +84,7 @@ def provenance(record: Record, status: Status) -> pd.DataFrame:
     rows = {
         "record": f"{record.name} ({status})",
         "configuration": ", ".join(f"{name}={value!r}" for name, value in record.configuration.items()),
-        "environment": _environment(record),
+        "environment": _listed({**origin.inputs.versions, "Python": origin.machine.python}),
         "machine": f"{origin.machine.processor}, {origin.machine.threads} threads",
         "trained": f"{origin.started} to {origin.finished}, {origin.seconds / 60:.1f} minutes in all epochs",
         "code (SHA-256)": origin.inputs.code[:16],
@@ -111,16 +97,14 @@ def provenance(record: Record, status: Status) -> pd.DataFrame:
         rows["first epochs by code"] = ", ".join(inputs.code[:16] for inputs in origin.earlier)
     for confirmation in record.confirmations:
         worst = ", ".join(f"{kind} {value:.1e}" for kind, value in confirmation.differences.items())
-        versions = ", ".join(f"{library} {version}" for library, version in confirmation.inputs.versions.items())
+        where = f"{_listed(confirmation.inputs.versions)}, {confirmation.machine.processor}"
         rows[f"confirmed {confirmation.date[:10]}"] = (
-            f"code {confirmation.inputs.code[:16]}, {versions}, {confirmation.machine.processor}; largest differences: "
-            f"{worst}"
+            f"code {confirmation.inputs.code[:16]}, {where}; largest differences: {worst}"
         )
     return with_corner(pd.DataFrame({"value": rows}), "what")
 
 
-def _environment(record: Record) -> str:
-    versions = {**record.provenance.inputs.versions, "Python": record.provenance.machine.python}
+def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{library} {version}" for library, version in versions.items())
 
 
@@ -143,7 +127,7 @@ def status(found: Mapping[str, tuple[Record | None, Status]]) -> pd.DataFrame:
             "confirmed": max((confirmation.date[:10] for confirmation in record.confirmations), default=""),
             "processor (threads)": f"{origin.machine.short} ({origin.machine.threads})",
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index").fillna(""), "run")
+    return by_row(rows, "run").fillna("")
 
 
 def measurements(found: Mapping[str, tuple[Measurement | None, Status]]) -> pd.DataFrame:
@@ -160,6 +144,6 @@ def measurements(found: Mapping[str, tuple[Measurement | None, Status]]) -> pd.D
                 "started": record.started[:10],
                 "minutes": "" if record.seconds is None else f"{record.seconds / 60:.0f}",
                 "processor (threads)": f"{record.machine.short} ({record.machine.threads})",
-                "versions": ", ".join(f"{library} {version}" for library, version in record.inputs.versions.items()),
+                "versions": _listed(record.inputs.versions),
             }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index").fillna(""), "measurement")
+    return by_row(rows, "measurement").fillna("")

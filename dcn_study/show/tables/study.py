@@ -22,7 +22,7 @@ from dcn_study.experiments.study import (
 from dcn_study.names import ARMS
 from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY
 from dcn_study.runs.records import Measurement, Record
-from dcn_study.show.tables.layout import with_corner, with_interval
+from dcn_study.show.tables.layout import by_row, with_interval
 
 __all__ = [
     "areas",
@@ -62,7 +62,7 @@ def arms(costs: Measurement) -> pd.DataFrame:
         for arm, parameters in costs.results["parameters"].items()
         if f"scale_{arm}" in STUDY
     }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "arm")
+    return by_row(rows, "arm")
 
 
 def pilots(found: Mapping[str, Mapping[float, Record | None]]) -> pd.DataFrame:
@@ -78,13 +78,13 @@ def pilots(found: Mapping[str, Mapping[float, Record | None]]) -> pd.DataFrame:
             },
             "best": "not run yet" if chosen is None else f"{chosen:g}",
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "arm")
+    return by_row(rows, "arm")
 
 
 def primary_contrasts(asked: Mapping[str, tuple[str, str]] = PRIMARY) -> pd.DataFrame:
     """Returns registered primary contrasts, one row each: by default those of the first study."""
     rows = {name: {"A": arm_label(a), "B": arm_label(b)} for name, (a, b) in asked.items()}
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+    return by_row(rows, "A - B")
 
 
 def spread(found: Mapping[str, list[float]]) -> pd.DataFrame:
@@ -93,17 +93,12 @@ def spread(found: Mapping[str, list[float]]) -> pd.DataFrame:
     Args:
         found: accuracies in percent, by source; sources with fewer than two are left out.
     """
-    rows = {
-        source: {
-            "runs": len(values),
-            "standard deviation": float(np.std(values, ddof=1)),
-            "detectable difference": detectable(2**0.5 * float(np.std(values, ddof=1)), REALISATIONS),
-        }
-        for source, values in found.items()
-        if len(values) > 1
-    }
-    columns = ["runs", "standard deviation", "detectable difference"]
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "varied")
+    rows = {}
+    for source, values in found.items():
+        if len(values) > 1:
+            deviation = float(np.std(values, ddof=1))
+            rows[source] = (len(values), deviation, detectable(2**0.5 * deviation, REALISATIONS))
+    return by_row(rows, "varied", columns=["runs", "standard deviation", "detectable difference"])
 
 
 def contrast_results(compared: Mapping[str, Comparison]) -> pd.DataFrame:
@@ -124,7 +119,7 @@ def contrast_results(compared: Mapping[str, Comparison]) -> pd.DataFrame:
             "to": mean.high if pairs > 1 else np.nan,
             "verdict": each.contrast.verdict if each.contrast else "not yet",
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+    return by_row(rows, "A - B")
 
 
 def rates_tried(tried: Mapping[str, Mapping[float, Mapping[int, Record]]]) -> pd.DataFrame:
@@ -144,9 +139,7 @@ def rates_tried(tried: Mapping[str, Mapping[float, Mapping[int, Record]]]) -> pd
                 "test": 100 * np.mean([runs[number].evaluations["plain"].accuracy for number in shared]),
                 "chosen by": " and ".join(chooser for chooser, chosen in choices.items() if chosen == rate),
             }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["arm", "learning rate"])
-    return table
+    return by_row(rows, "arm", "learning rate")
 
 
 def contrasts_by_rates(chosen: Mapping[str, Comparison], best: Mapping[str, Comparison]) -> pd.DataFrame:
@@ -163,7 +156,7 @@ def contrasts_by_rates(chosen: Mapping[str, Comparison], best: Mapping[str, Comp
             row[rates] = with_interval(each.differences)
             row[f"pairs, {rates}"] = len(each.differences)
         rows[name] = row
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+    return by_row(rows, "A - B")
 
 
 def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
@@ -188,7 +181,7 @@ def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
             "p, not zero": each.contrast.zero_p_value if each.contrast else np.nan,
             "pairs to decide": _pairs_to_decide(each.contrast),
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "A - B")
+    return by_row(rows, "A - B")
 
 
 def _pairs_to_decide(judged: Contrast | None) -> str:
@@ -221,8 +214,8 @@ def reported_gains(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
             "without": float(np.mean([regular[number] for number in common])) if common else np.nan,
             "with": float(np.mean([deformable[number] for number in common])) if common else np.nan,
         }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return with_corner(table.assign(difference=table["with"] - table["without"]), "report")
+    table = by_row(rows, "report")
+    return table.assign(difference=table["with"] - table["without"])
 
 
 def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
@@ -245,7 +238,7 @@ def study_accuracies(found: Mapping[str, Mapping[int, float]]) -> pd.DataFrame:
             "minus the CNN": "–" if values is regular else with_interval(pairs),
         }
     columns = ["realisations", "accuracy", "± (95%)", "minus the CNN"]
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "arm")
+    return by_row(rows, "arm", columns=columns)
 
 
 def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> pd.DataFrame:
@@ -263,7 +256,7 @@ def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> pd.DataFrame:
             "change": loss.mean,
             "± (95%)": loss.half if len(values) > 1 else np.nan,
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "offsets")
+    return by_row(rows, "offsets")
 
 
 def areas(found: Mapping[str, Any], labels: Mapping[str, str]) -> pd.DataFrame:
@@ -284,7 +277,7 @@ def areas(found: Mapping[str, Any], labels: Mapping[str, str]) -> pd.DataFrame:
         for way, by_share in by_way.items()
         for share, by_scale in by_share.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["network", "layer", "by", "share"])
+    return by_row(rows, "network", "layer", "by", "share")
 
 
 def regions(accuracies: Mapping[str, Mapping[str, Sequence[float]]], smallest: float) -> pd.DataFrame:
@@ -309,4 +302,4 @@ def regions(accuracies: Mapping[str, Mapping[str, Sequence[float]]], smallest: f
             "± (95%)": judged[number].difference.half if judged else np.nan,
             "verdict": judged[number].verdict if judged else "not with one realisation",
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "edges moved by up to")
+    return by_row(rows, "edges moved by up to")

@@ -9,7 +9,7 @@ from dcn_study.experiments.ratios import ratios
 from dcn_study.names import MODELS, TIMED
 from dcn_study.runs import published
 from dcn_study.runs.records import Measurement
-from dcn_study.show.tables.layout import with_corner
+from dcn_study.show.tables.layout import by_row, with_corner
 
 __all__ = ["bench", "logged_ratio", "memory", "processors", "published_runtime", "runtime", "training_cost"]
 
@@ -22,15 +22,12 @@ def runtime(times: pd.DataFrame) -> pd.DataFrame:
     Args:
         times: as `ratios.runtimes` returns them, of one image size.
     """
-    columns = {"ms": "milliseconds", "IQR": "spread", "ratio": "ratio"}
-    shown = times.assign(spread=times["high"] - times["low"])
-    order = list(dict.fromkeys(shown["model"]))
-    wide = shown.pivot(index=["what", "model"], columns="batch", values=list(columns.values()))
-    wide = wide.reindex(order, level="model").swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)
-    headings = {old: new for new, old in columns.items()}
-    return wide.rename(columns=lambda name: f"batch {name}" if isinstance(name, int) else headings[name]).rename_axis(
-        columns=[None, None]
-    )
+    shown = times.assign(ms=times["milliseconds"], IQR=times["high"] - times["low"])
+    wide = shown.pivot(index=["what", "model"], columns="batch", values=["ms", "IQR", "ratio"])
+    wide = wide.reindex(shown["model"].unique(), level="model")
+    wide = wide.swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False)
+    wide = wide.rename(columns=lambda name: f"batch {name}" if isinstance(name, int) else name)
+    return wide.rename_axis(columns=[None, None])
 
 
 def memory(measured: Measurement) -> pd.DataFrame:
@@ -51,26 +48,20 @@ def training_cost(measured: Measurement) -> pd.DataFrame:
     Args:
         measured: as `runtime.compare` returns it.
     """
-    parameters = measured.parameters
-    first = int(parameters["sizes"].split(",")[0])
-    steps = {
-        row["model"]: row["milliseconds"]
-        for row in measured.results["rows"]
-        if (row["what"], row["batch"], row["size"]) == ("training step", parameters["batch"], first)
-    }
+    steps = _medians(measured)["training step"]
     rows = {}
     for model, name in TIMED.items():
         regular = model.removeprefix("deformable_")
         unit, written = steps[TIMED[regular]], steps[name.replace(", ours", ", published code")]
         rows[MODELS[model]] = {
-            "author's log, mean (ms)": float(np.mean(published.curve(model)["milliseconds_per_step"])),
+            "author's log, mean (ms)": _logged(model),
             "ratio in the log": logged_ratio(model),
             "published code, here (ms)": written,
             "its ratio": written / unit,
             "our code, here (ms)": steps[name],
             "our ratio": steps[name] / unit,
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "training step")
+    return by_row(rows, "training step")
 
 
 def published_runtime(measured: Measurement) -> pd.DataFrame:
@@ -79,35 +70,36 @@ def published_runtime(measured: Measurement) -> pd.DataFrame:
     Args:
         measured: as `runtime.compare` returns it.
     """
-    parameters = measured.parameters
-    first = int(parameters["sizes"].split(",")[0])
-    here = {
-        (row["model"], row["what"]): row["milliseconds"]
-        for row in measured.results["rows"]
-        if (row["batch"], row["size"]) == (parameters["batch"], first)
-    }
-    log = {
-        model: float(np.mean(published.curve(model)["milliseconds_per_step"])) for model in ("cnn", "deformable_cnn")
-    }
+    medians = _medians(measured)
     rows = {}
-    for what, title, (regular, deformable) in (
-        ("forward", "forward pass", (published.FORWARD["regular"], published.FORWARD["deformable"])),
-        ("training step", "training step (author's log)", (log["cnn"], log["deformable_cnn"])),
+    for what, title, regular, deformable in (
+        ("forward", "forward pass", published.FORWARD["regular"], published.FORWARD["deformable"]),
+        ("training step", "training step (author's log)", _logged("cnn"), _logged("deformable_cnn")),
     ):
-        written, ours, unit = (here[model, what] for model in (_WRITTEN, TIMED["deformable_cnn"], TIMED["cnn"]))
+        written, ours, unit = (medians[what][model] for model in (_WRITTEN, TIMED["deformable_cnn"], TIMED["cnn"]))
         rows[f"{title}, CNN (ms)"] = (regular, unit, unit)
         rows[f"{title}, deformable CNN (ms)"] = (deformable, written, ours)
         rows[f"{title}, times as long"] = (deformable / regular, written / unit, ours / unit)
     columns = ["paper", "here, published code", "here, our code"]
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index", columns=columns), f"batch of {parameters['batch']}")
+    return by_row(rows, f"batch of {measured.parameters['batch']}", columns=columns)
 
 
 def logged_ratio(model: str) -> float:
     """Returns how many times as long a training step takes as one of the regular network, in the author's log."""
-    means = [
-        np.mean(published.curve(each)["milliseconds_per_step"]) for each in (model, model.removeprefix("deformable_"))
-    ]
-    return float(means[0] / means[1])
+    return _logged(model) / _logged(model.removeprefix("deformable_"))
+
+
+def _logged(model: str) -> float:
+    """Returns the mean time of a training step in the author's log, in milliseconds."""
+    return float(np.mean(published.curve(model)["milliseconds_per_step"]))
+
+
+def _medians(measured: Measurement) -> pd.DataFrame:
+    """Returns milliseconds at the first image size and the measured batch, one row per model, one column per pass."""
+    rows, parameters = pd.DataFrame(measured.results["rows"]), measured.parameters
+    first = int(parameters["sizes"].split(",")[0])
+    shown = rows[(rows["size"] == first) & (rows["batch"] == parameters["batch"])]
+    return shown.pivot(index="model", columns="what", values="milliseconds")
 
 
 def bench(measured: Measurement) -> pd.DataFrame:
@@ -118,8 +110,8 @@ def bench(measured: Measurement) -> pd.DataFrame:
     """
     shapes = [" x ".join(map(str, result["shape"])) for result in measured.results["shapes"]]
     rows = {label.strip(): values for label, values in ratios(measured.results).items()}
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*shapes, "geometric mean"])
-    return with_corner(frame, "ratio of medians, by shape (batch x channels x side x filters)")
+    corner = "ratio of medians, by shape (batch x channels x side x filters)"
+    return by_row(rows, corner, columns=[*shapes, "geometric mean"])
 
 
 def processors(measured: Measurement) -> pd.DataFrame:

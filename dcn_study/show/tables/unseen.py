@@ -15,7 +15,7 @@ from dcn_study.names import ARMS, TEST_IMAGES
 from dcn_study.runs.catalogue.unseen import PILOT_REALISATIONS
 from dcn_study.runs.mnist_scale import OUT_OF_RANGE
 from dcn_study.runs.records import Record
-from dcn_study.show.tables.layout import with_corner
+from dcn_study.show.tables.layout import by_row
 
 __all__ = ["unseen_accuracies", "unseen_changes", "unseen_pilots"]
 
@@ -38,9 +38,7 @@ def unseen_pilots(found: Mapping[str, Mapping[float, Sequence[Record]]]) -> pd.D
                 "re-estimated": np.mean(again) if (again := unseen.re_estimated(runs)) else np.nan,
                 "choice": "chosen" if rate == chosen else "" if chosen else "not yet",
             }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["arm", "learning rate"])
-    return table
+    return by_row(rows, "arm", "learning rate")
 
 
 def unseen_accuracies(
@@ -63,7 +61,7 @@ def unseen_accuracies(
             "ms per step": steps[1] if steps else np.nan,
             "MB": memory / 1e6 if memory else np.nan,
         }
-    return with_corner(pd.DataFrame.from_dict(rows, orient="index"), "arm")
+    return by_row(rows, "arm")
 
 
 def unseen_changes(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
@@ -77,9 +75,7 @@ def unseen_changes(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
         kind, size = name.split()
         values = {arm: [*accuracies(runs, name).values()] for arm, runs in found.items()}
         rows[kind, size] = {ARMS[arm]: np.mean(each) if each else np.nan for arm, each in values.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(rows, names=["change", "size"])
-    return table
+    return by_row(rows, "change", "size")
 
 
 def _mean(values: Sequence[float]) -> str:
