@@ -155,7 +155,7 @@ def test_a_damaged_measurement_is_one_line(complete, capsys):
 
 def test_check_names_the_input_that_changed(complete, capsys, monkeypatch):
     here = versions()
-    for module in ("records.runs", "measurements"):
+    for module in ("records", "measurements"):
         monkeypatch.setattr(f"dcn_study.runs.{module}.versions", lambda: {**here, "Keras": "99.0"})
     assert cli.main(["check"]) == 1
     found = statuses(capsys.readouterr().out)

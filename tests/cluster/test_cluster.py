@@ -240,7 +240,7 @@ def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
     other = find_run("mini_resnet", epochs=1, train_size=64, test_size=40)
     with pytest.raises(RecordError, match="must hold the record of run mini_resnet-.* Received: that of "):
         receive(Task(other), content, weights)
-    monkeypatch.setattr("dcn_study.runs.records.runs.versions", lambda: {"Keras": "99.0"})
+    monkeypatch.setattr("dcn_study.runs.records.versions", lambda: {"Keras": "99.0"})
     with pytest.raises(RecordError, match=r"does not hold here: .*Keras .*, now 99\.0"):
         receive(task, content, weights)
     assert not list(made.path.parent.glob(name))

@@ -92,7 +92,7 @@ KEEPERS = {
     *(f"dcn_study.runs.{name}" for name in (
         "catalogue", "catalogue.paper", "catalogue.study", "catalogue.unseen", "configuration", "data", "files",
         "inputs", "progress", "published", "records", "records.schema",
-        "measurements", "reading", "records.runs", "results", "run", "training", "weights",
+        "measurements", "reading", "results", "run", "training", "weights",
     )),
 }  # fmt: skip
 
