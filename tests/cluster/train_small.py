@@ -32,7 +32,7 @@ def main(address):
 
         training.use_threads(1)
         for task in tasks:
-            training.train(task.run, progress=False)
+            training.train(task.run)
         return 0
     try:
         with connect(address) as client:

@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
     """A project with one small finished run, and its record."""
     root = new_project(tmp_path_factory.mktemp("project"))
     with inside(root):
-        record = training.train(find_run("cnn", **SMALL), progress=False)
+        record = training.train(find_run("cnn", **SMALL))
     return root, record
 
 
@@ -49,7 +49,7 @@ def stopped(project, monkeypatch):
             save = training._save  # noqa: SLF001
             patch.setattr(training, "_save", stop_after)
             with pytest.raises(KeyboardInterrupt):
-                training.train(run, force=True, progress=False)
+                training.train(run, force=True)
         state = project / "checkpoints" / run.name / "state.json"
         content = json.loads(state.read_text())
         del content["sha256"]  # so that the tests may change it
@@ -79,7 +79,7 @@ def test_a_record_is_read_and_not_trained_again(finished, monkeypatch):
 
 
 def test_training_again_gives_the_same_numbers(finished):
-    again = training.train(finished.run, force=True, progress=False)
+    again = training.train(finished.run, force=True)
     assert again.witness == finished.witness
     assert again.evaluations == finished.evaluations
     for first, second in zip(finished.history, again.history, strict=True):
@@ -90,7 +90,7 @@ def test_a_clock_that_goes_backward_changes_what_is_stated_and_nothing_else(fini
     times = iter(f"2026-01-02T03:04:{second:02}+00:00" for second in range(59, 0, -1))
     for module in (training, files):
         monkeypatch.setattr(module, "now", lambda: next(times))
-    again = training.train(finished.run, force=True, progress=False)
+    again = training.train(finished.run, force=True)
     assert again.provenance.started > again.provenance.finished
     assert again.provenance.seconds > 0
     assert again.evaluations == finished.evaluations
@@ -155,9 +155,9 @@ def test_a_file_in_the_place_of_the_folder_of_records_is_found_before_anything_s
 
 def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
     small = {**SMALL, "epochs": 1, "train_size": 32}
-    initial = training.train(find_run("cnn", **small), progress=False)
+    initial = training.train(find_run("cnn", **small))
     monkeypatch.setattr(records, "initial_record", lambda config: initial if config.initial_run else None)
-    record = training.train(find_run("deformable_cnn", **small), progress=False)
+    record = training.train(find_run("deformable_cnn", **small))
     assert record.provenance.inputs.weights == {initial.name: initial.provenance.weights}
     before, after = weights.load_model(initial), weights.load_model(record)
     for name in ("conv11", "conv12", "conv21", "conv22", "fc1"):
@@ -169,14 +169,14 @@ def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
 SCRIPT = """
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.training import train
-train(find_run("mini_resnet", epochs=8, train_size=160, test_size=40), progress=False)
+train(find_run("mini_resnet", epochs=8, train_size=160, test_size=40))
 """
 
 
 def test_a_diverged_run_leaves_no_record(project):
     run = find_run("cnn", **SMALL, learning_rate=1e30)
     with pytest.raises(DivergedError, match=r"run cnn-\w+ diverged in epoch 1: the .* lower learning rate than 1e\+30"):
-        training.train(run, progress=False)
+        training.train(run)
     assert records.read(run) is None
 
 
@@ -184,11 +184,11 @@ def test_a_diverged_run_leaves_no_record(project):
 def test_memory_that_runs_out_is_one_line(project, monkeypatch, error):
     monkeypatch.setattr(steps, "train_epoch", lambda *given: (_ for _ in ()).throw(error))
     with pytest.raises(StudyError, match=r"^memory ran out in run cnn-\w+; complete epochs are kept$"):
-        training.train(find_run("cnn", **SMALL), progress=False)
+        training.train(find_run("cnn", **SMALL))
 
 
 def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project):
-    record = training.train(find_run("mini_resnet", **{**SMALL, "train_size": 66}, validation_size=30), progress=False)
+    record = training.train(find_run("mini_resnet", **{**SMALL, "train_size": 66}, validation_size=30))
     last = record.history[-1]
     assert last.test_accuracy == record.evaluations["plain"].accuracy
     assert last.test_loss == record.evaluations["plain"].loss
@@ -200,7 +200,7 @@ def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project)
 def test_without_a_learning_rate_only_running_statistics_change(project):
     run = find_run("mini_resnet", **{**SMALL, "epochs": 1}, learning_rate=0.0)
     before = networks.initial_model(splits(run.config), None)
-    after = weights.load_model(training.train(run, progress=False))
+    after = weights.load_model(training.train(run))
     for old, new in zip(before.weights, after.weights, strict=True):
         moves = new.name in ("moving_mean", "moving_variance")
         assert np.array_equal(old, new) != moves, new.path
@@ -231,9 +231,9 @@ def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, m
     epochs = []
     train = splits(run.config).__class__.train
     monkeypatch.setattr(splits(run.config).__class__, "train", lambda *given: epochs.append(1) or train(*given))
-    resumed = training.train(run, progress=False)  # the lock of the dead process is taken over
+    resumed = training.train(run)  # the lock of the dead process is taken over
     assert len(epochs) == 8 - finished
-    whole = training.train(run, force=True, progress=False)
+    whole = training.train(run, force=True)
     assert len(epochs) == 8 - finished + 8
     assert resumed.evaluations == whole.evaluations
     assert resumed.witness == whole.witness
@@ -245,17 +245,17 @@ def test_force_trains_from_nothing(stopped):
     run = find_run("mini_resnet", **SMALL)
     state, _ = stopped(run)
     state.write_text("damaged")
-    record = training.train(run, force=True, progress=False)
+    record = training.train(run, force=True)
     assert len(record.history) == 2
     record.path.write_text("damaged too")
-    assert training.train(run, force=True, progress=False).evaluations == record.evaluations
+    assert training.train(run, force=True).evaluations == record.evaluations
 
 
 def test_an_interrupted_training_resumes_although_there_is_a_record(stopped):
     run = find_run("mini_resnet", **SMALL)
-    first = training.train(run, progress=False)
+    first = training.train(run)
     stopped(run)
-    second = training.train(run, progress=False)
+    second = training.train(run)
     assert second.provenance.started >= first.provenance.finished
     assert second.evaluations == first.evaluations
     assert not run.interrupted
@@ -265,7 +265,7 @@ def test_a_training_that_ended_before_its_record_was_written_is_not_repeated(sto
     run = find_run("mini_resnet", **{**SMALL, "epochs": 1})
     stopped(run)
     monkeypatch.setattr(training, "_train_epoch", None)
-    assert len(training.train(run, progress=False).history) == 1
+    assert len(training.train(run).history) == 1
 
 
 def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped):
@@ -278,12 +278,12 @@ def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped
     with pytest.raises(
         RecordError, match=r"inputs \(code\), and a replay .* \(first losses differ by .* dcn run, with --force"
     ):
-        training.train(run, progress=False)
+        training.train(run)
     state.write_text(json.dumps(content)[:-1])
     with pytest.raises(RecordError, match="state.json is damaged"):
-        training.train(run, progress=False)
+        training.train(run)
     state.write_text(json.dumps(content))
-    record = training.train(run, progress=False)
+    record = training.train(run)
     assert len(record.history) == 2
     assert [inputs.code for inputs in record.provenance.earlier] == ["earliest", "earlier"]
 
@@ -294,7 +294,7 @@ def test_a_checkpoint_from_other_data_or_initial_weights_is_refused(stopped, cha
     state, content = stopped(run)
     state.write_text(json.dumps({**content, "inputs": {**content["inputs"], **changed}}))
     with pytest.raises(RecordError, match=r"from other inputs \((data|weights of cnn)\)\. Train from nothing"):
-        training.train(run, progress=False)
+        training.train(run)
 
 
 HOLD = """
@@ -314,7 +314,7 @@ def test_one_process_trains_a_run(project):
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(LockedError, match=f"run mini_resnet-.* is in use by process {holder.pid} on .*, since"):
-            training.train(run, progress=False)
+            training.train(run)
     finally:
         holder.kill()
         holder.communicate()
@@ -327,7 +327,7 @@ def test_a_run_on_a_realisation_keeps_predictions_fields_and_re_estimated_result
         "cnn", task="mnist_pooled", epochs=1, batch_size=32, train_size=96, validation_size=40, test_size=60,
         scaled_test_size=60, re_estimate=True,
     )  # fmt: skip
-    record = training.train(run, progress=False)
+    record = training.train(run)
     kept = np.load(record.predictions_path)
     for kind, name in (("plain", "predicted"), ("scaled", "predicted_scaled")):
         assert (kept[name] == kept["labels"]).mean() == record.evaluations[kind].accuracy
