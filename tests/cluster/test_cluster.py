@@ -18,7 +18,7 @@ from pathlib import Path
 import dask
 import distributed
 import pytest
-from helpers import ROOT, inside, keep, make, new_project, started, weights_of
+from helpers import ROOT, inside, keep, make, new_project, results_of, started, weights_of
 from train_small import SMALL
 
 import dcn_study.runs
@@ -45,11 +45,7 @@ def results(root):
     """All that the records of small runs hold, but times and versions of the machine."""
     with inside(root):
         found = [records.read(run) for run in SMALL]
-    return [record and (timeless(record.history), record.evaluations, record.witness) for record in found]
-
-
-def timeless(history):
-    return [epoch.model_copy(update={"seconds": 0}) for epoch in history]
+    return [record and results_of(record) for record in found]
 
 
 @pytest.fixture(scope="module")
@@ -208,42 +204,29 @@ def test_without_a_shared_folder_stored_predictions_come_along(client, project, 
     assert record.predictions_path.read_bytes() == b"classes"
 
 
-class Ended:
-    """A future with this result."""
-
-    status = "finished"
-
-    def __init__(self, files):
-        self.files = files
-
-    def result(self, timeout):
-        return self.files
-
-
 def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
     made = make(SMALL[0])
     records.write(made)
-    content, name = made.path.read_bytes(), made.path.name
+    content = made.path.read_bytes()
     made.path.unlink()
 
-    def receive(task, record, weights):
-        ended = Ended({made.weights_path.name: weights, made.path.name: record, f"{task.name}.json": record})
-        train._received(task, {task.name: ended}, {})  # noqa: SLF001
+    def receive(run, record, weights):
+        files = {made.weights_path.name: weights, f"{run.name}.json": record}
+        ended = types.SimpleNamespace(status="finished", result=lambda timeout: files)
+        train._received(Task(run), {run.name: ended}, {})  # noqa: SLF001
 
-    task, weights = Task(SMALL[0]), weights_of(SMALL[0])
-    for record, given, told in (
-        (content, b"other", "does not hold here: mini_resnet-.*weights.h5"),
-        (content[:-9], weights, "is not a valid record"),
+    other, weights = find_run("mini_resnet", epochs=1, train_size=64, test_size=40), weights_of(SMALL[0])
+    for sent, told in (
+        ((SMALL[0], content, b"other"), "does not hold here: mini_resnet-.*weights.h5"),
+        ((SMALL[0], content[:-9], weights), "is not a valid record"),
+        ((other, content, weights), "must hold the record of run mini_resnet-.* Received: that of "),
     ):
         with pytest.raises(RecordError, match=told):
-            receive(task, record, given)
-    other = find_run("mini_resnet", epochs=1, train_size=64, test_size=40)
-    with pytest.raises(RecordError, match="must hold the record of run mini_resnet-.* Received: that of "):
-        receive(Task(other), content, weights)
-    monkeypatch.setattr("dcn_study.runs.records.versions", lambda: {"Keras": "99.0"})
+            receive(*sent)
+    monkeypatch.setattr(records, "versions", lambda: {"Keras": "99.0"})
     with pytest.raises(RecordError, match=r"does not hold here: .*Keras .*, now 99\.0"):
-        receive(task, content, weights)
-    assert not list(made.path.parent.glob(name))
+        receive(SMALL[0], content, weights)
+    assert not made.path.exists()
 
 
 def test_a_run_that_fails_says_why_and_where_its_log_is(client, project, capsys):
