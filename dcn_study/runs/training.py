@@ -64,10 +64,8 @@ def train(run: Run, *, force: bool = False, report: Callable[[Progress], None] |
         DivergedError: if a loss is no longer finite.
         StudyError: if memory runs out.
     """
-    if not force and not run.interrupted:
-        found = records.read(run)
-        if found is not None and found.config == run.config:
-            return found
+    if not force and not run.interrupted and (found := records.matching(run)):
+        return found
     data = splits(run.config)
     inputs = records.current_inputs(run.config).model_copy(update={"code": CODE_SHA256})
     make_folder(run.path.parent)  # before hours of training

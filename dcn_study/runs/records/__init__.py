@@ -53,6 +53,7 @@ __all__ = [
     "initial_record",
     "initial_run",
     "inspect",
+    "matching",
     "missing",
     "parse",
     "read",
@@ -92,14 +93,23 @@ def read(run: Run) -> Record | None:
     return read_file(run.path, Record) if run.path.is_file() else None
 
 
+def matching(run: Run) -> Record | None:
+    """Returns the record of a run if it is of its configuration, or None.
+
+    Raises:
+        RecordError: as `read`.
+    """
+    record = read(run)
+    return record if record is not None and record.config == run.config else None
+
+
 def recorded(runs: Iterable[Run]) -> list[Record]:
     """Returns the existing records of these runs, in their order.
 
     Raises:
         RecordError: as `read`.
     """
-    found = [(run, read(run)) for run in runs]
-    return [record for run, record in found if record is not None and record.config == run.config]
+    return [record for record in map(matching, runs) if record is not None]
 
 
 def by_seed(run: Run) -> dict[int, Record]:
@@ -142,8 +152,8 @@ def trained(names: Iterable[str]) -> dict[str, Record]:
     found = {}
     for name in names:
         run = find_run(name)
-        record = read(run)
-        if record is None or record.config != run.config:
+        record = matching(run)
+        if record is None:
             raise ConfigurationError(missing(run))
         found[name] = record
     return found
