@@ -206,10 +206,7 @@ class RunConfig:
         return dataclasses.asdict(self)
 
 
-def _rules() -> dict[str, Rule]:
-    """Returns the rules of the fields that have one, by name."""
-    hints = typing.get_type_hints(RunConfig, include_extras=True).items()
-    return {name: kind.__metadata__[0] for name, kind in hints if typing.get_origin(kind) is Annotated}
-
-
-RULES = _rules()
+_HINTS = typing.get_type_hints(RunConfig, include_extras=True)
+RULES: dict[str, Rule] = {  # of the fields that have one
+    name: kind.__metadata__[0] for name, kind in _HINTS.items() if typing.get_origin(kind) is Annotated
+}
