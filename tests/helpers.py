@@ -96,6 +96,15 @@ def inside(folder):
         os.chdir(before)
 
 
+def cluster_here(workers):
+    """A Dask cluster whose workers are threads of this process."""
+    import distributed
+
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    )
+
+
 @contextlib.contextmanager
 def started(command, folder, **options):
     """A process that ends with the block: it is asked to, and killed if it has not ended soon."""

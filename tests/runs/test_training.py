@@ -255,9 +255,6 @@ def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped
         RecordError, match=r"inputs \(code\), and a replay .* \(first losses differ by .* dcn run, with --force"
     ):
         training.train(run)
-    state.write_text(json.dumps(content)[:-1])
-    with pytest.raises(RecordError, match="state.json is damaged"):
-        training.train(run)
     state.write_text(json.dumps(content))
     record = training.train(run)
     assert len(record.history) == 2
