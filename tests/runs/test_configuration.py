@@ -63,19 +63,14 @@ def test_none_keeps_the_published_value():
 
 
 def test_the_published_protocol():
-    cnn, deformable = RUNS["cnn"].config, RUNS["deformable_cnn"].config
-    assert (cnn.epochs, cnn.optimizer, cnn.learning_rate, cnn.batch_size) == (10, "adam", 1e-3, 32)
-    assert (cnn.train_on, cnn.train_size, cnn.test_size) == ("plain", 60_000, 10_000)
-    assert (deformable.optimizer, deformable.learning_rate, deformable.train_on) == ("adam", 5e-4, "scaled")
-    assert (deformable.trainable, deformable.initial_run) == (False, "cnn")
-
-
-def test_the_published_protocol_of_the_residual_networks():
-    for name in ("mini_resnet", "deformable_mini_resnet"):
-        config = RUNS[name].config
-        assert (config.epochs, config.optimizer, config.learning_rate) == (10, "sgd", 1e-3)
-        assert (config.train_on, config.initial_run) == ("plain", "")
-    assert (RUNS["mini_resnet"].config.trainable, RUNS["deformable_mini_resnet"].config.trainable) == (True, False)
+    for model, epochs, optimizer, rate, train_on, trainable, initial_run in (
+        ("cnn", 10, "adam", 1e-3, "plain", True, ""),
+        ("deformable_cnn", 20, "adam", 5e-4, "scaled", False, "cnn"),
+        ("mini_resnet", 10, "sgd", 1e-3, "plain", True, ""),
+        ("deformable_mini_resnet", 10, "sgd", 1e-3, "plain", False, ""),
+    ):
+        published = RunConfig(model, epochs, optimizer, rate, 32, train_on, trainable, initial_run, 60_000, 10_000)
+        assert RUNS[model].config == published
 
 
 def test_every_run_has_a_name_of_its_own():

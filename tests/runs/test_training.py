@@ -90,20 +90,12 @@ def test_a_clock_that_goes_backward_changes_what_is_stated_and_nothing_else(fini
     assert str(records.status(again.run, records.read(again.run))) == "fresh"
 
 
-def test_stored_weights_give_the_recorded_accuracy(finished):
-    model = weights.load_model(finished)
-    for kind, stored in finished.evaluations.items():
-        assert networks.evaluate(model, splits(finished.config), kind) == stored
-
-
-def test_evaluation_agrees_with_keras(finished):
-    model = weights.load_model(finished)
+def test_stored_weights_give_the_recorded_results_and_keras_agrees(finished):
+    model, data = weights.load_model(finished), splits(finished.config)
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    images, labels = splits(finished.config).test("scaled")
-    loss, accuracy = model.evaluate(images, labels, verbose=0)
-    ours = networks.evaluate(model, splits(finished.config), "scaled")
-    assert ours.accuracy == pytest.approx(accuracy)
-    assert ours.loss == pytest.approx(loss, rel=1e-5)
+    for kind, stored in finished.evaluations.items():
+        assert networks.evaluate(model, data, kind) == stored
+        assert model.evaluate(*data.test(kind), verbose=0) == pytest.approx([stored.loss, stored.accuracy], rel=1e-5)
 
 
 def test_logits_are_what_the_softmax_takes(finished):
