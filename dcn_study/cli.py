@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from dcn_study.processes import apart, end_with_parent, interruptible
 
 if TYPE_CHECKING:
     from dcn_study.cluster.plan import Task
-    from dcn_study.runs.records import Record, Status
+    from dcn_study.runs.records import Record
     from dcn_study.runs.run import Run
 
 end_with_parent()  # in the processes that a command starts, which import this module too
@@ -162,10 +162,7 @@ def _changes(options: argparse.Namespace) -> list[str]:
 
 def _add_profile(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--profile",
-        choices=("paper", "smoke"),
-        default="paper",
-        help="full size, or a minute's trial kept apart",
+        "--profile", choices=("paper", "smoke"), default="paper", help="full size, or a minute's trial kept apart"
     )
 
 
@@ -374,11 +371,6 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    return 0 if all(status.holds for status in _print_statuses(options.verbose)) else 1
-
-
-def _print_statuses(verbose: bool = False) -> list[Status]:
-    """Prints the status of each record that does not hold, or of each, and how many have which; returns them all."""
     from dcn_study.runs import measurements, records
     from dcn_study.runs.catalogue import planned_runs
     from dcn_study.runs.data import load_digits
@@ -389,15 +381,15 @@ def _print_statuses(verbose: bool = False) -> list[Status]:
     statuses |= {name: measurements.inspect(name)[1] for name in measurements.MEASUREMENTS}
     left = [run.name for run in planned_runs() if run not in shown]
     for name, status in statuses.items():
-        if verbose or not status.holds:
+        if options.verbose or not status.holds:
             print(f"{name:<34} {status}")
-    for name in left if verbose else ():
+    for name in left if options.verbose else ():
         print(f"{name:<34} not run")
     counts = Counter(status.state for status in statuses.values())
     print(f"{len(statuses)} records: {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
     if left:
         print(f"planned runs of the studies that are not run: {len(left)}")
-    return list(statuses.values())
+    return 0 if all(status.holds for status in statuses.values()) else 1
 
 
 def _measure(options: argparse.Namespace) -> int:
@@ -464,13 +456,7 @@ def _confirm_measurement(name: str, again: bool) -> bool:
     if measured is None or (status.holds and not again):
         print(f"{name:<34} {status}", flush=True)
         return status.holds
-    try:
-        differences = apart(repetition.confirm, measured)
-    except StudyError as error:
-        differences = [str(error)]
-    result = f"differs: {'; '.join(differences)}" if differences else "confirmed"
-    print(f"{name:<34} {result}", flush=True)
-    return not differences
+    return _print_confirmation(name, partial(apart, repetition.confirm, measured))
 
 
 def _confirm_one(run: Run, again: bool) -> bool:
@@ -487,12 +473,17 @@ def _confirm_one(run: Run, again: bool) -> bool:
     load_tensorflow()
     from dcn_study.runs import confirmation
 
+    return _print_confirmation(record.name, partial(confirmation.confirm, record, every_seed=again))
+
+
+def _print_confirmation(name: str, confirm: Callable[[], list[str]]) -> bool:
+    """Confirms a record and prints the differences, if there are any; returns whether there are none."""
     try:
-        differences = confirmation.confirm(record, every_seed=again)
+        differences = confirm()
     except StudyError as error:
         differences = [str(error)]
     result = f"differs: {'; '.join(differences)}" if differences else "confirmed"
-    print(f"{record.name:<34} {result}", flush=True)
+    print(f"{name:<34} {result}", flush=True)
     return not differences
 
 

@@ -62,11 +62,7 @@ LONGER = {"long_mini_resnet": "mini-ResNet", "long_frozen_mini_resnet": "deforma
 HELD_OUT = {"cnn_validation": "CNN", "cnn_batch_norm_validation": "batch normalisation, on scaled digits"}
 
 # The scaled and translated test sets of the sensitivity measurement.
-GENERATORS = {
-    "ours": "our samples",
-    "keras": "Keras' generator",
-    "former_centre": "our samples, former centre",
-}
+GENERATORS = {"ours": "our samples", "keras": "Keras' generator", "former_centre": "our samples, former centre"}
 
 # The paper's models, computed by this package, as the runtime measurement lists them.
 TIMED = {

@@ -8,7 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import filelock
 import numpy as np
 import pytest
-from helpers import ROOT, inside, keep, keep_measurement, new_project
+from helpers import ROOT, cluster_here, inside, keep, keep_measurement, new_project
 
 # What XLA compiles is kept for all processes of a test run: workers, kernels and trainings, which compile the same.
 COMPILED = None
@@ -167,12 +167,7 @@ def client():
     """A client of two Dask workers in this process; the runs that they train have processes of their own."""
     import distributed
 
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with cluster_here(2) as cluster, distributed.Client(cluster) as client:
         yield client
 
 

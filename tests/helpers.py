@@ -1,6 +1,7 @@
 """What several tests need: records of runs that were never trained, and a folder to work in."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -9,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from dcn_study.runs import measurements, records
-from dcn_study.runs.data import data_sha256
-from dcn_study.runs.inputs import Inputs, Machine, code_sha256, versions
+from dcn_study.runs.inputs import Machine
 from dcn_study.runs.records import Epoch, Evaluation, FirstBatch, Provenance, Record, Witness
 from dcn_study.runs.splits import KINDS
 
@@ -24,16 +24,10 @@ def weights_of(run):
 
 def current_inputs(run):
     """The inputs that make a record fresh, if the run that it starts from was kept by `keep`."""
-    config, weights = run.config, {}
-    if initial := records.initial_run(config):
-        weights[initial.name] = hashlib.sha256(weights_of(initial)).hexdigest()
-    return Inputs(
-        code=code_sha256(),
-        versions=versions(),
-        data=data_sha256(config.data),
-        weights=weights,
-        values=config.resolved().values(),
-    )
+    initial = records.initial_run(run.config)
+    weights = {initial.name: hashlib.sha256(weights_of(initial)).hexdigest()} if initial else {}
+    inputs = records.current_inputs(dataclasses.replace(run.config, initial_run=""))
+    return inputs.model_copy(update={"weights": weights})
 
 
 def make(run, **provenance):
@@ -79,6 +73,11 @@ def keep_measurement(name, parameters=None, results=None):
         return measurements.result(name, parameters, force=True)
 
 
+def results_of(record):
+    """All that a record holds except times and versions of the machine."""
+    return [each.model_copy(update={"seconds": 0}) for each in record.history], record.evaluations, record.witness
+
+
 def new_project(root):
     """Makes a folder an empty project, and returns it."""
     (root / "book").mkdir(parents=True)
@@ -95,6 +94,15 @@ def inside(folder):
         yield folder
     finally:
         os.chdir(before)
+
+
+def cluster_here(workers):
+    """A Dask cluster whose workers are threads of this process."""
+    import distributed
+
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    )
 
 
 @contextlib.contextmanager

@@ -15,12 +15,9 @@ from dcn_study import cli
 from dcn_study.book import build, pages
 from dcn_study.book.execution import Executed
 from dcn_study.book.parameters import notebook_parameters
-from dcn_study.errors import BookError
-from dcn_study.runs import files, records
-from dcn_study.runs.catalogue import FINISHED, find_run, study_runs
+from dcn_study.runs import files
+from dcn_study.runs.catalogue import SMOKE, find_run
 from dcn_study.runs.data import KEYS, load_digits
-from dcn_study.runs.measurements import MEASUREMENTS
-from dcn_study.runs.splits import splits
 
 
 @pytest.fixture
@@ -39,11 +36,34 @@ def calls(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["confirm", "paper"], ["paper is a page, not a run. Execute it with: dcn run paper"]),
+        (["run", "dnn"], ["NAME must be one of paper, verdict, offsets, gain,", "Received: dnn"]),
+        (["run", "cnn_scaled-seed2"], ["is a run, not a page", "dcn run cnn -p run=cnn_scaled -p seed=2"]),
+        (["run", "pilot_cnn_0.001"], ["dcn run cnn -p run=pilot_cnn_0.001 -p seed=6"]),  # whose seed is not 0
+        (["run", "cnn", "-p", "epoch=1"], ["unknown parameter epoch, did you mean epochs?", "train_size (int)"]),
+        (["run", "cnn", "-p", "epochs=few"], ["epochs must be of type int", "epochs='few'"]),
+        (["run", "cnn", "-p", "learning_rate=fast"], ["learning_rate must be of type float"]),
+        (["run", "cnn", "-p", "force=perhaps"], ["force must be of type bool"]),
+        (["run", "cnn", "-p", "epochs"], ["KEY=VALUE", "'epochs'"]),
+        (["run", "cnn", "-p", "epochs=-1"], ["epochs must be from 1 to 100000", "epochs=-1"]),
+        (["run", "cnn", "-p", "learning_rate=nan"], ["from 0 to 1e38. Received: learning_rate=nan"]),
+        (["run", "cnn", "-p", "train_size=70000"], ["train_size must be at most the number of images, 60000"]),
+        (["run", "robustness", "-p", "digit=10000"], ["digit must be from 0 to 9999. Received: digit=10000"]),
+        (["run", "runtime", "-p", "sizes=28,x"], ["sizes must be of type int. Received: sizes='x'"]),
+        (["run", "runtime", "-p", "device=/GPU:9"], ["device must be one of", "CPU:0", "device='/GPU:9'"]),
+        (["run", "registration", "-p", "arms=cnn,dnn"], ["arms must be 'all' or some of cnn,", "arms='cnn,dnn'"]),
+        (["run", "cluster", "-p", "workers=0"], ["workers must be from 1 to 1000. Received: workers=0"]),
+        (["run", "study", "-p", "test_images=blurred"], ["test_images must be one of plain, scaled"]),
+        (["run", "deformable_cnn", "-p", "seed=77"], ["initial_run must have been trained", "cnn-seed77.json"]),
+        (["run", "paper", "-p", "seeds=0"], ["seeds must be from 1 to 1000. Received: seeds=0"]),
+        (["run", "method", "--force"], ["--force is for pages that train or measure. Received: method"]),
+        (["confirm", "dnn"], ["run must be one of"]),
+        (["train", "cnn", "dnn"], ["run must be one of cnn, ", "Received: run='dnn'"]),
+        (["train", "--force"], ["--force is for named runs"]),
+        (["train", "--workers", "0"], ["--workers must be from 1 to 1000. Received: --workers 0"]),
+        (["train", "--threads", "-1"], ["--threads must be from 1 to 1000. Received: --threads -1"]),
         (["run", "CNN"], ["Received: CNN, did you mean cnn?"]),
         (["run", "cnn", "-p", "run=deformable_cn"], ["run='deformable_cn', did you mean deformable_cnn?"]),
         (["run", "cnn", "-p", "qqq=1"], ["unknown parameter qqq. Valid parameters are: run (str)"]),
-        (["run", "cnn", "-p", "batch_size=100000000"], ["batch_size must be from 1 to 4096"]),
         (["run", "method", "-p", "count=1000000000"], ["count must be from 1 to 100. Received: count=1000000000"]),
         (["run", "again", "-p", "template=nosuch"], ["template must be one of again, cluster,", "template=nosuch"]),
         (["run", "offsets", "-p", "run=cnn"], ["run must be one of deformable_cnn, deformable_mini_resnet. Received"]),
@@ -53,15 +73,9 @@ def calls(monkeypatch):
         (["run", "method", "-f", "nothing.yaml"], ["-f must name a YAML file: nothing.yaml: ", "No such file"]),
         (["run", "method", "-f", "_config.yml"], ["-f must name a YAML file of KEY: VALUE. Received: _config.yml"]),
         (["train", "paper"], ["paper is a page, not a run. Execute it with: dcn run paper"]),
-        (["train", "cnn-seed01"], ["a seed must be a whole number as in cnn-seed1. Received: cnn-seed01"]),
-        (["train", "cnn-seed" + "9" * 5000], ["a seed must be a whole number"]),
         (["train", "cnn-seed4294967296"], ["seed must be from 0 to 4294967295"]),
         (["train", "-p", "epochs=1"], ["parameters are for named runs. Received: no NAME"]),
         (["train", "cnn", "-p", "seed=1"], ["unknown parameter seed"]),
-        (
-            ["train", "--workers", "1000000", "--dry-run"],
-            ["--workers must be from 1 to 1000. Received: --workers 1000"],
-        ),
         (["build", "--cell-seconds", "0"], ["--cell-seconds must be from 1 to 86400. Received: --cell-seconds 0"]),
         (["measure", "ofsets"], ["NAME must be one of", "Received: ofsets, did you mean offsets?"]),
         (["bench", "--repeats", "1001"], ["--repeats must be from 1 to 1000"]),
@@ -77,57 +91,26 @@ def test_wrong_calls_exit_2_before_anything_begins(clone, calls, capsys, argumen
     assert calls == []
 
 
-def statuses(lines):
-    """The printed name → status."""
-    return {line.split()[0]: " ".join(line.split()[1:]) for line in lines.splitlines() if len(line.split()) > 1}
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["burn"], ["run"], ["build", "--profile", "tiny"], ["train", "--workers", "2", "--scheduler", "tcp://h:1"]],
+)
+def test_wrong_syntax_exits_2(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
 
 
-def test_check_counts_the_records_and_prints_all_if_asked_to(complete, capsys):
-    assert cli.main(["check"]) == 0
-    summary, _ = capsys.readouterr().out.splitlines()
-    count = len(records.shown()) + len(MEASUREMENTS)
-    assert summary == f"{count} records: {count} fresh"
-    assert cli.main(["check", "--verbose"]) == 0
-    *lines, again, _ = capsys.readouterr().out.splitlines()
-    assert again == summary
-    found = statuses("\n".join(lines))
-    assert set(found.values()) == {"fresh", "not run"}
-    assert len([name for name, status in found.items() if status == "fresh"]) == count
-    assert found["scale_mini_resnet"] == "not run"
-    assert "scale_modulated_cnn" not in found  # dropped
-
-
-def test_a_record_of_a_finished_study_that_is_gone_is_an_error(complete, capsys):
-    """A run that was never trained is not, and neither is one of several that are under way."""
-    config = find_run("scale_wide_cnn", seed=3)
-    for path in config.path.parent.glob("scale_wide_cnn-seed3.*"):
-        path.unlink()
-    assert cli.main(["check"]) == 1
-    assert statuses(capsys.readouterr().out)["scale_wide_cnn-seed3"] == "missing"
-    with pytest.raises(BookError, match=r"scale_wide_cnn-seed3.json is missing. Train it with: dcn train scale_wide"):
-        build._require_records()  # noqa: SLF001
-
-
-def test_finished_runs_have_all_of_their_records(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    there = {}
-    for config in study_runs():
-        there.setdefault(config.name.partition("-seed")[0], []).append(config.path.is_file())
-    assert set(FINISHED) <= {name for name, found in there.items() if all(found)}
-
-
-def test_a_reader_that_stops_reading_is_no_error():
-    program = f"{sys.executable} -m dcn_study.cli list | head -1"
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.stdout.startswith("run ")
-    assert done.stderr == ""
-
-
-def test_parameters_come_from_a_file_too(clone, calls):
+def test_run_hands_typed_parameters_to_the_notebook_and_those_of_files_too(clone, calls, capsys):
     (clone / "few.yaml").write_text("epochs: 2\nlearning_rate: 1e-4\ntrainable: false\nseeds: null\ntrain_on: scaled\n")
-    assert cli.main(["run", "cnn", "-f", "few.yaml", "-p", "epochs=1"]) == 0
-    given = {"epochs": 1, "learning_rate": 1e-4, "trainable": False, "seeds": None, "train_on": "scaled"}
-    assert calls[0][1] == {"run": "cnn", **given}
+    arguments = ["run", "cnn", "-f", "few.yaml", "-p", "epochs=3", "-p", "batch_size=8"]
+    assert cli.main([*arguments, "--profile", "smoke", "--force"]) == 0
+    given = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-4, "trainable": False, "train_on": "scaled"}
+    ((page, parameters, output),) = calls
+    assert page == "cnn"
+    assert parameters == {**SMOKE, "run": "cnn", **given, "force": True}
+    assert output.parent == clone / "runs"
+    assert f"notebook: {output.relative_to(clone)}\n" in capsys.readouterr().out
 
 
 def test_the_executed_notebook_goes_where_it_is_asked_for(clone, calls, monkeypatch, capsys):
@@ -166,27 +149,37 @@ def test_every_whole_number_has_bounds_unless_the_data_bound_it():
                 assert bounded or name in ("train_size", "test_size", "validation_size"), (page.notebook, name)
 
 
-def test_own_data_need_one_parameter(clone, calls):
+def test_own_data_need_one_parameter_and_are_looked_for_in_the_folder_of_the_project(clone, calls, monkeypatch):
     digits = load_digits()
     np.savez(clone / "own.npz", **{key: getattr(digits, key)[:60] for key in KEYS})
+    (clone / "elsewhere").mkdir()
+    monkeypatch.chdir(clone / "elsewhere")
     assert cli.main(["run", "cnn", "-p", "data=own.npz"]) == 0
     assert calls[0][1] == {"run": "cnn", "data": "own.npz"}
-    found = splits(find_run("cnn", data="own.npz").config)
-    assert (found.run.train_size, found.run.test_size) == (60, 60)
     own = find_run("cnn", data="own.npz", train_size=50)
     assert (own.config.train_size, own.config.test_size) == (50, 0)
     assert find_run("cnn", data="") == find_run("cnn")
 
 
-def test_a_full_disk_is_one_line_that_says_which_it_may_be(clone, monkeypatch, capsys):
-    def full(*given):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted. Complete epochs are kept: call again, without --force, to resume"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            1,
+            "[Errno 28] No space left on device: on the disk of the project, or on that of temporary files (TMPDIR), "
+            + tempfile.gettempdir(),
+        ),
+    ],
+)
+def test_what_stops_a_command_is_one_line(clone, monkeypatch, capsys, error, code, words):
+    def stop(*given):
+        raise error
 
-    monkeypatch.setattr(build, "run", full)
-    assert cli.main(["run", "method"]) == 1
-    told = capsys.readouterr().err
-    assert told.endswith(f"or on that of temporary files (TMPDIR), {tempfile.gettempdir()}\n")
-    assert told.startswith("dcn: [Errno 28] No space left on device: on the disk of the project, ")
+    monkeypatch.setattr(build, "run", stop)
+    assert cli.main(["run", "method"]) == code
+    assert capsys.readouterr().err == f"dcn: {words}\n"
 
 
 def test_a_folder_whose_name_cannot_be_read_is_one_line(tmp_path):

@@ -1,114 +1,19 @@
 import json
 import re
-import shutil
 import subprocess
 import sys
 
-import nbformat
 import pytest
-from helpers import keep, make
+from helpers import ROOT, keep, make
 
 from dcn_study import cli
 from dcn_study.book import build
-from dcn_study.book.execution import Executed
 from dcn_study.book.pages import PAGES
-from dcn_study.errors import ConfigurationError, RecordError
-from dcn_study.runs import confirmation, measurements, training
-from dcn_study.runs.catalogue import RUNS, SMOKE, book_runs, find_run
-from dcn_study.runs.data import MNIST
+from dcn_study.errors import BookError, ConfigurationError, RecordError
+from dcn_study.runs import confirmation, records, training
+from dcn_study.runs.catalogue import FINISHED, RUNS, book_runs, find_run, study_runs
 from dcn_study.runs.inputs import versions
 from dcn_study.runs.measurements import MEASUREMENTS
-
-
-@pytest.fixture
-def no_kernel(monkeypatch):
-    def refuse(*given, **named):
-        pytest.fail("a notebook was executed")
-
-    monkeypatch.setattr(build, "run", refuse)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (
-            ["run", "dnn"],
-            [
-                "NAME must be one of paper, verdict, offsets, gain, residual, study, mechanism, unseen, registration",
-                "Received: dnn",
-            ],
-        ),
-        (["run", "papre"], ["Received: papre, did you mean paper?"]),
-        (["run", "cnn_scaled-seed2"], ["is a run, not a page", "dcn run cnn -p run=cnn_scaled -p seed=2"]),
-        (["run", "pilot_cnn_0.001"], ["dcn run cnn -p run=pilot_cnn_0.001 -p seed=6"]),  # whose seed is not 0
-        (
-            ["run", "cnn", "-p", "epoch=1"],
-            ["unknown parameter epoch, did you mean epochs?", "train_size (int)"],
-        ),
-        (["run", "cnn", "-p", "epochs=few"], ["epochs must be of type int", "epochs='few'"]),
-        (["run", "cnn", "-p", "learning_rate=fast"], ["learning_rate must be of type float"]),
-        (["run", "cnn", "-p", "force=perhaps"], ["force must be of type bool"]),
-        (["run", "cnn", "-p", "epochs"], ["KEY=VALUE", "'epochs'"]),
-        (["run", "cnn", "-p", "epochs=-1"], ["epochs must be from 1 to 100000", "epochs=-1"]),
-        (["run", "cnn", "-p", "learning_rate=inf"], ["learning_rate must be from 0 to 1e38"]),
-        (
-            ["run", "cnn", "-p", "learning_rate=nan"],
-            ["from 0 to 1e38. Received: learning_rate=nan"],
-        ),
-        (["run", "cnn", "-p", "optimizer=rmsprop"], ["optimizer must be one of adam, sgd"]),
-        (["run", "cnn", "-p", "train_size=70000"], ["train_size must be at most the number of images, 60000"]),
-        (["run", "robustness", "-p", "digit=10000"], ["digit must be from 0 to 9999. Received: digit=10000"]),
-        (["run", "robustness", "-p", "digit=-1"], ["digit must be from 0 to 9999. Received: digit=-1"]),
-        (["run", "runtime", "-p", "batches=0,1"], ["batches must be from 1 to 1024. Received: batches=0"]),
-        (["run", "runtime", "-p", "sizes=28,x"], ["sizes must be of type int. Received: sizes='x'"]),
-        (["run", "runtime", "-p", "device=/GPU:9"], ["device must be one of", "CPU:0", "device='/GPU:9'"]),
-        (["run", "registration", "-p", "arms=cnn,dnn"], ["arms must be 'all' or some of cnn,", "arms='cnn,dnn'"]),
-        (["run", "cluster", "-p", "workers=0"], ["workers must be from 1 to 1000. Received: workers=0"]),
-        (["run", "study", "-p", "test_images=blurred"], ["test_images must be one of plain, scaled"]),
-        (["run", "deformable_cnn", "-p", "seed=77"], ["initial_run must have been trained", "cnn-seed77.json"]),
-        (["run", "cnn", "-p", "run=dnn"], ["run must be one of"]),
-        (["run", "paper", "-p", "seeds=0"], ["seeds must be from 1 to 1000. Received: seeds=0"]),
-        (["run", "method", "--force"], ["--force is for pages that train or measure. Received: method"]),
-        (["confirm", "dnn"], ["run must be one of"]),
-        (["train", "cnn", "dnn"], ["run must be one of cnn, ", "Received: run='dnn'"]),
-        (["train", "--force"], ["--force is for named runs"]),
-        (["train", "--workers", "0"], ["--workers must be from 1 to 1000. Received: --workers 0"]),
-        (["train", "--threads", "-1"], ["--threads must be from 1 to 1000. Received: --threads -1"]),
-    ],
-)
-def test_wrong_calls_exit_2_before_a_kernel_starts(clone, no_kernel, capsys, arguments, words):
-    assert cli.main(arguments) == 2
-    message = capsys.readouterr().err
-    for word in words:
-        assert word in message
-
-
-@pytest.mark.parametrize("page", ["cnn", "method"])
-def test_missing_data_end_a_run_before_a_kernel_starts(clone, no_kernel, capsys, page):
-    assert cli.main(["run", page, "-p", "data=nowhere.npz"]) == 1
-    assert "nowhere.npz must be a readable .npz" in capsys.readouterr().err
-
-
-def test_data_are_looked_for_in_the_folder_of_the_project(clone, monkeypatch):
-    called = []
-    monkeypatch.setattr(
-        build, "run", lambda *given: called.append(given) or Executed(nbformat.v4.new_notebook(), (), ())
-    )
-    shutil.copy(MNIST, clone / "digits.npz")
-    (clone / "elsewhere").mkdir()
-    monkeypatch.chdir(clone / "elsewhere")
-    assert cli.main(["run", "method", "-p", "data=digits.npz"]) == 0
-    assert called
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [[], ["burn"], ["run"], ["build", "--profile", "tiny"], ["train", "--workers", "2", "--scheduler", "tcp://h:1"]],
-)
-def test_wrong_syntax_exits_2(arguments, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
-    assert exit_.value.code == 2
 
 
 def statuses(lines):
@@ -123,39 +28,52 @@ def test_check_names_what_is_missing(clone, capsys):
     assert {"cnn-seed1", "chained_mini_resnet", *MEASUREMENTS} <= set(found)
 
 
-def test_check_passes_if_every_record_holds(complete, capsys):
+def test_check_counts_the_records_and_prints_all_if_asked_to(complete, capsys):
     assert cli.main(["check"]) == 0
-    assert re.match(r"\d+ records: \d+ fresh\n", capsys.readouterr().out)
+    summary, _ = capsys.readouterr().out.splitlines()
+    count = len(records.shown()) + len(MEASUREMENTS)
+    assert summary == f"{count} records: {count} fresh"
+    assert cli.main(["check", "--verbose"]) == 0
+    *lines, again, _ = capsys.readouterr().out.splitlines()
+    assert again == summary
+    found = statuses("\n".join(lines))
+    assert set(found.values()) == {"fresh", "not run"}
+    assert len([name for name, status in found.items() if status == "fresh"]) == count
+    assert found["scale_mini_resnet"] == "not run"
+    assert "scale_modulated_cnn" not in found  # dropped
 
 
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (lambda text: text.replace('"accuracy": 0.8', '"accuracy": 0.9', 1), "damaged: .*cnn.json was edited"),
-        (lambda text: text.replace('"provenance"', '"origin"'), "damaged: .*cnn.json is not a valid .* provenance: "),
-        (lambda text: "", "damaged: .*cnn.json is not a valid record"),
-    ],
-)
+def test_a_record_of_a_finished_study_that_is_gone_is_an_error(complete, capsys):
+    """A run that was never trained is not, and neither is one of several that are under way."""
+    config = find_run("scale_wide_cnn", seed=3)
+    for path in config.path.parent.glob("scale_wide_cnn-seed3.*"):
+        path.unlink()
+    assert cli.main(["check"]) == 1
+    assert statuses(capsys.readouterr().out)["scale_wide_cnn-seed3"] == "missing"
+    with pytest.raises(BookError, match=r"scale_wide_cnn-seed3.json is missing. Train it with: dcn train scale_wide"):
+        build._require_records()  # noqa: SLF001
+
+
+def test_finished_runs_have_all_of_their_records(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    there = {}
+    for config in study_runs():
+        there.setdefault(config.name.partition("-seed")[0], []).append(config.path.is_file())
+    assert set(FINISHED) <= {name for name, found in there.items() if all(found)}
+
+
 @pytest.mark.parametrize("command", ["check", "list"])
-def test_a_damaged_record_is_one_line(complete, capsys, damage, told, command):
-    path = find_run("cnn").path
-    path.write_text(damage(path.read_text()))
+def test_a_damaged_record_is_one_line(complete, capsys, command):
+    find_run("cnn").path.write_text("")
     assert cli.main([command]) == (1 if command == "check" else 0)
     lines = {line.split()[0]: line for line in reversed(capsys.readouterr().out.splitlines()) if line}
-    assert re.search(told, lines["cnn"])
+    assert re.search("damaged: .*cnn.json is not a valid record", lines["cnn"])
     assert lines["cnn_batch_norm"].endswith("stale: cnn, from which it starts, is damaged")
-
-
-def test_a_damaged_measurement_is_one_line(complete, capsys):
-    path = measurements.path_of("offsets", {})
-    path.write_text(path.read_text().replace('"parameters"', '"arguments"'))
-    assert cli.main(["check"]) == 1
-    assert "parameters: Field required" in statuses(capsys.readouterr().out)["offsets"]
 
 
 def test_check_names_the_input_that_changed(complete, capsys, monkeypatch):
     here = versions()
-    for module in ("records.runs", "measurements"):
+    for module in ("records", "measurements"):
         monkeypatch.setattr(f"dcn_study.runs.{module}.versions", lambda: {**here, "Keras": "99.0"})
     assert cli.main(["check"]) == 1
     found = statuses(capsys.readouterr().out)
@@ -181,6 +99,8 @@ def test_train_trains_named_runs_with_any_seed(clone, trained, capsys):
     assert cli.main(["train", "cnn-seed7"]) == 0
     assert len(trained) == 2  # it is there
     assert "plain 80.00%" in capsys.readouterr().out
+    assert cli.main(["train", "cnn-seed7", "--force"]) == 0
+    assert trained[2:] == [("cnn-seed7", {"force": True})]
 
 
 def test_train_trains_every_run_of_the_book_after_the_one_that_it_starts_from(clone, trained):
@@ -229,22 +149,12 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(clone, trained, capsys):
     assert trained == []
 
 
-def test_train_with_force_says_so(clone, trained):
-    assert cli.main(["train", "cnn", "--force"]) == 0
-    assert trained == [("cnn", {"force": True})]
-
-
 def test_train_does_not_pass_over_a_stale_record_in_silence(clone, capsys):
     run = find_run("cnn")
     keep(run, inputs=make(run).provenance.inputs.model_copy(update={"code": "earlier"}))
     assert cli.main(["train", "cnn"]) == 1
     told = capsys.readouterr().out
     assert "stale: code. Not trained: dcn confirm cnn, or train again: dcn train --force cnn" in told
-
-
-def test_confirm_without_a_record_fails(clone, capsys):
-    assert cli.main(["confirm", "cnn"]) == 1
-    assert "missing. Nothing of this configuration to confirm" in capsys.readouterr().out
 
 
 def test_confirm_replays_fresh_records_only_if_asked_to(clone, monkeypatch, capsys):
@@ -258,46 +168,10 @@ def test_confirm_replays_fresh_records_only_if_asked_to(clone, monkeypatch, caps
     assert cli.main(["confirm", "cnn", "--all"]) == 1
     assert replayed == ["cnn"]
     assert "differs: norms differ" in capsys.readouterr().out
+    assert cli.main(["confirm", "mini_resnet"]) == 1
+    assert "missing. Nothing of this configuration to confirm" in capsys.readouterr().out
     assert cli.main(["confirm", "bench"]) == 1
     assert "missing" in capsys.readouterr().out
-
-
-def test_run_hands_typed_parameters_to_the_notebook(clone, monkeypatch, capsys):
-    calls = []
-    nothing = Executed(nbformat.v4.new_notebook(), (), ())
-    monkeypatch.setattr(build, "run", lambda *given: calls.append(given) or nothing)
-    arguments = ["run", "cnn", "-p", "epochs=1", "-p", "learning_rate=1e-4", "-p", "train_on=scaled"]
-    assert cli.main([*arguments, "--profile", "smoke", "--force"]) == 0
-    page, parameters, output = calls[0]
-    assert page == "cnn"
-    assert parameters == {
-        **SMOKE, "run": "cnn", "learning_rate": 1e-4, "train_on": "scaled", "force": True,
-    }  # fmt: skip
-    assert output.parent == clone / "runs"
-    assert f"notebook: {output.relative_to(clone)}\n" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("run", "changes"),
-    [
-        ("cnn", {"epochs": 1}),
-        ("cnn", {"seed": len(RUNS["cnn"].seeds)}),
-        ("deformable_cnn", {"seed": len(RUNS["deformable_cnn"].seeds)}),
-    ],
-)
-def test_other_parameters_never_write_among_the_records_of_the_book(clone, run, changes):
-    """Seeds beyond the book's are other parameters too; those of the book are read where they are."""
-    assert find_run(run, **changes).path.parent == clone / "runs"
-    assert find_run(run).path.parent == clone / "book" / "records"
-
-
-def test_an_interruption_exits_130(clone, monkeypatch, capsys):
-    def interrupt(*given):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(build, "run", interrupt)
-    assert cli.main(["run", "method"]) == 130
-    assert "call again, without --force, to resume" in capsys.readouterr().err
 
 
 def test_an_error_of_the_study_is_one_line_and_a_traceback_if_asked_for(clone, capsys):
@@ -346,3 +220,10 @@ def test_an_interruption_after_the_end_changes_nothing():
     program += "code = cli.main()\nos.kill(os.getpid(), signal.SIGINT)\nsys.exit(code)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    program = f"{sys.executable} -m dcn_study.cli list | head -1"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout.startswith("run ")
+    assert done.stderr == ""

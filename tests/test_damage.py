@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -37,35 +38,31 @@ def measurement(root):
 
 
 def state(root):
-    path, inputs = checkpoint(root), current_inputs(RUN)
+    path, inputs = checkpoint(), current_inputs(RUN)
     return path, lambda: training._resume(RUN, None, inputs)  # noqa: SLF001
 
 
 def model(root):
-    path = checkpoint(root).with_name("epoch-002.keras")
+    path = checkpoint().with_name("epoch-002.keras")
     digest = file_sha256(path)
     # Stands in for a model: whatever is not the file that was written is refused before it is loaded.
     return path, lambda: digest if training._checked(RUN, path, digest) else None  # noqa: SLF001
 
 
-def checkpoint(root):
+def checkpoint():
     """The checkpoint of a run after two epochs."""
-    made, folder = make(RUN), root / "checkpoints" / RUN.name
-    folder.mkdir(parents=True)
-    (folder / "epoch-002.keras").write_bytes(bytes(range(256)))
-    content = {
-        "configuration": RUN.config.to_dict(),
-        "inputs": made.provenance.inputs.model_dump(),
-        "earlier": [],
-        "started": "2026-01-02T03:00:00",
-        "history": [epoch.model_dump() for epoch in made.history],
-        "witness": made.witness.model_dump(),
-        "model": "epoch-002.keras",
-        "model_sha256": file_sha256(folder / "epoch-002.keras"),
-    }
-    path = folder / CHECKPOINT
-    path.write_text(json.dumps({**content, "sha256": records.seal(content)}, indent=1))
-    return path
+    made = make(RUN)
+    found = training._State(  # noqa: SLF001
+        configuration=RUN.config.to_dict(),
+        inputs=made.provenance.inputs,
+        started="2026-01-02T03:00:00",
+        history=made.history,
+        witness=made.witness,
+        model="epoch-002.keras",
+    )
+    kept = types.SimpleNamespace(save=lambda path: path.write_bytes(bytes(range(256))))
+    training._save(RUN.checkpoint, found, kept)  # noqa: SLF001
+    return RUN.checkpoint / CHECKPOINT
 
 
 def trained_weights(root):
@@ -83,9 +80,7 @@ def predictions(root):
 
 
 def template(root):
-    (root / "notebooks").mkdir()
-    path = root / "notebooks" / "training.ipynb"
-    shutil.copy(ROOT / "notebooks" / "training.ipynb", path)
+    path = shutil.copytree(ROOT / "notebooks", root / "notebooks") / "training.ipynb"
     return path, lambda: parameters.notebook_parameters("training")
 
 
@@ -185,8 +180,11 @@ def test_a_model_that_is_missing(project):
         function()
 
 
-def test_missing_weights_and_predictions_are_named_with_the_command_that_makes_them(project):
+def test_other_or_missing_weights_and_predictions_are_named_with_the_command_that_makes_them(project):
     made = keep(find_run("cnn"))
+    made.weights_path.write_bytes(b"others")
+    with pytest.raises(RecordError, match=f"{made.weights_path} is not what run cnn wrote: expected .* --force cnn"):
+        weights.load_model(made)
     made.weights_path.unlink()
     with pytest.raises(RecordError, match=f"{made.weights_path} is missing.* with: dcn train --force cnn"):
         weights.load_model(made)
@@ -195,54 +193,44 @@ def test_missing_weights_and_predictions_are_named_with_the_command_that_makes_t
     assert function() == f"stale: {path.name} is missing"
 
 
-def test_a_damaged_file_of_data_is_one_line_of_the_command(project, capsys):
-    (project / "own.npz").write_bytes(b"\x93NUMPY")
-    shutil.copytree(ROOT / "notebooks", project / "notebooks")
-    assert cli.main(["run", "method", "-p", "data=own.npz"]) == 1
+@pytest.mark.parametrize("page", ["cnn", "method"])
+def test_a_damaged_file_of_data_is_one_line_of_the_command(clone, capsys, page):
+    (clone / "own.npz").write_bytes(b"\x93NUMPY")
+    assert cli.main(["run", page, "-p", "data=own.npz"]) == 1
     told = capsys.readouterr().err
-    assert f"{project / 'own.npz'} must be a readable .npz with the keys" in told
+    assert f"{clone / 'own.npz'} must be a readable .npz with the keys" in told
     assert told.count("\n") == 1
 
 
 @pytest.fixture
-def changed(project, monkeypatch):
+def changed(clone, monkeypatch):
     """A project whose MNIST has one other pixel, and in which no page may begin."""
-    shutil.copytree(ROOT / "notebooks", project / "notebooks")
-    (project / "book" / "_toc.yml").touch()
+    (clone / "book" / "_toc.yml").touch()
     arrays = {key: getattr(load_digits(), key).copy() for key in KEYS}
     arrays["x_test"][7, 3, 5] ^= 1
-    np.savez(project / "mnist.npz", **arrays)
-    monkeypatch.setattr(data_sets, "MNIST", project / "mnist.npz")
+    np.savez(clone / "mnist.npz", **arrays)
+    monkeypatch.setattr(data_sets, "MNIST", clone / "mnist.npz")
     monkeypatch.setattr(build, "_executed", lambda *given: pytest.fail("began"))
-    return project
+    return clone
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ["build"],
-        ["build", "--profile", "smoke"],
-        ["train", "--dry-run"],
-        ["train", "cnn", "--dry-run"],
-        ["train", "cnn"],
-        ["check"],
-        ["run", "cnn"],
-        ["run", "method"],
-    ],
-    ids=" ".join,
+    "command",
+    ["build", "build --profile smoke", "train --dry-run", "train cnn", "check", "run cnn", "run method"],
 )
-def test_damaged_images_end_a_command_before_it_begins(changed, capsys, arguments):
-    assert cli.main(arguments) == 1
+def test_damaged_images_end_a_command_before_it_begins(changed, capsys, command):
+    assert cli.main(command.split()) == 1
     told = capsys.readouterr()
-    assert f"{changed / 'mnist.npz'} is damaged: expected SHA-256" in told.out + told.err
+    assert (
+        f"{changed / 'mnist.npz'} is damaged: expected SHA-256 {data_sets.MNIST_SHA256}, found" in told.out + told.err
+    )
     assert f"Restore it with: git checkout {changed / 'mnist.npz'}" in told.out + told.err
     assert told.err.count("\n") <= 1
 
 
-def test_a_damaged_template_ends_a_build_before_it_begins(project, monkeypatch, capsys):
-    (project / "book" / "_toc.yml").touch()
-    shutil.copytree(ROOT / "notebooks", project / "notebooks")
-    path = project / "notebooks" / "verdict.ipynb"
+def test_a_damaged_template_ends_a_build_before_it_begins(clone, monkeypatch, capsys):
+    (clone / "book" / "_toc.yml").touch()
+    path = clone / "notebooks" / "verdict.ipynb"
     path.write_text(path.read_text()[:-100])
     monkeypatch.setattr(build, "_executed", lambda *given: pytest.fail("began"))
     assert cli.main(["build"]) == 1

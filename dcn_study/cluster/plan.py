@@ -58,7 +58,7 @@ def plan(runs: Iterable[Run], *, force: bool = False) -> list[Task]:
         ConfigurationError: if a run starts from one that has no record and is not in the plan.
         DataError, RecordError: if the data or a record are damaged.
     """
-    left = [run for run in dict.fromkeys(runs) if force or not _done(run)]
+    left = [run for run in dict.fromkeys(runs) if force or records.matching(run) is None or run.interrupted]
     known = records.existing()
     tasks: dict[str, Task] = {}
     for run in sorted(left, key=lambda run: bool(run.config.initial_run)):  # the runs that others start from first
@@ -91,11 +91,6 @@ def schedule(tasks: Sequence[Task], workers: int) -> list[Slot]:
         slots.append(Slot(task, worker, now, ends[task.name]))
         heapq.heappush(free, (ends[task.name], worker))
     return slots
-
-
-def _done(run: Run) -> bool:
-    record = records.read(run)
-    return record is not None and record.config == run.config and not run.interrupted
 
 
 def _expected(run: Run, known: Sequence[Record]) -> float | None:

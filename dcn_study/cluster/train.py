@@ -150,7 +150,7 @@ def _received(task: Task, futures: Mapping[str, Future], failures: Container[str
     except CancelledError as error:
         raise ClusterError(GONE) from error
     config, path = task.run.config, task.run.path
-    record = records.parse(files[path.name], path)
+    record = records.parse(files[path.name], path, Record)
     changes = record.provenance.inputs.changes(records.current_inputs(config))
     if record.config != config:
         changes.append("configuration")

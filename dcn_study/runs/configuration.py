@@ -149,43 +149,31 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
-            self._require_type(name, kind)
+            if kind is float and type(getattr(self, name)) is int:
+                object.__setattr__(self, name, float(getattr(self, name)))
+            self._require(name, type(getattr(self, name)) is kind, f"of type {kind.__name__}")
             if name in RULES:
                 self._require(name, RULES[name].holds(getattr(self, name)), RULES[name].words)
-        images = IMAGES[self.task]
-        self._require("train_on", self.train_on in images, f"one of {', '.join(images)} for task {self.task}")
-        least = 0 if self.task == "mnist" else 1
-        for name in ("train_size", "test_size"):
-            self._require(name, getattr(self, name) >= least, f"at least {least} for task {self.task}")
-        self._require(
-            "zoom_centre",
-            self.zoom_centre == "image" or self.train_on == "scaled",
-            "'image' unless train_on is 'scaled'",
-        )
-        self._require(
-            "re_estimate", not self.re_estimate or self.validation_size > 0, "False without validation images"
-        )
+        task, images, validated = self.task, IMAGES[self.task], self.validation_size > 0
+        least, scaled = 0 if task == "mnist" else 1, self.train_on == "scaled"
         resampled = self.model in ("deformable_cnn", "deformable_mini_resnet")
-        for name, published in (("corners", "published"), ("pairing", "published"), ("offset_stddev", 0.0)):
-            holds = resampled or getattr(self, name) == published
-            self._require(name, holds, f"{published!r} for model {self.model}, which has no ConvOffset2D")
-        self._require(
-            "chained", not self.chained or "resnet" in self.model, "False for a model without residual blocks"
-        )
-        self._require("trainable", self.trainable or self.model not in ARMS, f"True for model {self.model}")
-        self._require(
-            "validation_size",
-            self.validation_size > 0 or self.task == "mnist",
-            f"at least 1 for task {self.task}, which has validation images of its own",
-        )
-        self._require("initial_run", self.initial_run in ("", *INITIAL_RUNS), f"empty or one of {INITIAL_RUNS}")
-
-    def _require_type(self, name: str, kind: type) -> None:
-        value = getattr(self, name)
-        if kind is float and type(value) is int:
-            object.__setattr__(self, name, float(value))
-        else:
-            self._require(name, type(value) is kind, f"of type {kind.__name__}")
+        without = f"for model {self.model}, which has no ConvOffset2D"
+        own = f"for task {task}, which has validation images of its own"
+        for name, holds, rule in (
+            ("train_on", self.train_on in images, f"one of {', '.join(images)} for task {task}"),
+            ("train_size", self.train_size >= least, f"at least {least} for task {task}"),
+            ("test_size", self.test_size >= least, f"at least {least} for task {task}"),
+            ("zoom_centre", scaled or self.zoom_centre == "image", "'image' unless train_on is 'scaled'"),
+            ("re_estimate", not self.re_estimate or validated, "False without validation images"),
+            ("corners", resampled or self.corners == "published", f"'published' {without}"),
+            ("pairing", resampled or self.pairing == "published", f"'published' {without}"),
+            ("offset_stddev", resampled or self.offset_stddev == 0, f"0.0 {without}"),
+            ("chained", not self.chained or "resnet" in self.model, "False for a model without residual blocks"),
+            ("trainable", self.trainable or self.model not in ARMS, f"True for model {self.model}"),
+            ("validation_size", validated or task == "mnist", f"at least 1 {own}"),
+            ("initial_run", self.initial_run in ("", *INITIAL_RUNS), f"empty or one of {INITIAL_RUNS}"),
+        ):
+            self._require(name, holds, rule)
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
@@ -206,10 +194,7 @@ class RunConfig:
         return dataclasses.asdict(self)
 
 
-def _rules() -> dict[str, Rule]:
-    """Returns the rules of the fields that have one, by name."""
-    hints = typing.get_type_hints(RunConfig, include_extras=True).items()
-    return {name: kind.__metadata__[0] for name, kind in hints if typing.get_origin(kind) is Annotated}
-
-
-RULES = _rules()
+_HINTS = typing.get_type_hints(RunConfig, include_extras=True)
+RULES: dict[str, Rule] = {  # of the fields that have one
+    name: kind.__metadata__[0] for name, kind in _HINTS.items() if typing.get_origin(kind) is Annotated
+}

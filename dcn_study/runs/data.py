@@ -15,14 +15,7 @@ import numpy as np
 
 from dcn_study.errors import DataError
 
-__all__ = [
-    "FASHION_MNIST",
-    "MNIST_SHA256",
-    "Digits",
-    "data_sha256",
-    "digest",
-    "load_digits",
-]
+__all__ = ["FASHION_MNIST", "MNIST_SHA256", "Digits", "data_sha256", "digest", "load_digits"]
 
 MNIST = Path(__file__).with_name("mnist.npz")
 MNIST_SHA256 = "a01671389766172d0fe3c6ce94e27aea68db16480c3e1dda5bb946a18204cf3b"

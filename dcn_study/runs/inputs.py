@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,7 @@ import pydantic
 
 __all__ = ["MODEL_CODE", "RUN_CODE", "Inputs", "Machine", "code_sha256", "machine", "processors", "versions"]
 
-_OPERATORS = (
-    "compilation",
-    "convolution",
-    "differentiation",
-    "geometry",
-    "interpolation",
-    "resampling",
-    "sampling",
-)
+_OPERATORS = ("compilation", "convolution", "differentiation", "geometry", "interpolation", "resampling", "sampling")
 _LAYERS = ("conv_offset", "deformable_conv")
 # The modules that compute what networks do, and those that compute a run.
 MODEL_CODE = (
@@ -58,21 +50,19 @@ class Inputs(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):
     def changes(self, current: Inputs) -> list[str]:
         """Returns what differs in the current inputs, in words; nothing if they are the same."""
         found = ["code"] if self.code != current.code else []
-        for name in sorted({*self.versions, *current.versions}):
-            before, after = self.versions.get(name, "none"), current.versions.get(name, "none")
-            if before != after:
-                found.append(f"{name} {before}, now {after}")
-        if self.data != current.data:
-            found.append("data")
-        for run in sorted({*self.weights, *current.weights}):
-            if self.weights.get(run) != current.weights.get(run):
-                found.append(f"weights of {run}")
+        for name in _differing(self.versions, current.versions):
+            found.append(f"{name} {self.versions.get(name, 'none')}, now {current.versions.get(name, 'none')}")
+        found += ["data"] if self.data != current.data else []
+        found += [f"weights of {run}" for run in _differing(self.weights, current.weights)]
         if not self.values and current.values:
             return [*found, "values of the configuration, which were not recorded"]
-        for name in sorted({*self.values, *current.values}):
-            if self.values.get(name) != current.values.get(name):
-                found.append(f"{name} {self.values.get(name)}, now {current.values.get(name)}")
+        for name in _differing(self.values, current.values):
+            found.append(f"{name} {self.values.get(name)}, now {current.values.get(name)}")
         return found
+
+
+def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    return [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
 
 
 class Machine(pydantic.BaseModel, frozen=True, extra="forbid", strict=True):

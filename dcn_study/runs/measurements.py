@@ -25,19 +25,10 @@ from dcn_study.runs.inputs import MODEL_CODE, RUN_CODE, Inputs, code_sha256, mac
 from dcn_study.runs.libraries import load_tensorflow
 from dcn_study.runs.records import Measurement, Status
 
-__all__ = [
-    "MEASUREMENTS",
-    "Declared",
-    "inspect",
-    "missing",
-    "path_of",
-    "read",
-    "result",
-    "status",
-    "take",
-]
+__all__ = ["MEASUREMENTS", "Declared", "inspect", "missing", "path_of", "read", "result", "status", "take"]
 
 _TRAINED: dict[str, Any] = {"seed": 0, "epochs": None, "train_size": None, "test_size": None}
+_DIAGNOSED = (*RUN_CODE, "dcn.diagnostics")
 _POOLING = (
     *(f"dcn.ops.{name}" for name in ("compilation", "differentiation", "geometry", "interpolation", "roi_pooling")),
     "dcn.layers.roi_pooling",
@@ -52,7 +43,8 @@ class Declared:
         function: module and name in `dcn_study.experiments`. It takes the parameters, which it checks, and returns the
             results, as JSON holds them.
         parameters: those with which the book shows it.
-        code: modules that compute it, besides the function's own.
+        code: modules outside `dcn_study.experiments` that compute it.
+        experiments: modules there that do, besides the function's own.
         data: whether it uses images: those of its parameter `data`, or MNIST.
         repeat: what `repetition.confirm` changes in its parameters, so that its results are the beginning of
             those on record, or some of its rows of times; None: it is taken again instead.
@@ -61,13 +53,15 @@ class Declared:
     function: str
     parameters: Mapping[str, Any]
     code: tuple[str, ...] = RUN_CODE
+    experiments: tuple[str, ...] = ()
     data: bool = True
     repeat: Mapping[str, Any] | None = None
 
     @property
     def modules(self) -> tuple[str, ...]:
         """The modules that compute it."""
-        return (*self.code, f"dcn_study.experiments.{self.function.partition('.')[0]}")
+        experiments = (*self.experiments, self.function.partition(".")[0])
+        return (*self.code, *(f"dcn_study.experiments.{name}" for name in experiments))
 
     def measure(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the results of its function. Loads TensorFlow if the library computes them."""
@@ -77,63 +71,52 @@ class Declared:
         return getattr(importlib.import_module(f"dcn_study.experiments.{module}"), name)(**parameters)
 
 
-def _experiments(*names: str) -> tuple[str, ...]:
-    return tuple(f"dcn_study.experiments.{name}" for name in names)
-
-
 MEASUREMENTS: dict[str, Declared] = {
     "models": Declared(
         "layers.model_costs",
         {"height": 28, "width": 28, "classes": 10},
-        (*RUN_CODE, *_POOLING, *_experiments("regions")),
+        (*RUN_CODE, *_POOLING),
+        ("regions",),
         data=False,
         repeat={},
     ),
     "lineage": Declared(
         "lineage.probe_found",
         {"seed": 0},
-        (*MODEL_CODE, "dcn.diagnostics", *_experiments("choices", "implementations")),
+        (*MODEL_CODE, "dcn.diagnostics"),
+        ("choices", "implementations"),
         data=False,
         repeat={},
     ),
     "offsets": Declared(
         "offsets.trace_offsets", {"run": "deformable_cnn", "steps": 300, "seed": 0}, repeat={"steps": 5}
     ),
-    "identity": Declared(
-        "identity.without_offsets", {"run": "deformable_cnn", **_TRAINED}, (*RUN_CODE, "dcn.diagnostics"), repeat={}
-    ),
-    "residual": Declared(
-        "blocks.residual",
-        {"size": 1.0, **_TRAINED},
-        (*RUN_CODE, "dcn.diagnostics", *_experiments("identity")),
-        repeat={},
-    ),
+    "identity": Declared("identity.without_offsets", {"run": "deformable_cnn", **_TRAINED}, _DIAGNOSED, repeat={}),
+    "residual": Declared("blocks.residual", {"size": 1.0, **_TRAINED}, _DIAGNOSED, ("identity",), repeat={}),
     "batch_statistics": Declared(
         "blocks.batch_statistics",
         {"run": "cnn_scaled", "seeds": None, "epochs": None, "train_size": None, "test_size": None},
-        (*RUN_CODE, "dcn.diagnostics", *_experiments("identity")),
+        _DIAGNOSED,
+        ("identity",),
         repeat={},
     ),
     "sampling": Declared(
-        "receptive_field.fields",
-        {"digit": 0, "occluded": 5, **_TRAINED, "data": ""},
-        (*RUN_CODE, "dcn.diagnostics"),
-        repeat={},
+        "receptive_field.fields", {"digit": 0, "occluded": 5, **_TRAINED, "data": ""}, _DIAGNOSED, repeat={}
     ),
     "laboratory": Declared(
         "laboratory.answers",
         {"scale": 0.5, **_TRAINED, "data": ""},
-        (*RUN_CODE, "dcn.diagnostics", *_experiments("mechanism", "presets", "receptive_field")),
+        _DIAGNOSED,
+        ("mechanism", "presets", "receptive_field"),
         repeat={},
     ),
     "sensitivity": Declared("sensitivity.sensitivity", {"draws": 5, "images": TEST_IMAGES}, repeat={"draws": 1}),
-    "robustness": Declared(
-        "robustness.robustness", {"zooms": 7, "shifts": 9, "images": 500}, (*RUN_CODE, *_experiments("moves"))
-    ),
+    "robustness": Declared("robustness.robustness", {"zooms": 7, "shifts": 9, "images": 500}, experiments=("moves",)),
     "mechanism": Declared(
         "mechanism.mechanism",
         {"realisations": REALISATIONS, "images": 2000, "digits": 50, "occluded": 3},
-        (*RUN_CODE, "dcn.diagnostics", *_experiments("receptive_field")),
+        _DIAGNOSED,
+        ("receptive_field",),
         repeat={"realisations": 1},
     ),
     "regions": Declared(
@@ -153,23 +136,23 @@ MEASUREMENTS: dict[str, Declared] = {
             "device": "/CPU:0",
             "memory": True,
         },
-        (*MODEL_CODE, *_experiments("as_published", "timing")),
+        MODEL_CODE,
+        ("as_published", "timing"),
         data=False,
         repeat={"batches": "32", "sizes": "28", "repeats": 5, "memory": False},
     ),
-    "bench": Declared(
-        "bench.bench", {"repeats": 15}, (*MODEL_CODE, *_experiments("as_published", "ratios", "timing")), data=False
-    ),
+    "bench": Declared("bench.bench", {"repeats": 15}, MODEL_CODE, ("as_published", "ratios", "timing"), data=False),
     "arms": Declared(
         "arms.arm_costs",
         {"arms": "all", "batch": 128, "repeats": 9, "threads": 1, "memory": True},
-        (*RUN_CODE, *_experiments("timing")),
+        experiments=("timing",),
         data=False,
     ),
     "multiverse": Declared(
         "multiverse.multiverse",
         {"fewest": 3, "levels": "90,95,99", "effects": "0.1,0.15,0.2,0.25,0.3,0.4,0.5,0.75,1"},
-        _experiments("agreement", "statistics", "study"),
+        (),
+        ("agreement", "statistics", "study"),
         data=False,
         repeat={},
     ),

@@ -23,9 +23,8 @@ def result(run: Run, *, force: bool = False) -> Record:
         RecordError: if the record is damaged, or is missing while only records may be read.
     """
     while True:
-        found = records.read(run)
-        there = found is not None and found.config == run.config
-        if found is not None and there and (records_only() or not (force or run.interrupted)):
+        found = records.matching(run)
+        if found is not None and (records_only() or not (force or run.interrupted)):
             return found
         if records_only():
             raise RecordError(records.missing(run))

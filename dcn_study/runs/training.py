@@ -42,13 +42,7 @@ def use_threads(threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
-def train(
-    run: Run,
-    *,
-    force: bool = False,
-    progress: bool = True,
-    report: Callable[[Progress], None] | None = None,
-) -> Record:
+def train(run: Run, *, force: bool = False, report: Callable[[Progress], None] | None = None) -> Record:
     """Returns the record of a run; trains if there is none, if an interrupted training waits, or if `force`.
 
     An interrupted run resumes after the last complete epoch, with the result of an uninterrupted run. Seeds Python,
@@ -58,8 +52,7 @@ def train(
         run: what is trained.
         force: whether to train from nothing, although there may be a record or a checkpoint. The record is replaced
             when the new run is finished.
-        progress: whether to show a progress bar.
-        report: takes the progress in place of the bar.
+        report: takes the progress; by default it is shown as a bar.
 
     Returns:
         The record, which is also stored, with the weights next to it.
@@ -71,14 +64,12 @@ def train(
         DivergedError: if a loss is no longer finite.
         StudyError: if memory runs out.
     """
-    if not force and not run.interrupted:
-        found = records.read(run)
-        if found is not None and found.config == run.config:
-            return found
+    if not force and not run.interrupted and (found := records.matching(run)):
+        return found
     data = splits(run.config)
     inputs = records.current_inputs(run.config).model_copy(update={"code": CODE_SHA256})
     make_folder(run.path.parent)  # before hours of training
-    shown = Bar() if progress and report is None else contextlib.nullcontext(report)
+    shown = Bar() if report is None else contextlib.nullcontext(report)
     with locked(run.lock, f"run {run.name}"), shown as told:
         if force:
             shutil.rmtree(run.checkpoint, ignore_errors=True)
@@ -88,7 +79,7 @@ def train(
             raise StudyError(f"memory ran out in run {run.name}; complete epochs are kept") from error
 
 
-def _train(run: Run, data: Splits, inputs: Inputs, report: Callable[[Progress], None] | None) -> Record:
+def _train(run: Run, data: Splits, inputs: Inputs, report: Callable[[Progress], None]) -> Record:
     config = run.config
     model = initial_model(data, weights.start_of(config))
     state = _resume(run, data, inputs) or _State(configuration=config.to_dict(), inputs=inputs, started=now())
@@ -238,13 +229,7 @@ def _resume(run: Run, data: Splits, inputs: Inputs) -> _State | None:
     return state
 
 
-def _train_epoch(
-    run: Run,
-    model: keras.Model,
-    data: Splits,
-    state: _State,
-    report: Callable[[Progress], None] | None,
-) -> None:
+def _train_epoch(run: Run, model: keras.Model, data: Splits, state: _State, report: Callable[[Progress], None]) -> None:
     number = len(state.history)
     try:
         with _reported(run, number + 1, report, model) as callbacks:
@@ -259,12 +244,9 @@ def _train_epoch(
 
 @contextlib.contextmanager
 def _reported(
-    run: Run, epoch: int, report: Callable[[Progress], None] | None, model: keras.Model
+    run: Run, epoch: int, report: Callable[[Progress], None], model: keras.Model
 ) -> Iterator[list[keras.callbacks.Callback]]:
-    """Has the evaluations of a model reported, and gives the callbacks that report an epoch; none without `report`."""
-    if report is None:
-        yield []
-        return
+    """Has the evaluations of a model reported, and gives the callbacks that report an epoch."""
     reporting = Reporting(run.name, epoch, run.config.epochs, report)
     with reporting.evaluations(model):
         yield [reporting]

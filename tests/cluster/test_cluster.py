@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from pathlib import Path
 import dask
 import distributed
 import pytest
-from helpers import ROOT, inside, keep, make, new_project, started, weights_of
+from helpers import ROOT, cluster_here, inside, keep, make, new_project, results_of, started, weights_of
 from train_small import SMALL
 
 import dcn_study.runs
@@ -45,11 +46,7 @@ def results(root):
     """All that the records of small runs hold, but times and versions of the machine."""
     with inside(root):
         found = [records.read(run) for run in SMALL]
-    return [record and (timeless(record.history), record.evaluations, record.witness) for record in found]
-
-
-def timeless(history):
-    return [epoch.model_copy(update={"seconds": 0}) for epoch in history]
+    return [record and results_of(record) for record in found]
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +114,7 @@ def test_a_run_that_fails_takes_only_those_along_that_start_from_it(client, proj
 def test_a_cluster_without_workers_is_said_until_there_is_one(project, fake, monkeypatch, capsys):
     fake()
     monkeypatch.setattr(train, "LOOK", 0.2)
-    with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with cluster_here(0) as cluster, distributed.Client(cluster) as client:
         threading.Timer(2.5, cluster.scale, [1]).start()
         assert train_all(client, plan([find_run("cnn")])) == {}
     assert capsys.readouterr().err.count("no worker yet, waiting") > 1
@@ -128,10 +122,7 @@ def test_a_cluster_without_workers_is_said_until_there_is_one(project, fake, mon
 
 def test_a_scheduler_that_is_gone_is_said(project, fake):
     fake(seconds=2.0)
-    with (
-        distributed.LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
-        distributed.Client(cluster, timeout=3) as client,
-    ):
+    with cluster_here(1) as cluster, distributed.Client(cluster, timeout=3) as client:
         threading.Timer(0.5, cluster.close).start()
         with pytest.raises(ClusterError, match=r"the scheduler is gone\. Start it and call again"):
             train_all(client, plan([find_run("cnn")]))
@@ -181,69 +172,46 @@ def test_without_a_shared_folder_runs_from_other_weights_find_no_files_of_each_o
         assert records.initial_run(beyond.config).path.with_suffix(".weights.h5").read_bytes() == b"its"
 
 
-PREDICTING = f"""#!{sys.executable}
-import hashlib, json, sys
-sys.path.insert(0, {str(PROGRAM.parents[1])!r})
-from helpers import keep
-from dcn_study.runs.catalogue import run_of
-from dcn_study.runs.configuration import RunConfig
-request = json.loads(sys.argv[-1])
-run = run_of(request["name"], RunConfig(**request["configuration"]))
-record = keep(run, predictions=hashlib.sha256(b"classes").hexdigest())
-record.predictions_path.write_bytes(b"classes")
-print(json.dumps({{"record": str(record.path)}}))
-"""
-
-
 def test_without_a_shared_folder_stored_predictions_come_along(client, project, monkeypatch):
-    monkeypatch.setattr(train, "MARK", "checkpoints/.other")
-    program = project / "python"  # in place of the process that trains
-    program.write_text(PREDICTING)
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
-    run = find_run("scale_cnn", epochs=1)
+    run, predictions = find_run("scale_cnn", epochs=1), b"classes"
+
+    def train_elsewhere(request, initial):
+        record = keep(run, predictions=hashlib.sha256(predictions).hexdigest())
+        record.predictions_path.write_bytes(predictions)
+        files = worker.read(record.path)
+        shutil.rmtree(record.path.parent)
+        return files
+
+    monkeypatch.setattr(train, "train", train_elsewhere)
     assert train_all(client, plan([run])) == {}
     record = records.read(run)
     assert str(records.status(run, record)) == "fresh"
-    assert record.predictions_path.read_bytes() == b"classes"
-
-
-class Ended:
-    """A future with this result."""
-
-    status = "finished"
-
-    def __init__(self, files):
-        self.files = files
-
-    def result(self, timeout):
-        return self.files
+    assert record.predictions_path.read_bytes() == predictions
 
 
 def test_a_record_that_does_not_hold_here_is_not_written(project, monkeypatch):
     made = make(SMALL[0])
     records.write(made)
-    content, name = made.path.read_bytes(), made.path.name
+    content = made.path.read_bytes()
     made.path.unlink()
 
-    def receive(task, record, weights):
-        ended = Ended({made.weights_path.name: weights, made.path.name: record, f"{task.name}.json": record})
-        train._received(task, {task.name: ended}, {})  # noqa: SLF001
+    def receive(run, record, weights):
+        files = {made.weights_path.name: weights, f"{run.name}.json": record}
+        ended = types.SimpleNamespace(status="finished", result=lambda timeout: files)
+        train._received(Task(run), {run.name: ended}, {})  # noqa: SLF001
 
-    task, weights = Task(SMALL[0]), weights_of(SMALL[0])
-    for record, given, told in (
-        (content, b"other", "does not hold here: mini_resnet-.*weights.h5"),
-        (content[:-9], weights, "is not a valid record"),
+    other, weights = find_run("mini_resnet", epochs=1, train_size=64, test_size=40), weights_of(SMALL[0])
+    for sent, told in (
+        ((SMALL[0], content, b"other"), "does not hold here: mini_resnet-.*weights.h5"),
+        ((SMALL[0], content[:-9], weights), "is not a valid record"),
+        ((other, content, weights), "must hold the record of run mini_resnet-.* Received: that of "),
     ):
         with pytest.raises(RecordError, match=told):
-            receive(task, record, given)
-    other = find_run("mini_resnet", epochs=1, train_size=64, test_size=40)
-    with pytest.raises(RecordError, match="must hold the record of run mini_resnet-.* Received: that of "):
-        receive(Task(other), content, weights)
-    monkeypatch.setattr("dcn_study.runs.records.runs.versions", lambda: {"Keras": "99.0"})
+            receive(*sent)
+    monkeypatch.setattr(records, "versions", lambda: {"Keras": "99.0"})
     with pytest.raises(RecordError, match=r"does not hold here: .*Keras .*, now 99\.0"):
-        receive(task, content, weights)
-    assert not list(made.path.parent.glob(name))
+        receive(SMALL[0], content, weights)
+    assert not made.path.exists()
 
 
 def test_a_run_that_fails_says_why_and_where_its_log_is(client, project, capsys):
@@ -339,12 +307,7 @@ def test_the_command_gives_the_records_of_serial_runs_bit_by_bit_although_it_was
     """The signal reaches all processes of a terminal, as this one does all processes of a group."""
     command = [sys.executable, PROGRAM, "command"]
     with subprocess.Popen(
-        command,
-        cwd=project,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=hear_interrupts,
+        command, cwd=project, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_interrupts
     ) as training:
         while not list((project / "checkpoints").glob("*/state.json")):
             assert training.poll() is None
@@ -439,11 +402,7 @@ def test_whatever_is_killed_the_records_equal_serial_ones(tmp_path, serial, vict
     """Processes are killed at random moments; where one ends the command, the same command is given again."""
     chance, root = random.Random(f"{victims} {number}"), new_project(tmp_path)
     for victim in victims:
-        with (
-            scheduler(root) as (scheduling, address),
-            workers(root, address),
-            train_here(root, address) as training,
-        ):
+        with scheduler(root) as (scheduling, address), workers(root, address), train_here(root, address) as training:
             time.sleep(chance.uniform(0, 1 if len(victims) > 1 else 4))
             if victim == "worker":
                 kill_a_worker(address, chance)

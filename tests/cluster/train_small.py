@@ -1,7 +1,7 @@
 """Trains small runs in this folder, one thread each: `python train_small.py ADDRESS`.
 
-The address is that of a Dask scheduler; or "here", for this process; or "command", for the command `dcn train` with two
-new workers, which a run's name would not give small runs.
+The address is that of a Dask scheduler. Or it is "here", for the command `dcn train` in this process, or "command", for
+the same with two new workers; a run's name would not give small runs.
 """
 
 import os
@@ -21,22 +21,15 @@ SMALL = [find_run("mini_resnet", epochs=6, train_size=160, test_size=40, seed=se
 
 
 def main(address):
-    if address == "command":
+    if address in ("here", "command"):
         cli._chosen = lambda *_: SMALL  # noqa: SLF001
-        code = cli.main(["train", "--workers", "2", "--threads", "1"])
+        workers = ["--workers", "2"] if address == "command" else []
+        code = cli.main(["train", "--threads", "1", *workers])
         assert not set(SET_BY_NANNY) & set(os.environ)  # Dask's nannies would set them for this process too
         return code
-    tasks = plan(SMALL)
-    if address == "here":
-        from dcn_study.runs import training
-
-        training.use_threads(1)
-        for task in tasks:
-            training.train(task.run, progress=False)
-        return 0
     try:
         with connect(address) as client:
-            return 1 if train_all(client, tasks) else 0
+            return 1 if train_all(client, plan(SMALL)) else 0
     except StudyError as error:
         print(error, file=sys.stderr)
         return 1

@@ -15,8 +15,7 @@ STAND_INS = {name: run.stand_in for name, run in RUNS.items() if run.stand_in}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": -1}, "epochs must be from 1 to 100000. Received: epochs=-1"),
-        ({"epochs": 0}, "epochs must be from 1"),
+        ({"epochs": 0}, "epochs must be from 1 to 100000. Received: epochs=0"),
         ({"epochs": 1.5}, "epochs must be of type int. Received: epochs=1.5"),
         ({"epochs": True}, "epochs must be of type int"),
         ({"model": "vgg"}, "model must be one of cnn, deformable_cnn, .* Received: model='vgg'"),
@@ -25,7 +24,6 @@ STAND_INS = {name: run.stand_in for name, run in RUNS.items() if run.stand_in}
         ({"learning_rate": -0.5}, "learning_rate must be from 0 to 1e38. Received: learning_rate=-0.5"),
         ({"learning_rate": math.nan}, "learning_rate must be from 0"),
         ({"learning_rate": math.inf}, "learning_rate must be from 0"),
-        ({"learning_rate": -1e-3}, "learning_rate must be from 0"),
         ({"batch_size": 0}, "batch_size must be from 1 to 4096"),
         ({"train_size": -1}, "train_size must be at least 0. Received: train_size=-1"),
         (
@@ -60,29 +58,19 @@ def test_invalid_values_name_field_rule_and_value(changes, message):
         find_run("cnn", **changes)
 
 
-def test_unknown_run():
-    with pytest.raises(ConfigurationError, match="run must be one of cnn, .*: run='dnn', did you mean cnn"):
-        find_run("dnn")
-
-
 def test_none_keeps_the_published_value():
     assert find_run("deformable_cnn", epochs=None, seed=None) == RUNS["deformable_cnn"]
 
 
 def test_the_published_protocol():
-    cnn, deformable = RUNS["cnn"].config, RUNS["deformable_cnn"].config
-    assert (cnn.epochs, cnn.optimizer, cnn.learning_rate, cnn.batch_size) == (10, "adam", 1e-3, 32)
-    assert (cnn.train_on, cnn.train_size, cnn.test_size) == ("plain", 60_000, 10_000)
-    assert (deformable.optimizer, deformable.learning_rate, deformable.train_on) == ("adam", 5e-4, "scaled")
-    assert (deformable.trainable, deformable.initial_run) == (False, "cnn")
-
-
-def test_the_published_protocol_of_the_residual_networks():
-    for name in ("mini_resnet", "deformable_mini_resnet"):
-        config = RUNS[name].config
-        assert (config.epochs, config.optimizer, config.learning_rate) == (10, "sgd", 1e-3)
-        assert (config.train_on, config.initial_run) == ("plain", "")
-    assert (RUNS["mini_resnet"].config.trainable, RUNS["deformable_mini_resnet"].config.trainable) == (True, False)
+    for model, epochs, optimizer, rate, train_on, trainable, initial_run in (
+        ("cnn", 10, "adam", 1e-3, "plain", True, ""),
+        ("deformable_cnn", 20, "adam", 5e-4, "scaled", False, "cnn"),
+        ("mini_resnet", 10, "sgd", 1e-3, "plain", True, ""),
+        ("deformable_mini_resnet", 10, "sgd", 1e-3, "plain", False, ""),
+    ):
+        published = RunConfig(model, epochs, optimizer, rate, 32, train_on, trainable, initial_run, 60_000, 10_000)
+        assert RUNS[model].config == published
 
 
 def test_every_run_has_a_name_of_its_own():
@@ -127,24 +115,19 @@ def test_a_stand_in_differs_in_the_model_alone():
 
 
 def test_every_configuration_has_a_name_of_its_own():
-    assert find_run("cnn").name == "cnn"
     assert find_run("cnn", seed=2).name == "cnn-seed2"
-    names = {find_run("cnn").name}
     changes = {
         "epochs": 1, "optimizer": "sgd", "learning_rate": 0.5, "batch_size": 1, "train_on": "scaled",
         "initial_run": "cnn", "train_size": 1, "trainable": False, "test_size": 1, "seed": 1, "data": "x.npz",
         "decay": "cosine", "scaled_test_size": 1, "weights_seed": 1, "order_seed": 1, "augmentation_seed": 1,
+        "validation_size": 1,
     }  # fmt: skip
-    for name, value in changes.items():
-        names.add(find_run("cnn", **{name: value}).name)
-    names.add(find_run("cnn", validation_size=1).name)
-    names.add(find_run("cnn", validation_size=1, task="mnist_scale").name)
-    names.add(find_run("cnn", validation_size=1, re_estimate=True).name)
-    names.add(find_run("cnn", train_on="scaled", zoom_centre="former").name)
-    for name, value in {"corners": "bilinear", "pairing": "per_pixel", "chained": True, "offset_stddev": 0.1}.items():
-        names.add(find_run("deformable_mini_resnet", **{name: value}).name)
-    names.add(find_run("deformable_cnn").name)
-    assert len(names) == len(dataclasses.fields(RunConfig)) + 1
+    repairs = {"corners": "bilinear", "pairing": "per_pixel", "chained": True, "offset_stddev": 0.1}
+    runs = [find_run("cnn"), find_run("deformable_cnn"), find_run("cnn", train_on="scaled", zoom_centre="former")]
+    runs += [find_run("cnn", **{field: value}) for field, value in changes.items()]
+    runs += [find_run("cnn", validation_size=1, **other) for other in ({"task": "mnist_scale"}, {"re_estimate": True})]
+    runs += [find_run("deformable_mini_resnet", **{field: value}) for field, value in repairs.items()]
+    assert len({run.name for run in runs}) == len(runs) == len(dataclasses.fields(RunConfig)) + 1
 
 
 def test_the_book_shows_all_of_the_paper_and_every_run():
@@ -183,7 +166,7 @@ def test_a_run_is_found_by_the_name_of_its_record():
     for wrong in ("dnn", "dnn-seed1", "cnn-1"):
         with pytest.raises(ConfigurationError, match=f"run must be one of cnn, .*: run='{wrong}', did you mean cnn"):
             find_run(wrong)
-    for wrong in ("cnn-seed", "cnn-seed-1", "cnn-seedx", "cnn-seed01", "cnn-seed\u0663"):
+    for wrong in ("cnn-seed", "cnn-seed-1", "cnn-seedx", "cnn-seed01", "cnn-seed\u0663", "cnn-seed" + "9" * 5000):
         with pytest.raises(ConfigurationError, match=f"a seed must be a whole number .* Received: {wrong}$"):
             find_run(wrong)
 
@@ -212,8 +195,3 @@ def test_types_are_checked_in_a_subclass_of_another_module():
     assert Decayed(**RUNS["cnn"].config.to_dict(), weight_decay=1).weight_decay == 1.0
     with pytest.raises(ConfigurationError, match="weight_decay must be of type float. Received: weight_decay='much'"):
         Decayed(**RUNS["cnn"].config.to_dict(), weight_decay="much")
-
-
-def test_a_configuration_survives_json():
-    config = find_run("deformable_cnn", seed=3).config
-    assert RunConfig(**config.to_dict()) == config

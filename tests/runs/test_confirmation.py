@@ -24,7 +24,7 @@ def trained(tmp_path_factory):
         "statistics": find_run("cnn", **SMALL, learning_rate=0.0),
     }
     with inside(root):
-        return root, {name: training.train(run, progress=False) for name, run in runs.items()}
+        return root, {name: training.train(run) for name, run in runs.items()}
 
 
 @pytest.fixture

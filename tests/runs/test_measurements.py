@@ -39,13 +39,6 @@ def test_a_measurement_is_taken_once_and_named_by_its_parameters(project, taken)
     assert str(measurements.status("bench", {"repeats": 4})) == "missing"
 
 
-def test_a_measurement_goes_stale_with_its_inputs(project, monkeypatch):
-    made = keep_measurement("bench", THREE)
-    monkeypatch.setattr(measurements, "versions", lambda: {**made.inputs.versions, "Keras": "99"})
-    told = f"stale: Keras {made.inputs.versions['Keras']}, now 99"
-    assert str(measurements.status("bench", THREE)) == told
-
-
 def test_a_measurement_goes_stale_with_the_weights_that_it_read(project, monkeypatch):
     def evaluates(self, parameters):
         record = records.read(find_run("cnn"))

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import inside, new_project
+from helpers import inside, new_project, results_of
 
 from dcn import models
 from dcn_study.errors import ConfigurationError, DivergedError, LockedError, RecordError, StudyError
@@ -16,7 +17,7 @@ from dcn_study.runs import files, networks, records, steps, training, weights
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.files import file_sha256, locked
 from dcn_study.runs.progress import Bar, Progress
-from dcn_study.runs.splits import splits
+from dcn_study.runs.splits import Splits, splits
 
 SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
 
@@ -26,7 +27,7 @@ def trained(tmp_path_factory):
     """A project with one small finished run, and its record."""
     root = new_project(tmp_path_factory.mktemp("project"))
     with inside(root):
-        record = training.train(find_run("cnn", **SMALL), progress=False)
+        record = training.train(find_run("cnn", **SMALL))
     return root, record
 
 
@@ -49,7 +50,7 @@ def stopped(project, monkeypatch):
             save = training._save  # noqa: SLF001
             patch.setattr(training, "_save", stop_after)
             with pytest.raises(KeyboardInterrupt):
-                training.train(run, force=True, progress=False)
+                training.train(run, force=True)
         state = project / "checkpoints" / run.name / "state.json"
         content = json.loads(state.read_text())
         del content["sha256"]  # so that the tests may change it
@@ -78,39 +79,23 @@ def test_a_record_is_read_and_not_trained_again(finished, monkeypatch):
     assert training.train(finished.run) == finished
 
 
-def test_training_again_gives_the_same_numbers(finished):
-    again = training.train(finished.run, force=True, progress=False)
-    assert again.witness == finished.witness
-    assert again.evaluations == finished.evaluations
-    for first, second in zip(finished.history, again.history, strict=True):
-        assert first.model_copy(update={"seconds": 0}) == second.model_copy(update={"seconds": 0})
-
-
 def test_a_clock_that_goes_backward_changes_what_is_stated_and_nothing_else(finished, monkeypatch):
     times = iter(f"2026-01-02T03:04:{second:02}+00:00" for second in range(59, 0, -1))
     for module in (training, files):
         monkeypatch.setattr(module, "now", lambda: next(times))
-    again = training.train(finished.run, force=True, progress=False)
+    again = training.train(finished.run, force=True)
     assert again.provenance.started > again.provenance.finished
     assert again.provenance.seconds > 0
     assert again.evaluations == finished.evaluations
     assert str(records.status(again.run, records.read(again.run))) == "fresh"
 
 
-def test_stored_weights_give_the_recorded_accuracy(finished):
-    model = weights.load_model(finished)
-    for kind, stored in finished.evaluations.items():
-        assert networks.evaluate(model, splits(finished.config), kind) == stored
-
-
-def test_evaluation_agrees_with_keras(finished):
-    model = weights.load_model(finished)
+def test_stored_weights_give_the_recorded_results_and_keras_agrees(finished):
+    model, data = weights.load_model(finished), splits(finished.config)
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    images, labels = splits(finished.config).test("scaled")
-    loss, accuracy = model.evaluate(images, labels, verbose=0)
-    ours = networks.evaluate(model, splits(finished.config), "scaled")
-    assert ours.accuracy == pytest.approx(accuracy)
-    assert ours.loss == pytest.approx(loss, rel=1e-5)
+    for kind, stored in finished.evaluations.items():
+        assert networks.evaluate(model, data, kind) == stored
+        assert model.evaluate(*data.test(kind), verbose=0) == pytest.approx([stored.loss, stored.accuracy], rel=1e-5)
 
 
 def test_logits_are_what_the_softmax_takes(finished):
@@ -119,31 +104,17 @@ def test_logits_are_what_the_softmax_takes(finished):
     np.testing.assert_allclose(found / found.sum(axis=1, keepdims=True), model(images), rtol=1e-4)
 
 
-def test_weights_that_are_missing_or_others(finished):
-    path = finished.weights_path
-    content = path.read_bytes()
-    try:
-        path.write_bytes(content + b"x")
-        with pytest.raises(RecordError, match=f"{path} is not what run {finished.name} wrote: expected"):
-            weights.load_model(finished)
-        path.unlink()
-        with pytest.raises(RecordError, match=f"{path} is missing"):
-            weights.load_model(finished)
-    finally:
-        path.write_bytes(content)
-
-
-def test_a_run_needs_the_run_that_it_starts_from(project):
-    with pytest.raises(ConfigurationError, match=r"cnn.json is missing. Received: initial_run='cnn', seed=0"):
-        training.train(find_run("deformable_cnn", **SMALL))
-    assert not (project / "checkpoints").exists()
-    assert not (project / "runs").exists()
-
-
-def test_too_many_images_are_refused_before_anything_starts(project):
-    with pytest.raises(ConfigurationError, match="train_size must be at most"):
-        training.train(find_run("cnn", train_size=60_001))
-    assert [path.name for path in project.iterdir()] == ["_config.yml", "book"] or len(list(project.iterdir())) == 2
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (find_run("deformable_cnn", **SMALL), "cnn.json is missing. Received: initial_run='cnn', seed=0"),
+        (find_run("cnn", train_size=60_001), "train_size must be at most"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_starts(project, run, words):
+    with pytest.raises(ConfigurationError, match=words):
+        training.train(run)
+    assert {path.name for path in project.iterdir()} == {"_config.yml", "book"}
 
 
 def test_a_file_in_the_place_of_the_folder_of_records_is_found_before_anything_starts(project, monkeypatch):
@@ -155,10 +126,9 @@ def test_a_file_in_the_place_of_the_folder_of_records_is_found_before_anything_s
 
 def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
     small = {**SMALL, "epochs": 1, "train_size": 32}
-    initial = training.train(find_run("cnn", **small), progress=False)
-    for module in ("dcn_study.runs.records", "dcn_study.runs.records.runs"):
-        monkeypatch.setattr(f"{module}.initial_record", lambda config: initial if config.initial_run else None)
-    record = training.train(find_run("deformable_cnn", **small), progress=False)
+    initial = training.train(find_run("cnn", **small))
+    monkeypatch.setattr(records, "initial_record", lambda config: initial if config.initial_run else None)
+    record = training.train(find_run("deformable_cnn", **small))
     assert record.provenance.inputs.weights == {initial.name: initial.provenance.weights}
     before, after = weights.load_model(initial), weights.load_model(record)
     for name in ("conv11", "conv12", "conv21", "conv22", "fc1"):
@@ -167,17 +137,10 @@ def test_a_deformable_run_starts_from_weights_by_name(project, monkeypatch):
     assert not np.array_equal(before.get_layer("conv11_bn").gamma, after.get_layer("conv11_bn").gamma)
 
 
-SCRIPT = """
-from dcn_study.runs.catalogue import find_run
-from dcn_study.runs.training import train
-train(find_run("mini_resnet", epochs=8, train_size=160, test_size=40), progress=False)
-"""
-
-
 def test_a_diverged_run_leaves_no_record(project):
     run = find_run("cnn", **SMALL, learning_rate=1e30)
     with pytest.raises(DivergedError, match=r"run cnn-\w+ diverged in epoch 1: the .* lower learning rate than 1e\+30"):
-        training.train(run, progress=False)
+        training.train(run)
     assert records.read(run) is None
 
 
@@ -185,11 +148,11 @@ def test_a_diverged_run_leaves_no_record(project):
 def test_memory_that_runs_out_is_one_line(project, monkeypatch, error):
     monkeypatch.setattr(steps, "train_epoch", lambda *given: (_ for _ in ()).throw(error))
     with pytest.raises(StudyError, match=r"^memory ran out in run cnn-\w+; complete epochs are kept$"):
-        training.train(find_run("cnn", **SMALL), progress=False)
+        training.train(find_run("cnn", **SMALL))
 
 
 def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project):
-    record = training.train(find_run("mini_resnet", **{**SMALL, "train_size": 66}, validation_size=30), progress=False)
+    record = training.train(find_run("mini_resnet", **{**SMALL, "train_size": 66}, validation_size=30))
     last = record.history[-1]
     assert last.test_accuracy == record.evaluations["plain"].accuracy
     assert last.test_loss == record.evaluations["plain"].loss
@@ -201,7 +164,7 @@ def test_held_out_images_validate_and_the_test_images_are_evaluated_too(project)
 def test_without_a_learning_rate_only_running_statistics_change(project):
     run = find_run("mini_resnet", **{**SMALL, "epochs": 1}, learning_rate=0.0)
     before = networks.initial_model(splits(run.config), None)
-    after = weights.load_model(training.train(run, progress=False))
+    after = weights.load_model(training.train(run))
     for old, new in zip(before.weights, after.weights, strict=True):
         moves = new.name in ("moving_mean", "moving_variance")
         assert np.array_equal(old, new) != moves, new.path
@@ -217,6 +180,13 @@ def test_repairs_reach_the_layers_and_survive_a_checkpoint(tmp_path):
         assert {(layer.corners, layer.pairing) for layer in offsets} == {("bilinear", "per_pixel")}
 
 
+SCRIPT = """
+from dcn_study.runs.catalogue import find_run
+from dcn_study.runs.training import train
+train(find_run("mini_resnet", epochs=8, train_size=160, test_size=40))
+"""
+
+
 def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, monkeypatch):
     run = find_run("mini_resnet", epochs=8, train_size=160, test_size=40)
     state = project / "checkpoints" / run.name / "state.json"
@@ -230,33 +200,30 @@ def test_a_killed_run_resumes_with_the_result_of_an_uninterrupted_one(project, m
     assert records.read(run) is None
     assert run.interrupted
     epochs = []
-    train = splits(run.config).__class__.train
-    monkeypatch.setattr(splits(run.config).__class__, "train", lambda *given: epochs.append(1) or train(*given))
-    resumed = training.train(run, progress=False)  # the lock of the dead process is taken over
+    train = Splits.train
+    monkeypatch.setattr(Splits, "train", lambda *given: epochs.append(1) or train(*given))
+    resumed = training.train(run)  # the lock of the dead process is taken over
     assert len(epochs) == 8 - finished
-    whole = training.train(run, force=True, progress=False)
+    whole = training.train(run, force=True)
     assert len(epochs) == 8 - finished + 8
-    assert resumed.evaluations == whole.evaluations
-    assert resumed.witness == whole.witness
-    for first, second in zip(resumed.history, whole.history, strict=True):
-        assert first.model_copy(update={"seconds": 0}) == second.model_copy(update={"seconds": 0})
+    assert results_of(resumed) == results_of(whole)
 
 
 def test_force_trains_from_nothing(stopped):
     run = find_run("mini_resnet", **SMALL)
     state, _ = stopped(run)
     state.write_text("damaged")
-    record = training.train(run, force=True, progress=False)
+    record = training.train(run, force=True)
     assert len(record.history) == 2
     record.path.write_text("damaged too")
-    assert training.train(run, force=True, progress=False).evaluations == record.evaluations
+    assert training.train(run, force=True).evaluations == record.evaluations
 
 
 def test_an_interrupted_training_resumes_although_there_is_a_record(stopped):
     run = find_run("mini_resnet", **SMALL)
-    first = training.train(run, progress=False)
+    first = training.train(run)
     stopped(run)
-    second = training.train(run, progress=False)
+    second = training.train(run)
     assert second.provenance.started >= first.provenance.finished
     assert second.evaluations == first.evaluations
     assert not run.interrupted
@@ -266,7 +233,7 @@ def test_a_training_that_ended_before_its_record_was_written_is_not_repeated(sto
     run = find_run("mini_resnet", **{**SMALL, "epochs": 1})
     stopped(run)
     monkeypatch.setattr(training, "_train_epoch", None)
-    assert len(training.train(run, progress=False).history) == 1
+    assert len(training.train(run).history) == 1
 
 
 def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped):
@@ -279,12 +246,9 @@ def test_a_checkpoint_of_other_code_is_used_only_if_it_computes_the_same(stopped
     with pytest.raises(
         RecordError, match=r"inputs \(code\), and a replay .* \(first losses differ by .* dcn run, with --force"
     ):
-        training.train(run, progress=False)
-    state.write_text(json.dumps(content)[:-1])
-    with pytest.raises(RecordError, match="state.json is damaged"):
-        training.train(run, progress=False)
+        training.train(run)
     state.write_text(json.dumps(content))
-    record = training.train(run, progress=False)
+    record = training.train(run)
     assert len(record.history) == 2
     assert [inputs.code for inputs in record.provenance.earlier] == ["earliest", "earlier"]
 
@@ -295,32 +259,14 @@ def test_a_checkpoint_from_other_data_or_initial_weights_is_refused(stopped, cha
     state, content = stopped(run)
     state.write_text(json.dumps({**content, "inputs": {**content["inputs"], **changed}}))
     with pytest.raises(RecordError, match=r"from other inputs \((data|weights of cnn)\)\. Train from nothing"):
-        training.train(run, progress=False)
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from dcn_study.runs.files import locked
-with locked(Path(sys.argv[1]), "run"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+        training.train(run)
 
 
 def test_one_process_trains_a_run(project):
     run = find_run("mini_resnet", **SMALL)
-    lock = project / "checkpoints" / f"{run.name}.lock"
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, lock], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(LockedError, match=f"run mini_resnet-.* is in use by process {holder.pid} on .*, since"):
-            training.train(run, progress=False)
-    finally:
-        holder.kill()
-        holder.communicate()
-    with locked(lock, "run"):
-        pass
+    in_use = pytest.raises(LockedError, match=f"run mini_resnet-.* is in use by process {os.getpid()} on .*, since")
+    with locked(run.lock, "run"), in_use:
+        training.train(run)
 
 
 def test_a_run_on_a_realisation_keeps_predictions_fields_and_re_estimated_results(project):
@@ -328,7 +274,7 @@ def test_a_run_on_a_realisation_keeps_predictions_fields_and_re_estimated_result
         "cnn", task="mnist_pooled", epochs=1, batch_size=32, train_size=96, validation_size=40, test_size=60,
         scaled_test_size=60, re_estimate=True,
     )  # fmt: skip
-    record = training.train(run, progress=False)
+    record = training.train(run)
     kept = np.load(record.predictions_path)
     for kind, name in (("plain", "predicted"), ("scaled", "predicted_scaled")):
         assert (kept[name] == kept["labels"]).mean() == record.evaluations[kind].accuracy
@@ -350,10 +296,10 @@ def test_re_estimated_statistics_are_the_means_of_the_batches(random):
     np.testing.assert_array_equal(model.get_layer("conv11_bn").moving_mean, np.zeros(32))  # the model stays as it was
 
 
-def test_evaluations_are_reported_and_give_the_same_numbers(finished):
+def test_training_again_gives_the_same_numbers_and_its_evaluations_are_reported(finished):
     told = []
     again = training.train(finished.run, force=True, report=told.append)
-    assert again.evaluations == finished.evaluations
+    assert results_of(again) == results_of(finished)
     evaluated = [progress for progress in told if progress.loss is None]
     # Of the test images after each epoch, then of both test sets.
     assert [(each.epoch, each.step, each.steps) for each in evaluated] == [

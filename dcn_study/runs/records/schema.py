@@ -240,19 +240,6 @@ def add_confirmation(record: Record | Measurement, confirmation: Confirmation) -
 _Kind = TypeVar("_Kind", Record, Measurement)
 
 
-def parse(content: bytes, path: Path) -> Record:
-    """Returns the record of a run from the content of its file.
-
-    Args:
-        content: of the file.
-        path: where the file is or will be.
-
-    Raises:
-        RecordError: if it is no valid record.
-    """
-    return _parse(content, path, Record)
-
-
 def read_file(path: Path, kind: type[_Kind]) -> _Kind:
     """Returns the record in a file.
 
@@ -267,10 +254,20 @@ def read_file(path: Path, kind: type[_Kind]) -> _Kind:
         content = path.read_bytes()
     except OSError as error:
         raise _damaged(path, kind, f"is not a valid record: {error}") from error
-    return _parse(content, path, kind)
+    return parse(content, path, kind)
 
 
-def _parse(text: bytes, path: Path, kind: type[_Kind]) -> _Kind:
+def parse(text: bytes, path: Path, kind: type[_Kind]) -> _Kind:
+    """Returns the record that the content of a file holds.
+
+    Args:
+        text: the content.
+        path: where the file is or will be.
+        kind: `Record` or `Measurement`.
+
+    Raises:
+        RecordError: if it is no valid record.
+    """
     try:
         content = json.loads(text)
         stated = content.pop("sha256", None) if isinstance(content, dict) else None
