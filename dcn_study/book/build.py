@@ -30,7 +30,6 @@ from dcn_study.runs import measurements, records
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.files import locked, project_root, replacing, temporary
 from dcn_study.runs.reading import RECORDS_ONLY
-from dcn_study.runs.records import Record
 
 __all__ = ["build", "render_page", "run", "variant"]
 
@@ -231,10 +230,7 @@ def _describe(root: Path, profile: str, html: Path, pages: Mapping[str, Executed
     for page, found in shown.items():
         write_values(page, page_parameters(page, profile), found, pages[page].notebook, html / values_file(page))
         for source in found:
-            record, files = source.record, [source.path]
-            if isinstance(record, Record):
-                files += filter(Path.is_file, (record.weights_path, record.predictions_path))
-            for path in files:
+            for path in source.files:
                 shutil.copy(path, html / "records")
     (html / CRATE).write_text(json.dumps(crate(root, html, shown), indent=1), encoding="utf-8")
 
