@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import tempfile
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -100,9 +101,11 @@ def execute(
                 execution_timeout=cell_seconds,
             )
         except DeadKernelError as error:
-            raise BookError(f"page {page}: {error}\n{_end_of(log)}") from error
+            told = textwrap.indent(log.read_text(encoding="utf-8")[-2000:].strip(), "    ")
+            raise BookError(f"page {page}: {error}\n{told}") from error
         except CellTimeoutError as error:
-            raise BookError(f"page {page}: a cell took longer than {cell_seconds} s:\n{_indent(str(error))}") from error
+            told = textwrap.indent(str(error).strip(), "    ")
+            raise BookError(f"page {page}: a cell took longer than {cell_seconds} s:\n{told}") from error
         except papermill.PapermillExecutionError as error:
             kind = ConfigurationError if error.ename == ConfigurationError.__name__ else BookError
             raise kind(f"page {page}: cell {error.exec_count} failed with {error.ename}: {error.evalue}") from error
@@ -242,14 +245,6 @@ def _key(page: str, parameters: Mapping[str, Any]) -> str:
 
 def _digest(path: Path) -> str:
     return file_sha256(path) if path.is_file() else "missing"
-
-
-def _end_of(log: Path) -> str:
-    return _indent(log.read_text(encoding="utf-8")[-2000:])
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.strip().splitlines())
 
 
 def with_outputs(page: str, executed: Executed) -> nbformat.NotebookNode:

@@ -76,11 +76,7 @@ def write_values(
         "page": page,
         "parameters": dict(parameters),
         "records": [
-            {
-                "path": f"records/{source.path.name}",
-                "status": str(source.status),
-                "sha256": file_sha256(source.path),
-            }
+            {"path": f"records/{source.path.name}", "status": str(source.status), "sha256": file_sha256(source.path)}
             for source in shown
         ],
         "values": values,
