@@ -8,15 +8,10 @@ __all__ = ["own_pairs", "pairing_sources"]
 
 
 def pairing_sources(height: int, width: int, channels: int) -> np.ndarray:
-    """Returns where the published layer takes the offsets of every value from.
+    """Returns where the published layer takes the offsets of every value of a feature map from.
 
     Sends the places of a tensor of offsets, (height, width, 2·channels), through the published transposition and
     reshaping instead of the offsets themselves.
-
-    Args:
-        height: of the feature map.
-        width: of the feature map.
-        channels: of the feature map.
 
     Returns:
         (height, width, channels, 2, 3): for each value, and for dy and dx, the (y, x, channel) of the offsets' tensor.

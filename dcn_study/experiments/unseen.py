@@ -122,11 +122,7 @@ def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "scaled") ->
 
 
 def so_far(found: Mapping[str, Mapping[int, Record]]) -> str:
-    """Returns in words what the primary runs have shown: nothing before all of them are there.
-
-    Args:
-        found: as `recorded_runs` returns it.
-    """
+    """Returns in words what the primary runs have shown: nothing before all of them are there."""
     finished, registered = sum(map(len, found.values())), len(UNSEEN) * len(REALISATIONS)
     judged = {name: each.contrast for name, each in compared(found).items() if each.contrast}
     if not judged:
