@@ -48,6 +48,7 @@ def crate(root: Path, html: Path, shown: Mapping[str, Iterable[Source]]) -> Enti
     """
     about: Mapping[str, Any] = json.loads((root / ".zenodo.json").read_text(encoding="utf-8"))
     address = repository(root)
+    licence = {"@id": f"https://spdx.org/licenses/{about['license']}"}
     names = [each["name"] for each in about["creators"]]
     authors = [{"@id": f"#{quote(name)}", "@type": "Organization", "name": name} for name in names]
     project = {
@@ -56,7 +57,7 @@ def crate(root: Path, html: Path, shown: Mapping[str, Iterable[Source]]) -> Enti
         "name": "deformable-conv-digits",
         "version": about["version"],
         "programmingLanguage": "Python",
-        "license": {"@id": _license(about)},
+        "license": licence,
         "author": _references(authors),
         **({"codeRepository": address, "url": address} if address else {}),
     }
@@ -75,7 +76,7 @@ def crate(root: Path, html: Path, shown: Mapping[str, Iterable[Source]]) -> Enti
         "name": about["title"],
         "description": about["description"],
         "version": about["version"],
-        "license": {"@id": _license(about)},
+        "license": licence,
         "datePublished": max(each.get("endTime") or each["startTime"] for each in actions)[:10],
         "author": _references(authors),
         "mainEntity": {"@id": "index.html"},
@@ -89,7 +90,7 @@ def crate(root: Path, html: Path, shown: Mapping[str, Iterable[Source]]) -> Enti
         "about": {"@id": "./"},
     }
     profile = {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": PROFILE.split("/")[-1]}
-    spdx = {"@id": _license(about), "@type": "CreativeWork", "name": about["license"]}
+    spdx = {**licence, "@type": "CreativeWork", "name": about["license"]}
     graph = [descriptor, dataset, profile, spdx, project, *authors, *entities.values(), *files.values(), *actions]
     return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}
 
@@ -188,7 +189,3 @@ def _references(entities: Iterable[Entity]) -> Entity | list[Entity]:
     """Returns references to entities: a list, or one reference to one entity, as JSON-LD is written in crates."""
     found = [{"@id": each["@id"]} for each in entities]
     return found[0] if len(found) == 1 else found
-
-
-def _license(about: Mapping[str, Any]) -> str:
-    return f"https://spdx.org/licenses/{about['license']}"

@@ -184,11 +184,10 @@ def reject_unfinished(path: Path) -> None:
 
 
 def kept(page: str, parameters: Mapping[str, Any], folder: Path, *, force: bool = False) -> Executed | None:
-    """Returns the page as `keep` stored it in a folder, or None if something that it depends on has changed.
+    """Returns the page as `keep` stored it in a folder, or None if something that it depends on has changed or `force`.
 
     It depends on its code cells and parameters, on all files that it looked for, on the project's modules that it
-    loaded, with the files next to them, and on what decides whether a record holds. Its prose may change freely. With `force`,
-    nothing is taken from before.
+    loaded, with the files next to them, and on what decides whether a record holds. Its prose may change freely.
     """
     state, notebook = _kept_files(page, folder)
     if force or not (state.is_file() and notebook.is_file()):
