@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -136,16 +135,11 @@ def build(
         _require_records()
     finished_book = root / "_build" / ("html" if profile == "paper" else profile)
     with locked(root / "_build" / f"{profile}.lock", f"the book {finished_book}"):
-        for former in (root / "_build").glob(f"{profile}.staging*"):  # of a build that was killed
-            shutil.rmtree(former, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=f"{profile}.staging", dir=root / "_build"))
-        try:
-            with _records_only(profile == "paper"):
-                pages = _executed(profile, force, cell_seconds, progress)
+        with _records_only(profile == "paper"):
+            pages = _executed(profile, force, cell_seconds, progress)
+        with temporary(finished_book) as staging:
             _build(root, profile, staging, pages, browser, progress)
             return _replace(finished_book, staging / "_build" / "html")
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
