@@ -70,6 +70,6 @@ def first_epoch(runs: Mapping[str, Sequence[Record]]) -> dict[str, FirstEpoch]:
         ("accuracy", 100, judged.low, judged.high),
         ("loss", 1, math.exp(loss.low), math.exp(loss.high)),
     ):
-        ours = (tuple(scale * getattr(epoch, name) for epoch in epochs) for epochs in (inert, learning))
-        found[f"training {name}"] = FirstEpoch(scale * stated[name], *ours, low, high)
+        zero, learned = (tuple(scale * getattr(epoch, name) for epoch in epochs) for epochs in (inert, learning))
+        found[f"training {name}"] = FirstEpoch(scale * stated[name], zero, learned, low, high)
     return found

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from dcn_study.experiments import study
 from dcn_study.experiments.statistics import contrasts
 from dcn_study.experiments.study import Comparison
@@ -114,7 +112,7 @@ def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "scaled") ->
     complete = asked == PRIMARY and all(each.numbers == REALISATIONS for each in comparisons.values())
     if not complete or kind != "scaled":
         return comparisons
-    judged = contrasts([(each.differences, np.zeros(len(REALISATIONS))) for each in comparisons.values()], SMALLEST)
+    judged = contrasts([(each.differences, [0.0] * len(REALISATIONS)) for each in comparisons.values()], SMALLEST)
     return {
         name: dataclasses.replace(each, contrast=verdict)
         for (name, each), verdict in zip(comparisons.items(), judged, strict=True)
