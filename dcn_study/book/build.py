@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +29,6 @@ from dcn_study.runs import measurements, records
 from dcn_study.runs.data import load_digits
 from dcn_study.runs.files import locked, project_root, replacing, temporary
 from dcn_study.runs.reading import RECORDS_ONLY
-from dcn_study.runs.records import Record
 
 __all__ = ["build", "render_page", "run", "variant"]
 
@@ -135,16 +133,11 @@ def build(
         _require_records()
     finished_book = root / "_build" / ("html" if profile == "paper" else profile)
     with locked(root / "_build" / f"{profile}.lock", f"the book {finished_book}"):
-        for former in (root / "_build").glob(f"{profile}.staging*"):  # of a build that was killed
-            shutil.rmtree(former, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=f"{profile}.staging", dir=root / "_build"))
-        try:
-            with _records_only(profile == "paper"):
-                pages = _executed(profile, force, cell_seconds, progress)
+        with _records_only(profile == "paper"):
+            pages = _executed(profile, force, cell_seconds, progress)
+        with temporary(finished_book) as staging:
             _build(root, profile, staging, pages, browser, progress)
             return _replace(finished_book, staging / "_build" / "html")
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -229,10 +222,7 @@ def _describe(root: Path, profile: str, html: Path, pages: Mapping[str, Executed
     for page, found in shown.items():
         write_values(page, page_parameters(page, profile), found, pages[page].notebook, html / values_file(page))
         for source in found:
-            record, files = source.record, [source.path]
-            if isinstance(record, Record):
-                files += filter(Path.is_file, (record.weights_path, record.predictions_path))
-            for path in files:
+            for path in source.files:
                 shutil.copy(path, html / "records")
     (html / CRATE).write_text(json.dumps(crate(root, html, shown), indent=1), encoding="utf-8")
 

@@ -6,7 +6,6 @@ Process Run Crate 0.5, https://w3id.org/ro/wfrun/process/0.5.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import mimetypes
 import re
@@ -19,8 +18,7 @@ from urllib.parse import quote
 from dcn_study.book.sources import Source
 from dcn_study.book.values import values_file
 from dcn_study.runs.files import file_sha256
-from dcn_study.runs.inputs import Inputs, Machine
-from dcn_study.runs.records import Measurement, Record
+from dcn_study.runs.records import Record
 
 __all__ = ["CRATE", "PROFILE", "crate", "repository"]
 
@@ -28,6 +26,7 @@ CRATE = "ro-crate-metadata.json"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 PROJECT = "#deformable-conv-digits"
 HOMES = {"TensorFlow": "https://www.tensorflow.org", "Keras": "https://keras.io", "NumPy": "https://numpy.org"}
+RECORDED = {".json": "Record {}", ".h5": "The weights of the run {}", ".npz": "The predictions of the run {}"}
 
 Entity = dict[str, Any]
 
@@ -49,6 +48,7 @@ def crate(root: Path, html: Path, shown: Mapping[str, Iterable[Source]]) -> Enti
     """
     about: Mapping[str, Any] = json.loads((root / ".zenodo.json").read_text(encoding="utf-8"))
     address = repository(root)
+    licence = {"@id": f"https://spdx.org/licenses/{about['license']}"}
     names = [each["name"] for each in about["creators"]]
     authors = [{"@id": f"#{quote(name)}", "@type": "Organization", "name": name} for name in names]
     project = {
@@ -57,7 +57,7 @@ def crate(root: Path, html: Path, shown: Mapping[str, Iterable[Source]]) -> Enti
         "name": "deformable-conv-digits",
         "version": about["version"],
         "programmingLanguage": "Python",
-        "license": {"@id": _license(about)},
+        "license": licence,
         "author": _references(authors),
         **({"codeRepository": address, "url": address} if address else {}),
     }
@@ -76,7 +76,7 @@ def crate(root: Path, html: Path, shown: Mapping[str, Iterable[Source]]) -> Enti
         "name": about["title"],
         "description": about["description"],
         "version": about["version"],
-        "license": {"@id": _license(about)},
+        "license": licence,
         "datePublished": max(each.get("endTime") or each["startTime"] for each in actions)[:10],
         "author": _references(authors),
         "mainEntity": {"@id": "index.html"},
@@ -90,7 +90,7 @@ def crate(root: Path, html: Path, shown: Mapping[str, Iterable[Source]]) -> Enti
         "about": {"@id": "./"},
     }
     profile = {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": PROFILE.split("/")[-1]}
-    spdx = {"@id": _license(about), "@type": "CreativeWork", "name": about["license"]}
+    spdx = {**licence, "@type": "CreativeWork", "name": about["license"]}
     graph = [descriptor, dataset, profile, spdx, project, *authors, *entities.values(), *files.values(), *actions]
     return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}
 
@@ -106,15 +106,8 @@ def _files(html: Path, made: Mapping[str, Source], shown: Mapping[str, Iterable[
         yield _file(html, values_file(page), f"The numbers of the page {page}", **based)
     for source in made.values():
         assert source.record is not None
-        name = source.record.name
-        yield _file(html, f"records/{source.path.name}", f"Record {name}")
-        if isinstance(source.record, Record):
-            for path, what in (
-                (source.record.weights_path, "weights"),
-                (source.record.predictions_path, "predictions"),
-            ):
-                if (html / "records" / path.name).is_file():
-                    yield _file(html, f"records/{path.name}", f"The {what} of the run {name}")
+        for path in source.files:
+            yield _file(html, f"records/{path.name}", RECORDED[path.suffix].format(source.record.name))
 
 
 def _file(html: Path, path: str, name: str, **more: Any) -> Entity:
@@ -125,35 +118,18 @@ def _file(html: Path, path: str, name: str, **more: Any) -> Entity:
     return {"@id": path, "@type": "File", **described, **more}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Made:
-    """What the records of runs and of measurements have in common; `ended` is empty where it was not recorded."""
-
-    what: str
-    settings: Mapping[str, Any]
-    inputs: Inputs
-    machine: Machine
-    started: str
-    ended: str
-
-
-def _made(record: Record | Measurement) -> _Made:
-    if isinstance(record, Record):
-        origin = record.provenance
-        what = f"Training and evaluation of the run {record.name}"
-        return _Made(what, record.configuration, origin.inputs, origin.machine, origin.started, origin.finished)
-    ended = ""
-    if record.seconds is not None:
-        ended = (datetime.fromisoformat(record.started) + timedelta(seconds=record.seconds)).isoformat()
-    what = f"The measurement {record.name}"
-    return _Made(what, record.parameters, record.inputs, record.machine, record.started, ended)
-
-
 def _action(source: Source, files: Mapping[str, Entity], authors: Iterable[Entity]) -> tuple[Entity, list[Entity]]:
     """Returns how a record was made, and what this refers to that is no file: code, libraries, settings and inputs."""
-    record = source.record
+    record, made, stem = source.record, source.origin, source.path.stem
     assert record is not None
-    made, stem = _made(record), source.path.stem
+    assert made is not None
+    if isinstance(record, Record):
+        what, settings = f"Training and evaluation of the run {record.name}", record.configuration
+        ended = record.provenance.finished
+    else:
+        what, settings, ended = f"The measurement {record.name}", record.parameters, ""
+        if record.seconds is not None:
+            ended = (datetime.fromisoformat(record.started) + timedelta(seconds=record.seconds)).isoformat()
     code: Entity = {
         "@id": f"#code-{made.inputs.code[:12]}",
         "@type": "SoftwareSourceCode",
@@ -168,18 +144,18 @@ def _action(source: Source, files: Mapping[str, Entity], authors: Iterable[Entit
         | ({"url": HOMES[name]} if name in HOMES else {})
         for name, version in made.inputs.versions.items()
     ]
-    settings: Entity = {
+    configuration: Entity = {
         "@id": f"#{stem}-configuration",
         "@type": "PropertyValue",
         "name": "configuration",
-        "value": json.dumps(made.settings, sort_keys=True),
+        "value": json.dumps(settings, sort_keys=True),
     }
-    described, objects = [code, *libraries, settings], [settings]
+    described, objects = [code, *libraries, configuration], [configuration]
     if made.inputs.data:
         data: Entity = {
             "@id": f"#data-{made.inputs.data[:12]}",
             "@type": "CreativeWork",
-            "name": made.settings.get("data") or "MNIST, by Y. LeCun, C. Cortes and C. J. C. Burges",
+            "name": settings.get("data") or "MNIST, by Y. LeCun, C. Cortes and C. J. C. Burges",
             "description": "The digest covers the arrays of images and labels.",
             "sha256": made.inputs.data,
         }
@@ -194,18 +170,17 @@ def _action(source: Source, files: Mapping[str, Entity], authors: Iterable[Entit
         weights: Entity = {"@id": f"#{run}-{digest[:12]}", "@type": "CreativeWork", "name": name, "sha256": digest}
         described.append(weights)
         objects.append(weights)
-    results = [f"records/{stem}.json", f"records/{stem}.weights.h5", f"records/{stem}.predictions.npz"]
     action: Entity = {
         "@id": f"#{stem}",
         "@type": "CreateAction",
-        "name": made.what,
+        "name": what,
         "description": f"{made.machine.processor}, {made.machine.threads} threads, Python {made.machine.python}",
         "startTime": made.started,
-        **({"endTime": made.ended} if made.ended else {}),
+        **({"endTime": ended} if ended else {}),
         "agent": _references(authors),
         "instrument": _references([code, *libraries]),
         "object": _references(objects),
-        "result": _references(files[path] for path in results if path in files),
+        "result": _references(files[f"records/{path.name}"] for path in source.files),
     }
     return action, described
 
@@ -214,7 +189,3 @@ def _references(entities: Iterable[Entity]) -> Entity | list[Entity]:
     """Returns references to entities: a list, or one reference to one entity, as JSON-LD is written in crates."""
     found = [{"@id": each["@id"]} for each in entities]
     return found[0] if len(found) == 1 else found
-
-
-def _license(about: Mapping[str, Any]) -> str:
-    return f"https://spdx.org/licenses/{about['license']}"

@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import tempfile
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -100,9 +101,11 @@ def execute(
                 execution_timeout=cell_seconds,
             )
         except DeadKernelError as error:
-            raise BookError(f"page {page}: {error}\n{_end_of(log)}") from error
+            told = textwrap.indent(log.read_text(encoding="utf-8")[-2000:].strip(), "    ")
+            raise BookError(f"page {page}: {error}\n{told}") from error
         except CellTimeoutError as error:
-            raise BookError(f"page {page}: a cell took longer than {cell_seconds} s:\n{_indent(str(error))}") from error
+            told = textwrap.indent(str(error).strip(), "    ")
+            raise BookError(f"page {page}: a cell took longer than {cell_seconds} s:\n{told}") from error
         except papermill.PapermillExecutionError as error:
             kind = ConfigurationError if error.ename == ConfigurationError.__name__ else BookError
             raise kind(f"page {page}: cell {error.exec_count} failed with {error.ename}: {error.evalue}") from error
@@ -181,16 +184,10 @@ def reject_unfinished(path: Path) -> None:
 
 
 def kept(page: str, parameters: Mapping[str, Any], folder: Path, *, force: bool = False) -> Executed | None:
-    """Returns the page as it was executed before, or None if something that it depends on has changed.
+    """Returns the page as `keep` stored it in a folder, or None if something that it depends on has changed or `force`.
 
     It depends on its code cells and parameters, on all files that it looked for, on the project's modules that it
     loaded, with the files next to them, and on what decides whether a record holds. Its prose may change freely.
-
-    Args:
-        page: a key of `PAGES`.
-        parameters: as `page_parameters` returns them.
-        folder: where `keep` put it.
-        force: whether to execute it again in any case.
     """
     state, notebook = _kept_files(page, folder)
     if force or not (state.is_file() and notebook.is_file()):
@@ -242,14 +239,6 @@ def _key(page: str, parameters: Mapping[str, Any]) -> str:
 
 def _digest(path: Path) -> str:
     return file_sha256(path) if path.is_file() else "missing"
-
-
-def _end_of(log: Path) -> str:
-    return _indent(log.read_text(encoding="utf-8")[-2000:])
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.strip().splitlines())
 
 
 def with_outputs(page: str, executed: Executed) -> nbformat.NotebookNode:

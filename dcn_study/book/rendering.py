@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -107,7 +108,8 @@ def render(root: Path, staging: Path, builder: str, *, strict: bool = True, prin
     with log.open("w", encoding="utf-8") as file:
         status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False).returncode
     if status != 0:
-        raise BookError(f"jupyter-book ended with exit code {status}:\n{_indent(log.read_text(encoding='utf-8'))}")
+        told = textwrap.indent(log.read_text(encoding="utf-8").rstrip(), "    ")
+        raise BookError(f"jupyter-book ended with exit code {status}:\n{told}")
 
 
 def print_book(browser: str, page: Path, target: Path) -> None:
@@ -118,7 +120,7 @@ def print_book(browser: str, page: Path, target: Path) -> None:
     except subprocess.TimeoutExpired:
         raise BookError(f"{browser} did not print {page} within five minutes") from None
     if printed.returncode != 0 or not target.is_file():
-        raise BookError(f"{browser} could not print {page}:\n{_indent(printed.stderr)}")
+        raise BookError(f"{browser} could not print {page}:\n{textwrap.indent(printed.stderr.rstrip(), '    ')}")
 
 
 def find_browser() -> str:
@@ -132,7 +134,3 @@ def find_browser() -> str:
     if found is None:
         raise BookError(f"none of {', '.join(BROWSERS)} is installed, and BROWSER_PATH names none")
     return found
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -15,8 +15,7 @@ from dcn_study.book.values import values_file
 from dcn_study.errors import RecordError
 from dcn_study.runs import measurements, records
 from dcn_study.runs.files import project_root
-from dcn_study.runs.inputs import Inputs
-from dcn_study.runs.records import Measurement, Record, Status
+from dcn_study.runs.records import Measurement, Provenance, Record, Status
 
 __all__ = ["Source", "finished", "sources"]
 
@@ -32,6 +31,18 @@ class Source:
     path: Path
     status: Status
     record: Record | Measurement | None
+
+    @property
+    def origin(self) -> Provenance | Measurement | None:
+        """Where a valid record came from: its inputs, machine, start and seconds."""
+        return self.record.provenance if isinstance(self.record, Record) else self.record
+
+    @property
+    def files(self) -> list[Path]:
+        """The record, and the existing weights and predictions of a run."""
+        if not isinstance(self.record, Record):
+            return [self.path]
+        return [self.path, *filter(Path.is_file, (self.record.weights_path, self.record.predictions_path))]
 
 
 def sources(files: Iterable[Path]) -> list[Source]:
@@ -85,7 +96,7 @@ def _section(page: str, shown: list[Source], link: str) -> str:
     elif shown:
         header = ("record", "status", "seed", "made", "minutes", "code (SHA-256)", "processor")
         lines = (f"| {' | '.join(row)} |" for row in (header, (":--",) * len(header), *map(_row, shown)))
-        used = sorted({_inputs(source.record).versions["TensorFlow"] for source in shown if source.record})
+        used = sorted({source.origin.inputs.versions["TensorFlow"] for source in shown if source.origin})
         title = f"{len(shown)} record{'s' if len(shown) > 1 else ''}, made with TensorFlow {', '.join(used)}"
         text += f"\n\n:::{{dropdown}} {title}\n" + "\n".join(lines) + "\n:::"
     return text
@@ -93,20 +104,13 @@ def _section(page: str, shown: list[Source], link: str) -> str:
 
 def _row(source: Source) -> tuple[str, ...]:
     link, status = _link("records", source.path), str(source.status)
-    record = source.record
-    if record is None:
+    record, made = source.record, source.origin
+    if made is None:
         return (link, status, *[""] * 5)
-    if isinstance(record, Record):
-        made, seed = record.provenance, str(record.config.seed)
-        date, minutes, machine = made.finished, f"{made.seconds / 60:.0f}", made.machine
-    else:
-        date, seed, machine = record.started, "", record.machine
-        minutes = "" if record.seconds is None else f"{record.seconds / 60:.0f}"
-    return (link, status, seed, date[:10], minutes, _inputs(record).code[:8], machine.short)
-
-
-def _inputs(record: Record | Measurement) -> Inputs:
-    return record.provenance.inputs if isinstance(record, Record) else record.inputs
+    seed = str(record.config.seed) if isinstance(record, Record) else ""
+    date = made.finished if isinstance(made, Provenance) else made.started
+    minutes = "" if made.seconds is None else f"{made.seconds / 60:.0f}"
+    return (link, status, seed, date[:10], minutes, made.inputs.code[:8], made.machine.short)
 
 
 def _link(folder: str, path: Path) -> str:

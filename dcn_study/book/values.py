@@ -29,9 +29,6 @@ def values_file(page: str) -> str:
 def glued(notebook: nbformat.NotebookNode) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Returns what an executed notebook has glued.
 
-    Args:
-        notebook: after its execution.
-
     Returns:
         The values by name, as numbers and texts; and for figures and tables, by name, the media types of their forms.
     """
@@ -62,25 +59,13 @@ def _value(text: str) -> Any:
 def write_values(
     page: str, parameters: Mapping[str, Any], shown: Iterable[Source], notebook: nbformat.NotebookNode, target: Path
 ) -> None:
-    """Writes the values of an executed page.
-
-    Args:
-        page: a key of `PAGES`.
-        parameters: it was executed with.
-        shown: the records that it shows.
-        notebook: after its execution.
-        target: the file to write.
-    """
+    """Writes the values of an executed page, with its parameters and the records that it shows."""
     values, displays = glued(notebook)
     content = {
         "page": page,
         "parameters": dict(parameters),
         "records": [
-            {
-                "path": f"records/{source.path.name}",
-                "status": str(source.status),
-                "sha256": file_sha256(source.path),
-            }
+            {"path": f"records/{source.path.name}", "status": str(source.status), "sha256": file_sha256(source.path)}
             for source in shown
         ],
         "values": values,

@@ -1,4 +1,4 @@
-"""What the controls of the gain say: leads over a baseline, paired by seed, after one epoch and after all."""
+"""What the controls of the gain say: leads over a baseline, paired by seed, and whether a run is its stand-in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.runs.records import Record
 
-__all__ = ["lead", "share_of_gain", "trained"]
+__all__ = ["lead", "same_epochs", "share_of_gain", "trained"]
 
 
 def lead(runs: Sequence[Record], baseline: Sequence[Record], epoch: int | None = None) -> Interval:
@@ -52,3 +52,10 @@ def share_of_gain(part: Sequence[Record], nothing: Sequence[Record], all_of_it: 
 def trained(runs: Sequence[Record], epochs: int) -> list[float]:
     """Returns the mean accuracy in training after each of the first epochs, in percent."""
     return [100 * float(np.mean([record.history[epoch].accuracy for record in runs])) for epoch in range(epochs)]
+
+
+def same_epochs(run: Record, stand_in: Record) -> tuple[int, int]:
+    """Returns how many epochs have the same losses and accuracies to full precision, and how many both runs have."""
+    names = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+    both = list(zip(run.history, stand_in.history, strict=False))
+    return sum(all(getattr(one, name) == getattr(other, name) for name in names) for one, other in both), len(both)

@@ -30,16 +30,15 @@ class FirstEpoch:
     Attributes:
         published: in the log.
         inert: of our runs of the layer as published, whose offsets stay at zero.
-        mean, low, high: of these, with the ends of the 95% prediction interval of one more run.
         learning: of our runs of the same layer with offsets that learn.
+        low, high: the 95% prediction interval of one more run whose offsets stay at zero.
     """
 
     published: float
     inert: tuple[float, ...]
-    mean: float
+    learning: tuple[float, ...]
     low: float
     high: float
-    learning: tuple[float, ...]
 
     @property
     def as_inert(self) -> bool:
@@ -62,25 +61,15 @@ def first_epoch(runs: Mapping[str, Sequence[Record]]) -> dict[str, FirstEpoch]:
         runs: as `recorded` returns them.
     """
     curve, images = published.curve(INERT), runs[INERT][0].config.train_size
-    inert = [record.history[0] for record in runs[INERT]]
-    learning = [record.history[0] for run in LEARNING for record in runs[run]]
-    judged = agreement([epoch.accuracy for epoch in inert], images, curve["train_accuracy"][0])
+    inert, learning = ([record.history[0] for run in names for record in runs[run]] for names in ((INERT,), LEARNING))
+    stated = {name: curve[f"train_{name}"][0] for name in ("accuracy", "loss")}
+    judged = agreement([epoch.accuracy for epoch in inert], images, stated["accuracy"])
     loss = prediction(np.log([epoch.loss for epoch in inert]))
-    return {
-        "training accuracy": FirstEpoch(
-            100 * curve["train_accuracy"][0],
-            tuple(100 * epoch.accuracy for epoch in inert),
-            judged.mean,
-            judged.low,
-            judged.high,
-            tuple(100 * epoch.accuracy for epoch in learning),
-        ),
-        "training loss": FirstEpoch(
-            curve["train_loss"][0],
-            tuple(epoch.loss for epoch in inert),
-            math.exp(loss.mean),
-            math.exp(loss.low),
-            math.exp(loss.high),
-            tuple(epoch.loss for epoch in learning),
-        ),
-    }
+    found = {}
+    for name, scale, low, high in (
+        ("accuracy", 100, judged.low, judged.high),
+        ("loss", 1, math.exp(loss.low), math.exp(loss.high)),
+    ):
+        zero, learned = (tuple(scale * getattr(epoch, name) for epoch in epochs) for epochs in (inert, learning))
+        found[f"training {name}"] = FirstEpoch(scale * stated[name], zero, learned, low, high)
+    return found

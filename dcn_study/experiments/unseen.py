@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
+from dcn_study.experiments import study
 from dcn_study.experiments.statistics import contrasts
-from dcn_study.experiments.study import Comparison, accuracies
+from dcn_study.experiments.study import Comparison
 from dcn_study.runs import records
-from dcn_study.runs.catalogue.unseen import (
-    LADDER,
-    PILOT_RATES,
-    PILOT_REALISATIONS,
-    PILOTS,
-    REALISATIONS,
-    UNSEEN,
-)
+from dcn_study.runs.catalogue.unseen import LADDER, PILOT_RATES, PILOT_REALISATIONS, PILOTS, REALISATIONS, UNSEEN
 from dcn_study.runs.records import Record
 from dcn_study.runs.run import Run
 
@@ -113,26 +108,19 @@ def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "scaled") ->
         kind: the test set, see `splits.KINDS`.
     """
     asked = {name: pair for name, pair in PRIMARY.items() if set(pair) <= set(found)}
-    values = {arm: accuracies(runs, kind) for arm, runs in found.items()}
-    numbers = {name: tuple(sorted(set(values[a]) & set(values[b]))) for name, (a, b) in asked.items()}
-    pairs = {
-        name: ([values[a][number] for number in numbers[name]], [values[b][number] for number in numbers[name]])
-        for name, (a, b) in asked.items()
-    }
-    complete = list(asked) == list(PRIMARY) and all(each == REALISATIONS for each in numbers.values())
-    judged = contrasts(list(pairs.values()), SMALLEST) if complete and kind == "scaled" else [None] * len(asked)
+    comparisons = study.compared(found, kind, asked)
+    complete = asked == PRIMARY and all(each.numbers == REALISATIONS for each in comparisons.values())
+    if not complete or kind != "scaled":
+        return comparisons
+    judged = contrasts([(each.differences, [0.0] * len(REALISATIONS)) for each in comparisons.values()], SMALLEST)
     return {
-        name: Comparison(asked[name], numbers[name], tuple(a - b for a, b in zip(*pairs[name], strict=True)), verdict)
-        for name, verdict in zip(asked, judged, strict=True)
+        name: dataclasses.replace(each, contrast=verdict)
+        for (name, each), verdict in zip(comparisons.items(), judged, strict=True)
     }
 
 
 def so_far(found: Mapping[str, Mapping[int, Record]]) -> str:
-    """Returns in words what the primary runs have shown: nothing before all of them are there.
-
-    Args:
-        found: as `recorded_runs` returns it.
-    """
+    """Returns in words what the primary runs have shown: nothing before all of them are there."""
     finished, registered = sum(map(len, found.values())), len(UNSEEN) * len(REALISATIONS)
     judged = {name: each.contrast for name, each in compared(found).items() if each.contrast}
     if not judged:

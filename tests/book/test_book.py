@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import time
 
 import nbformat
 import pytest
-from helpers import ROOT, inside, keep, keep_measurement
+from helpers import ROOT, inside, keep, started
 
 from dcn_study.book import build, execution, pages, rendering, sources
 from dcn_study.book.pages import Page
@@ -18,7 +19,6 @@ from dcn_study.errors import BookError, ConfigurationError, LockedError
 from dcn_study.runs import records
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.files import locked
-from dcn_study.runs.measurements import MEASUREMENTS
 
 SHOWS = """
 import sys
@@ -33,7 +33,16 @@ glue("accuracy", 100 * record.evaluations["plain"].accuracy, display=False)
 glue("given", given, display=False)
 print("waiting: for /a/folder/of/this/machine", file=sys.stderr)
 """
-FIGURE = {"figure": {"name": "curve", "caption": "A curve."}, "image": {"alt": "A line that rises from 0 to 1."}}
+FIGURE = {"figure": {"name": "a_curve", "caption": "A curve."}, "image": {"alt": "A line that rises from 0 to 1."}}
+CONTENTS = """
+format: jb-book
+root: intro
+chapters:
+  - file: executed/shows
+  - file: executed/draws
+  - file: executed/again
+  - file: references
+"""
 TWO = {"shows": Page("shows", {"given": 7}), "draws": Page("draws"), "apart": Page("shows", in_book=False)}
 
 
@@ -58,10 +67,7 @@ def two_pages(tmp_path_factory):
     shutil.copytree(ROOT / "book" / "_static", root / "book" / "_static")
     for name in ("references.md", "references.bib"):
         shutil.copy(ROOT / "book" / name, root / "book")
-    chapters = "".join(
-        f"  - file: {name}\n" for name in ("executed/shows", "executed/draws", "executed/again", "references")
-    )
-    (root / "book" / "_toc.yml").write_text(f"format: jb-book\nroot: intro\nchapters:\n{chapters}")
+    (root / "book" / "_toc.yml").write_text(CONTENTS)
     (root / "book" / "intro.md").write_text("# Two pages\n\nOf {glue:text}`executed/shows.ipynb::given:d`.\n")
     (root / "book" / "executed" / "again.md").write_text("# Again\n")
     heading = nbformat.v4.new_markdown_cell("# A page\n\nIts first paragraph.")
@@ -71,22 +77,31 @@ def two_pages(tmp_path_factory):
     drawing = code("import matplotlib.pyplot as plt\nplt.plot([0, 1]);", "drawing", **FIGURE)
     write_notebook(root, "draws", heading, code("side: int = 2", "parameters"), drawing)
     with inside(root), pytest.MonkeyPatch.context() as patch:
-        use_two_pages(patch)
+        patch.setattr(pages, "PAGES", TWO)
         keep(find_run("cnn"))
         build.build("smoke", progress=False)
     return root
 
 
-def use_two_pages(patch):
-    patch.setattr(pages, "PAGES", TWO)
-
-
 @pytest.fixture
 def two(two_pages, monkeypatch):
+    """The project with two pages, whose text is afterwards as it was."""
+    texts = [two_pages / "notebooks" / "draws.ipynb", two_pages / "book" / "executed" / "again.md"]
+    before = [path.read_bytes() for path in texts]
     monkeypatch.chdir(two_pages)
-    use_two_pages(monkeypatch)
+    monkeypatch.setattr(pages, "PAGES", TWO)
     sources._source.cache_clear()  # noqa: SLF001
-    return two_pages
+    yield two_pages
+    for path, content in zip(texts, before, strict=True):
+        path.write_bytes(content)
+
+
+def add_cell(two, source):
+    """Adds a cell to the page that draws."""
+    path = two / "notebooks" / "draws.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(code(source))
+    nbformat.write(notebook, path)
 
 
 @pytest.fixture
@@ -138,8 +153,8 @@ def test_a_damaged_record_is_among_the_sources_of_a_page(project):
 
 def test_figures_have_a_form_for_narrow_screens(two):
     found = re.findall(r'<picture><source [^>]*srcset="../_static/narrow/([^"]*)" /><img', html_of(two, "shows"))
-    assert found == ["shows-curve.svg"]
-    assert (two / "_build" / "smoke" / "_static" / "narrow" / "shows-curve.svg").is_file()
+    assert found == ["shows-a-curve.svg"]
+    assert (two / "_build" / "smoke" / "_static" / "narrow" / "shows-a-curve.svg").is_file()
 
 
 def test_what_a_page_read_is_described_for_programs(two):
@@ -174,26 +189,23 @@ def test_a_page_is_executed_again_only_if_something_changed(two, executions):
 
 
 @pytest.mark.parametrize("damage", ["notebook", "state", "module"])
-def test_what_was_kept_is_not_trusted_blindly(two, damage, monkeypatch):
-    folder = two / "_build" / "executed" / "smoke"
+def test_what_was_kept_is_not_trusted_blindly(two, damage, tmp_path):
+    folder = shutil.copytree(two / "_build" / "executed" / "smoke", tmp_path / "kept")
     parameters = pages.page_parameters("shows")
     assert execution.kept("shows", parameters, folder) is not None
     assert execution.kept("shows", {"given": 8}, folder) is None
     state, notebook = folder / "shows.json", folder / "shows.ipynb"
-    before = state.read_bytes(), notebook.read_bytes()
-    content = json.loads(before[0])
+    content = json.loads(state.read_bytes())
     assert any(path.endswith("dcn_study/runs/results.py") for path in content["modules"])
     assert not any(path.endswith("dcn_study/runs/training.py") for path in content["modules"])
     if damage == "notebook":
-        notebook.write_bytes(before[1][:-9])
+        notebook.write_bytes(notebook.read_bytes()[:-9])
     elif damage == "state":
-        state.write_bytes(before[0][:-9])
+        state.write_bytes(state.read_bytes()[:-9])
     else:
         content["modules"] = {**content["modules"], str(two / "_config.yml"): "of an earlier day"}
         state.write_text(json.dumps(content))
     assert execution.kept("shows", parameters, folder) is None
-    state.write_bytes(before[0])
-    notebook.write_bytes(before[1])
 
 
 def test_the_files_of_a_module_belong_to_it():
@@ -201,35 +213,27 @@ def test_the_files_of_a_module_belong_to_it():
     assert names == {"laboratory.py", "laboratory.html", "laboratory.worker.js"}
 
 
-def test_a_page_is_rendered_by_itself(two):
-    output, parameters = two / "runs" / "shows.ipynb", {"given": 3}
-    executed = build.run("shows", parameters, output, progress=False)
+@pytest.mark.parametrize("page", ["shows", "apart"])
+def test_a_page_is_rendered_by_itself_even_if_the_book_lacks_it(two, page):
+    assert (two / "_build" / "smoke" / "executed" / f"{page}.html").exists() == TWO[page].in_book
+    output, parameters = two / "runs" / f"{page}.ipynb", {"given": 3}
+    executed = build.run(page, parameters, output, progress=False)
     before = output.read_bytes()
     assert nbformat.reads(before.decode(), as_version=4).cells[0].source.startswith("# A page")
-    rendered = build.render_page("shows", parameters, executed, output)
+    rendered = build.render_page(page, parameters, executed, output)
     text = rendered.read_text(encoding="utf-8")
     assert "<h1>A page" in text
-    assert '<a href="shows.values.json">' in text
-    values = json.loads((rendered.parent / "shows.values.json").read_text(encoding="utf-8"))
+    assert f'<a href="{page}.values.json">' in text
+    values = json.loads((rendered.parent / f"{page}.values.json").read_text(encoding="utf-8"))
     assert values["parameters"] == parameters
     assert output.read_bytes() == before  # the notebook can be run again as it is
 
 
-def test_a_page_that_the_book_lacks_can_be_made_by_itself(two):
-    assert not (two / "_build" / "smoke" / "executed" / "apart.html").exists()
-    executed = build.run("apart", {"given": 2}, two / "runs" / "apart.ipynb", progress=False)
-    rendered = build.render_page("apart", {"given": 2}, executed, two / "runs" / "apart.ipynb")
-    assert "<h1>A page" in rendered.read_text(encoding="utf-8")
-
-
 def test_former_addresses_lead_on(tmp_path):
     (tmp_path / "executed").mkdir()
-    rendering.redirect(tmp_path, {"old": "executed/new", "executed/older": "executed/new", "executed/first": "index"})
-    for address, target in (
-        ("old", "executed/new"),
-        ("executed/older", "../executed/new"),
-        ("executed/first", "../index"),
-    ):
+    former = {"old": "executed/new", "executed/older": "executed/new", "executed/first": "index"}
+    rendering.redirect(tmp_path, former)
+    for address, target in zip(former, ("executed/new", "../executed/new", "../index"), strict=True):
         text = (tmp_path / f"{address}.html").read_text(encoding="utf-8")
         assert f'location.replace("{target}.html" + location.hash)' in text
         assert f'<a href="{target}.html">' in text
@@ -251,71 +255,32 @@ def test_former_addresses_lead_on(tmp_path):
 )
 def test_a_failing_page_leaves_book_and_records_as_they_were(two, source, kind, words):
     before = {path: path.stat().st_mtime_ns for path in (two / "_build" / "smoke").rglob("*") if path.is_file()}
-    path = two / "notebooks" / "draws.ipynb"
-    good = path.read_bytes()
-    notebook = nbformat.reads(good.decode(), as_version=4)
-    notebook.cells.append(code(source))
-    nbformat.write(notebook, path)
-    try:
-        with pytest.raises(kind, match=words):
-            build.build("smoke", cell_seconds=12, progress=False)
-    finally:
-        path.write_bytes(good)
+    add_cell(two, source)
+    with pytest.raises(kind, match=words):
+        build.build("smoke", cell_seconds=12, progress=False)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert list((two / "_build").glob("smoke.staging*")) == []
+    assert not list((two / "_build").glob(".smoke.*"))
 
 
 def test_a_warning_of_the_rendering_is_an_error(two):
-    page = two / "book" / "executed" / "again.md"
-    good, index = page.read_text(), two / "_build" / "smoke" / "index.html"
+    page, index = two / "book" / "executed" / "again.md", two / "_build" / "smoke" / "index.html"
     before = index.read_bytes()
-    page.write_text(good + "\n[nowhere](nothing.md)\n")
-    try:
-        with pytest.raises(BookError, match=r"(?s)exit code 1.*nothing"):
-            build.build("smoke", progress=False)
-    finally:
-        page.write_text(good)
+    page.write_text("# Again\n\n[nowhere](nothing.md)\n")
+    with pytest.raises(BookError, match=r"(?s)exit code 1.*nothing"):
+        build.build("smoke", progress=False)
     assert index.read_bytes() == before
 
 
 def test_kernels_end_with_a_build_that_is_killed(two):
-    path = two / "notebooks" / "draws.ipynb"
-    good = path.read_bytes()
-    notebook = nbformat.reads(good.decode(), as_version=4)
-    notebook.cells.append(
-        code("import os, pathlib, time\npathlib.Path('kernel').write_text(str(os.getpid()))\ntime.sleep(99)")
-    )
-    nbformat.write(notebook, path)
-    program = "from dcn_study.book import build, execution, pages\nfrom dcn_study.book.pages import Page\n"
-    program += "two = {'draws': Page('draws')}\npages.PAGES = two\n"
+    add_cell(two, "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(99)")
+    program = "from dcn_study.book import build, pages\npages.PAGES = {'draws': pages.Page('draws')}\n"
     program += "build.build('smoke', progress=False)"
-    builder = subprocess.Popen([sys.executable, "-c", program], cwd=two)
-    told = two / "kernel"
-    try:
-        wait_until(told.is_file)
-        wait_until(told.read_text)
+    with started([sys.executable, "-c", program], two, stdout=subprocess.PIPE) as builder:
+        while not (two / "begun").is_file():
+            assert builder.poll() is None
+            time.sleep(0.2)
         builder.kill()
-        builder.wait()
-        wait_until(lambda: not alive(int(told.read_text())))
-    finally:
-        builder.kill()
-        path.write_bytes(good)
-        told.unlink(missing_ok=True)
-
-
-def wait_until(holds, seconds=60):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.2)
-
-
-def alive(process):
-    try:
-        with open(f"/proc/{process}/stat", encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+        builder.communicate(timeout=60)  # until the kernel, which has its output too, has ended
 
 
 def test_progress_is_shown_without_what_tensorflow_says_when_it_is_loaded():
@@ -335,21 +300,11 @@ def test_without_a_browser_no_pdf_is_begun(project, monkeypatch):
     assert not (project / "_build").exists()
 
 
-def copy_project_without_records(target):
-    for name in ("notebooks", "book"):
-        shutil.copytree(ROOT / name, target / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("records"))
-
-
-def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeypatch):
-    copy_project_without_records(project)
+def test_the_paper_profile_needs_the_records_and_trains_nothing(complete, monkeypatch):
+    (complete / "book" / "_toc.yml").touch()
     monkeypatch.setattr(execution, "execute", None)
-    with pytest.raises(BookError, match=r"cnn.json is missing. Train it with: dcn train cnn"):
-        build.build("paper")
-    for run in records.shown():
-        keep(run)
-    with pytest.raises(
-        BookError, match=r"models.json is missing. Take it, on an idle machine, with: dcn measure models"
-    ):
+    (complete / "book" / "records" / "models.json").unlink()
+    with pytest.raises(BookError, match=r"models.json is missing. Take it, on an idle machine, with: dcn measure mod"):
         build.build("paper")
     record = keep(find_run("cnn_batch_norm", seed=1))
     record.configuration["learning_rate"] *= 2
@@ -357,40 +312,29 @@ def test_the_paper_profile_needs_the_records_and_trains_nothing(project, monkeyp
     message = "seed1.json is of another configuration. Train it with: dcn train --force cnn_batch_norm-seed1"
     with pytest.raises(BookError, match=message):
         build.build("paper")
+    find_run("cnn").path.unlink()
+    with pytest.raises(BookError, match=r"cnn.json is missing. Train it with: dcn train cnn"):
+        build.build("paper")
 
 
-def test_a_page_of_the_book_cannot_train(project, monkeypatch):
+def test_a_page_of_the_book_cannot_train(complete, monkeypatch):
     """A notebook that asks for another run than the one on record fails, where it would train for hours."""
-    copy_project_without_records(project)
-    for config in records.shown():
-        keep(config)
-    for name in MEASUREMENTS:
-        keep_measurement(name)
+    (complete / "book" / "_toc.yml").touch()
     asks = "from dcn_study.runs import catalogue, results\nresults.result(catalogue.find_run('cnn', epochs=11))"
-    write_notebook(project, "draws", code("side: int = 2", "parameters"), code(asks))
+    write_notebook(complete, "draws", code("side: int = 2", "parameters"), code(asks))
     monkeypatch.setattr(pages, "PAGES", {"draws": Page("draws")})
     monkeypatch.setattr(rendering, "render", None)
     with pytest.raises(BookError, match=r"page draws: cell \d+ failed with RecordError: .* is missing"):
         build.build("paper", progress=False)
-    assert not (project / "_build" / "html").exists()
-    assert not (project / "checkpoints").exists()
+    assert not (complete / "_build" / "html").exists()
+    assert not (complete / "checkpoints").exists()
 
 
-def test_one_process_builds_a_book(project):
-    copy_project_without_records(project)
-    program = "import sys, time\nfrom pathlib import Path\nfrom dcn_study.runs.files import locked\n"
-    program += "with locked(Path(sys.argv[1]), 'book'): print('held', flush=True); time.sleep(60)"
-    lock = project / "_build" / "smoke.lock"
-    holder = subprocess.Popen([sys.executable, "-c", program, lock], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(LockedError, match=f"the book .*smoke is in use by process {holder.pid} on "):
-            build.build("smoke", progress=False)
-    finally:
-        holder.kill()
-        holder.communicate()
-    with locked(lock, "book"):  # a dead holder's lock is free
-        pass
+def test_one_process_builds_a_book(clone):
+    (clone / "book" / "_toc.yml").touch()
+    message = f"the book .*smoke is in use by process {os.getpid()} on "
+    with locked(clone / "_build" / "smoke.lock", "it"), pytest.raises(LockedError, match=message):
+        build.build("smoke", progress=False)
 
 
 @pytest.mark.parametrize(
@@ -404,12 +348,11 @@ def test_one_process_builds_a_book(project):
     ],
 )
 def test_unfinished_notebooks_are_rejected(tmp_path, cell, words):
-    good = {"source": "1", "execution_count": 1}
-    path = tmp_path / "page.ipynb"
-    for cells, refused in (([good], False), ([good, {**good, **cell}], True)):
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(**c) for c in cells]), path)
-        if refused:
-            with pytest.raises(BookError, match=words):
-                execution.reject_unfinished(path)
-        else:
-            execution.reject_unfinished(path)
+    path, good = tmp_path / "page.ipynb", {"source": "1", "execution_count": 1}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(**good)])
+    nbformat.write(notebook, path)
+    execution.reject_unfinished(path)
+    notebook.cells.append(nbformat.v4.new_code_cell(**{**good, **cell}))
+    nbformat.write(notebook, path)
+    with pytest.raises(BookError, match=words):
+        execution.reject_unfinished(path)

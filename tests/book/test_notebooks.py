@@ -3,10 +3,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
+from helpers import ROOT
 
 from dcn_study.book import execution, pages
 from dcn_study.book.parameters import notebook_parameters
@@ -14,7 +14,6 @@ from dcn_study.runs import records
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.measurements import MEASUREMENTS
 
-ROOT = Path(__file__).parents[2]
 TEMPLATES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -29,11 +28,10 @@ def test_form(path):
         assert not cell.outputs
         assert cell.execution_count is None
         assert not any(line.lstrip().startswith(("def ", "class ")) for line in cell.source.splitlines())
-    for cell in code:
-        figure = cell.metadata.get("mystnb", {}).get("figure")
-        if figure:
-            assert figure["caption"]
-            assert cell.metadata["mystnb"]["image"]["alt"]
+        shown = cell.metadata.get("mystnb", {})
+        if "figure" in shown:
+            assert shown["figure"]["caption"]
+            assert len(shown["image"]["alt"]) >= 20
     for parameter in notebook_parameters(path.stem).values():
         assert parameter.meaning, parameter.name
         assert parameter.values or parameter.type in ("str", "bool"), parameter.name
@@ -67,9 +65,8 @@ def test_a_small_book_changes_parameters_and_a_call_changes_them_again():
 
 def run_papermill(project, notebook, *parameters):
     command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / f"{notebook}.ipynb"), "out.ipynb"]
-    for text in parameters:
-        command += ["-p", *text.split("=")]
-    return subprocess.run([*command, "-k", "python3"], cwd=project, capture_output=True, text=True, check=False)
+    command += ["-k", "python3", *(word for text in parameters for word in ("-p", *text.split("=")))]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
 
 
 def test_plain_papermill_trains_an_arm_of_the_study_small(project):

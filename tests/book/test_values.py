@@ -41,11 +41,11 @@ def executed(tmp_path_factory):
     papermill.execute_notebook(
         folder / "template.ipynb", folder / "page.ipynb", kernel_name="python3", progress_bar=False
     )
-    return folder / "page.ipynb"
+    return nbformat.read(folder / "page.ipynb", as_version=4)
 
 
 def test_every_glued_value_is_there_as_it_was(executed):
-    found, displays = values.glued(nbformat.read(executed, as_version=4))
+    found, displays = values.glued(executed)
     assert found == {
         "share": 12.345678901234567,
         "many": 60_000,
@@ -63,8 +63,7 @@ def test_a_page_has_its_values_with_its_records(executed, project):
     record = keep(find_run("cnn"))
     target = project / "cnn.values.json"
     shown = [Source(record.path, records.inspect(record.run)[1], record)]
-    notebook = nbformat.read(executed, as_version=4)
-    values.write_values("cnn", {"run": "cnn", "seeds": None}, shown, notebook, target)
+    values.write_values("cnn", {"run": "cnn", "seeds": None}, shown, executed, target)
     content = json.loads(target.read_text(encoding="utf-8"))
     assert content["page"] == "cnn"
     assert content["parameters"] == {"run": "cnn", "seeds": None}

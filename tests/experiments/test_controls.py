@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import evaluations, history, make
 
-from dcn_study.experiments import agreement, controls, first_epoch, stand_ins, test_sets
+from dcn_study.experiments import agreement, controls, first_epoch, test_sets
 from dcn_study.experiments.statistics import interval, prediction
 from dcn_study.runs import published
 from dcn_study.runs.catalogue import find_run, seeds_of
@@ -36,7 +36,7 @@ def test_a_share_of_a_gain_is_over_the_seeds_that_all_have():
 def test_epochs_are_the_same_if_all_numbers_are():
     one = record(validation_accuracy=[0.5, 0.6, 0.7])
     other = record(validation_accuracy=[0.5, 0.61])
-    assert stand_ins.same_epochs(one, other) == (1, 2)
+    assert controls.same_epochs(one, other) == (1, 2)
 
 
 def test_a_prediction_interval_is_wider_than_that_of_the_mean_and_covers_one_more():

@@ -15,6 +15,12 @@ def names_of(found):
     return [name for state in found.values() for name in itertools.chain(*dataclasses.astuple(state))]
 
 
+def keep(run, accuracy):
+    record = make(run)
+    record.history = history(validation_accuracy=[accuracy] * record.config.epochs)
+    records.write(record)
+
+
 def test_every_registered_run_is_listed_once(project):
     listed = names_of(registered())
     assert len(set(listed)) == len(listed)
@@ -51,13 +57,9 @@ def test_a_run_is_done_waits_or_is_dropped(project):
 def test_a_pilot_at_an_end_asks_for_the_next_rate(project):
     for rate, accuracy in zip(unseen.PILOT_RATES["cnn"], (0.9, 0.95, 0.98), strict=True):
         for number in unseen.PILOT_REALISATIONS:
-            record = make(unseen.PILOTS["cnn"][rate].seeded(number))
-            record.history = history(validation_accuracy=[accuracy] * record.config.epochs)
-            records.write(record)
+            keep(unseen.PILOTS["cnn"][rate].seeded(number), accuracy)
     for rate, accuracy in zip(catalogue.PILOT_RATES, (0.98, 0.95, 0.9), strict=True):
-        record = make(catalogue.PILOTS["cnn"][rate])
-        record.history = history(validation_accuracy=[accuracy] * record.config.epochs)
-        records.write(record)
+        keep(catalogue.PILOTS["cnn"][rate], accuracy)
     found = registered()
     assert found[SECOND, "pilots", "cnn"].waiting == ("unseen_pilot_cnn_0.03-seed7", "unseen_pilot_cnn_0.03-seed8")
     assert len(found[SECOND, "pilots", "cnn"].done) == 6

@@ -71,9 +71,8 @@ def test_no_verdict_before_all_realisations_of_all_arms_are_there(project, rando
             keep(UNSEEN[arm], number, 0.7 + gain + random.normal(0, 1e-4))
     recorded = unseen.recorded_runs()
     found = unseen.compared(recorded)
-    assert unseen.so_far(recorded).startswith(
-        "all 40 primary runs are finished; in place of the convolutions: better, +5.0"
-    )
+    message = "all 40 primary runs are finished; in place of the convolutions: better, +5.0"
+    assert unseen.so_far(recorded).startswith(message)
     axes = figures.differences(found, unseen.SMALLEST)
     assert [text.get_text() for text in axes.texts] == [each.contrast.verdict for each in found.values()]
     assert tables.contrast_checks(found)["p, not zero"].notna().all()
@@ -105,18 +104,12 @@ def test_the_power_that_the_registration_states():
     assert (better, equivalent) == (pytest.approx(0.80, abs=0.02), pytest.approx(0.78, abs=0.02))
 
 
-COSTS = {
-    "parameters": {"cnn": 7},
-    "step_ms": {"cnn": [1.0, 2.0, 3.0]},
-    "memory": {"cnn": None},
-    "multiply_adds": {"cnn": 2e6},
-}
-
-
 def test_results_appear_as_records_come_in(project):
+    costs = {"parameters": 7, "step_ms": [1.0, 2.0, 3.0], "memory": None, "multiply_adds": 2e6}
+    costs = {name: {"cnn": value} for name, value in costs.items()}
     nothing = unseen.recorded_runs()
     assert unseen.so_far(nothing).startswith("none of 40 primary runs are finished")
-    assert set(tables.unseen_accuracies(nothing, COSTS)["plain"]) == {"–"}
+    assert set(tables.unseen_accuracies(nothing, costs)["plain"]) == {"–"}
     assert tables.unseen_changes(nothing).isna().all(axis=None)
     assert not any(ax.get_lines() for ax in figures.field_and_accuracy(nothing))
     for number in REALISATIONS[:2]:
@@ -125,12 +118,9 @@ def test_results_appear_as_records_come_in(project):
     keep(UNSEEN["shared_offsets_cnn"], REALISATIONS[0], 0.7)  # from before fields were kept
     found = unseen.recorded_runs()
     assert unseen.so_far(found).startswith("4 of 40 primary runs are finished, and no verdict")
-    table = tables.unseen_accuracies(found, COSTS)
-    assert table.loc["CNN", ["realisations", "scaled and translated", "ms per step"]].tolist() == [
-        2,
-        "69.50 ± 6.35",
-        2.0,
-    ]
+    table = tables.unseen_accuracies(found, costs)
+    row = table.loc["CNN", ["realisations", "scaled and translated", "ms per step"]]
+    assert row.tolist() == [2, "69.50 ± 6.35", 2.0]
     assert table.loc["deformable convolutions", "scaled and translated"] == "80.00"
     changes = tables.unseen_changes(found)
     assert changes.loc[("scale", "1.6"), "CNN"] == pytest.approx(80.0)
