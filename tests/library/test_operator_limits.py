@@ -76,8 +76,10 @@ UNKNOWN = [tf.TensorSpec((None, None, None, 2)), tf.TensorSpec((3, 3, 2, 3)), tf
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("wrong", ["offsets", "mask"])
-@pytest.mark.parametrize("size", [(2, 4, 4), (2, 5, 5), (2, 4, 5), (1, 5, 4), (3, 5, 4)])
+@pytest.mark.parametrize(
+    ("wrong", "size"),
+    [*(("offsets", size) for size in ((2, 4, 4), (2, 5, 5), (2, 4, 5), (1, 5, 4), (3, 5, 4))), ("mask", (2, 4, 4))],
+)
 def test_sizes_that_are_known_late_are_checked_late(size, wrong, jit_compile):
     signature = [*UNKNOWN, tf.TensorSpec((None, None, None, 9))]
     operator = tf.function(functools.partial(deform_conv2d, padding="same"), signature, jit_compile=jit_compile)
