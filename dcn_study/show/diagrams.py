@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -252,7 +253,7 @@ def _map(ax: Axes, corner: tuple[float, float], side: int, title: str, *, shade:
 
 def _path(ax: Axes, centre: float, top: float, names: Sequence[str], *, dead: bool = False) -> None:
     """Draws boxes below each other, with arrows between."""
-    look = {"facecolor": "0.93", "edgecolor": "black"}
+    look: dict[str, Any] = {"facecolor": "0.93", "edgecolor": "black"}
     if dead:
         look = {"facecolor": "white", "edgecolor": "0.6", "linestyle": "--"}
     for step, name in enumerate(names):

@@ -63,9 +63,10 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
     }
     figure = plt.figure(figsize=(4.3, 5.4) if narrow else (7.4, 3.1), layout="constrained")
     if narrow:
-        left, right = figure.subfigures(2, 1, height_ratios=(1, 1.4))
+        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.4))
     else:
-        left, right = figure.subfigures(1, 2, width_ratios=(1, 2.6))
+        parts = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2.6))
+    left, right = parts.ravel()
     axes = left.subplots(2, len(plain))
     for row, (images, name) in enumerate(((plain, "plain"), (moved, "scaled"))):
         for ax, image in zip(axes[row], images, strict=True):
