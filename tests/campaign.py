@@ -277,8 +277,6 @@ def kill(row: Kills, number: int, chance: random.Random) -> None:
         row.again += 1
         again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
         litter = partial() + [str(path) for path in Path().rglob(".*@*")]
-        if row.case == "build":  # which alone sweeps what a killed build has left
-            litter += [str(path) for path in Path().glob("_build/*.staging*")]
         if again.returncode or litter or "Traceback" in again.stderr:
             row.failed += 1
             row.examples.append(f"{what}, again: exit {again.returncode}, {litter}: ...{again.stderr[-600:]}")
