@@ -8,15 +8,7 @@ import numpy as np
 def bilinear(plane, y, x):
     """Reads a plane (H, W) between pixels; coordinates outside are moved to the border."""
     height, width = plane.shape
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    top, left = math.floor(y), math.floor(x)
-    value = 0.0
-    for row in (top, top + 1):
-        for column in (left, left + 1):
-            weight = max(0, 1 - abs(y - row)) * max(0, 1 - abs(x - column))
-            if weight > 0:
-                value += weight * plane[row, column]
-    return value
+    return zero_outside(plane, min(max(y, 0), height - 1), min(max(x, 0), width - 1))
 
 
 def resample_by_offsets(inputs, offsets, pairing="published"):
@@ -34,15 +26,6 @@ def resample_by_offsets(inputs, offsets, pairing="published"):
                         dy, dx = offsets[b, y, x, 2 * c], offsets[b, y, x, 2 * c + 1]
                     output[b, y, x, c] = bilinear(inputs[b, :, :, c], y + dy, x + dx)
     return output
-
-
-def finite_differences(function, argument, step=1e-6):
-    """Returns the gradient of a scalar function at an array, by central differences.
-
-    The function takes many arrays at once, (N, *argument.shape), and returns its value at each, (N,).
-    """
-    steps = step * np.eye(argument.size).reshape(-1, *argument.shape)
-    return ((function(argument + steps) - function(argument - steps)) / (2 * step)).reshape(argument.shape)
 
 
 def deform_conv2d(

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from gradients import gradients
 
 from dcn.ops import compilation, deform_conv2d, deform_roi_pool, resample_by_offsets
 
@@ -19,8 +20,11 @@ def convolution(shape, kernel, offsets, given=0, dtype="float64", **settings):
     return functools.partial(deform_conv2d, **settings), shapes[: 3 + given], dtype
 
 
-def resampling(shape, dtype="float64", **settings):
-    return functools.partial(resample_by_offsets, **settings), [shape, (*shape[:3], 2 * shape[3])], dtype
+def resampling(shape, dtype="float64", spread=1, **settings):
+    def operator(inputs, offsets, jit_compile=None):
+        return resample_by_offsets(inputs, spread * offsets, jit_compile=jit_compile, **settings)
+
+    return operator, [shape, (*shape[:3], 2 * shape[3])], dtype
 
 
 def pooling(shape, boxes, size, dtype="float64", **settings):
@@ -40,6 +44,8 @@ CASES = {
     "half precision": convolution((2, 5, 4, 4), (3, 3, 4, 2), (2, 5, 4, 18), 2, "float16", padding="same"),
     "published": resampling((2, 5, 4, 3)),
     "repaired": resampling((2, 5, 4, 3), corners="bilinear", pairing="per_pixel"),
+    "far offsets": resampling((2, 5, 4, 3), spread=4, corners="bilinear"),
+    "offsets of zero": resampling((2, 5, 4, 3), spread=0, corners="bilinear"),  # last neighbours beyond the border
     "one pixel": resampling((1, 1, 1, 2)),
     "no images to resample": resampling((0, 5, 4, 3)),
     "resampling in half precision": resampling((2, 5, 4, 3), "float16", corners="bilinear"),
@@ -55,15 +61,10 @@ CASES = {
 def test_values_and_gradients_with_and_without_xla_agree(random, case):
     operator, shapes, dtype = CASES[case]
     tensors = [tf.cast(random.normal(size=shape), dtype) for shape in shapes]
-
-    def results(jit_compile):
-        with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            outputs = operator(*tensors, jit_compile=jit_compile)
-            loss = tf.reduce_sum(tf.cast(outputs, "float64") ** 2)
-        return outputs, *tape.gradient(loss, tensors)
-
-    for with_xla, without in zip(results(True), results(False), strict=True):
+    with_and_without = [functools.partial(operator, jit_compile=choice) for choice in (True, False)]
+    upstream = tf.cast(random.normal(size=with_and_without[1](*tensors).shape), dtype)
+    results = (gradients(each, *tensors, upstream=upstream) for each in with_and_without)
+    for with_xla, without in zip(*results, strict=True):
         assert with_xla.dtype == without.dtype
         scale = max(1, np.abs(tf.cast(with_xla, "float64")).max(initial=0))
         error = np.abs(tf.cast(with_xla - without, "float64")).max(initial=0)
@@ -96,34 +97,28 @@ def test_without_xla_a_graph_consists_of_plain_operations(case):
 @pytest.mark.parametrize("operator", [deform_conv2d, resample_by_offsets])
 def test_by_default_xla_serves_known_sizes_and_the_first_shapes_of_eager_calls(operator, monkeypatch):
     monkeypatch.setattr(compilation, "_eager_shapes", {})
+    kernel, channels = ([tf.zeros((1, 1, 2, 1))], 2) if operator is deform_conv2d else ([], 4)
 
-    def tensors(size):
-        offsets = 2 if operator is deform_conv2d else 4
-        kernel = [tf.zeros((1, 1, 2, 1))] if operator is deform_conv2d else []
-        return tf.zeros((1, *size, 2)), *kernel, tf.zeros((1, *size, offsets))
-
-    def traced(size, batch=None, jit_compile=None):
-        signature = [tf.TensorSpec((batch, *size, tensor.shape[3])) for tensor in tensors((5, 4))]
-        if operator is deform_conv2d:
-            signature[1] = tf.TensorSpec((1, 1, 2, 1))
-        function = tf.function(functools.partial(operator, jit_compile=jit_compile), signature)
+    def traced(*size, **choice):
+        kernels = map(tf.TensorSpec.from_tensor, kernel)
+        signature = [tf.TensorSpec((*size, 2)), *kernels, tf.TensorSpec((*size, channels))]
+        function = tf.function(functools.partial(operator, **choice), signature)
         return "_XlaMustCompile" in str(function.get_concrete_function().graph.as_graph_def().library)
 
-    assert traced((5, 4))
-    assert traced((5, 4), batch=1)
-    assert not traced((None, 4))
-    assert not traced((None, None))
-    assert traced((None, None), jit_compile=True)
-    assert not traced((5, 4), batch=1, jit_compile=False)
+    assert traced(None, 5, 4)
+    assert traced(1, 5, 4)
+    assert not traced(None, None, 4)
+    assert not traced(None, None, None)
+    assert traced(None, None, None, jit_compile=True)
+    assert not traced(1, 5, 4, jit_compile=False)
 
     compiled = []
-    monkeypatch.setattr(compilation, "uses_xla", None)  # the operators hold it already
     for name in ("convolution", "resampling"):
         module = sys.modules[f"dcn.ops.{name}"]
         choose = module.uses_xla
         monkeypatch.setattr(module, "uses_xla", lambda *given, choose=choose: compiled.append(choose(*given)) or False)
     for height in (3, 4, 5, 6, 7, 8, 3, 8):
-        operator(*tensors((height, 4)))
+        operator(tf.zeros((1, height, 4, 2)), *kernel, tf.zeros((1, height, 4, channels)))
     assert compiled == [True, True, True, True, False, False, True, False]
 
 
@@ -138,19 +133,15 @@ def resident():
 
 kernel = tf.ones((3, 3, 2, 2))
 
-def convolve(inputs, offsets):
+def step(inputs, offsets):
     with tf.GradientTape() as tape:
         tape.watch([inputs, kernel, offsets])
-        outputs = deform_conv2d(inputs, kernel, offsets, padding="same")
+        if sys.argv[1] == "convolve":
+            outputs = deform_conv2d(inputs, kernel, offsets, padding="same")
+        else:
+            outputs = resample_by_offsets(inputs, offsets[..., :4])
     return tape.gradient(outputs, [inputs, kernel, offsets])
 
-def resample(inputs, offsets):
-    with tf.GradientTape() as tape:
-        tape.watch([inputs, offsets])
-        outputs = resample_by_offsets(inputs, offsets[..., :4])
-    return tape.gradient(outputs, [inputs, offsets])
-
-step = {"convolve": convolve, "resample": resample}[sys.argv[1]]
 if sys.argv[2] == "graph":
     step = tf.function(step, reduce_retracing=True)
 for size in range(9, 40):

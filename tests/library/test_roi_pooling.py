@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
+from gradients import assert_gradients_equal_differences, gradients
 
 from dcn.ops import deform_roi_pool, roi_pooling
 
@@ -47,29 +48,14 @@ def test_one_pixel_outside_the_border_still_counts_and_more_does_not():
     assert result.numpy().ravel().tolist() == [1, 1, 1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("wanted", [0, 3], ids=["inputs", "offsets"])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_gradients_equal_finite_differences(random, sampling_ratio, wanted):
-    tensors = list(draw(random, 3))
-    upstream = random.normal(size=(3, 3, 2, 3))
+def test_gradients_equal_finite_differences(random, sampling_ratio):
+    inputs, boxes, indices, offsets = draw(random, 3)
 
-    def totals(many):
-        inputs, boxes, indices, offsets = [np.broadcast_to(each, (len(many), *each.shape)) for each in tensors]
-        inputs, offsets = (many, offsets) if wanted == 0 else (inputs, many)
-        indices = indices + inputs.shape[1] * np.arange(len(many))[:, None]
-        joined = (each.reshape(-1, *each.shape[2:]) for each in (inputs, boxes, indices, offsets))
-        pooled = plain(*joined, sampling_ratio=sampling_ratio, **SETTINGS).numpy()
-        return (pooled.reshape(len(many), *upstream.shape) * upstream).sum(axis=(1, 2, 3, 4))
+    def operator(inputs, boxes, offsets):
+        return plain(inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, **SETTINGS)
 
-    argument = tf.constant(tensors[wanted])
-    with tf.GradientTape() as tape:
-        tape.watch(argument)
-        arguments = [*tensors[:wanted], argument, *tensors[wanted + 1 :]]
-        loss = tf.reduce_sum(plain(*arguments, sampling_ratio=sampling_ratio, **SETTINGS) * upstream)
-    actual = tf.convert_to_tensor(tape.gradient(loss, argument))
-    expected = reference.finite_differences(totals, tensors[wanted])
-    assert np.abs(expected).max() > 0.05
-    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    assert_gradients_equal_differences(random, operator, inputs, boxes, offsets)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -79,30 +65,6 @@ def test_other_types(random, dtype):
     assert result.dtype == dtype
     expected = reference.deform_roi_pool(inputs, boxes, indices, offsets, (3, 2), 0.5, 2, 0.3)
     np.testing.assert_allclose(tf.cast(result, "float64"), expected, atol=3e-2)
-
-
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_unknown_sizes(random, jit_compile):
-    inputs, boxes, indices, offsets = draw(random)
-    signature = [
-        tf.TensorSpec((None, None, None, 3), tf.float64),
-        tf.TensorSpec((None, 4), tf.float64),
-        tf.TensorSpec((None,), tf.int64),
-        tf.TensorSpec((None, 3, 2, 2), tf.float64),
-    ]
-    pool = tf.function(
-        lambda *tensors: deform_roi_pool(*tensors, **SETTINGS), input_signature=signature, jit_compile=jit_compile
-    )
-    np.testing.assert_allclose(
-        pool(inputs, boxes, indices, offsets), deform_roi_pool(inputs, boxes, indices, offsets, **SETTINGS)
-    )
-
-
-def test_no_boxes_and_empty_boxes(random):
-    inputs, boxes, indices, offsets = draw(random)
-    assert deform_roi_pool(inputs, boxes[:0], indices[:0], offsets[:0], **SETTINGS).shape == (0, 3, 2, 3)
-    backwards = boxes[:1, [2, 3, 0, 1]]
-    assert not np.any(deform_roi_pool(inputs, backwards, indices[:1], **SETTINGS))
 
 
 def test_not_a_number_and_huge_offsets(random):
@@ -119,22 +81,24 @@ def test_not_a_number_and_huge_offsets(random):
 
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-@pytest.mark.parametrize("unknown", [False, True])
-def test_gradients_in_a_function_that_xla_compiles(random, sampling_ratio, unknown):
-    tensors = [tf.constant(array, tf.float64) for array in draw(random)]
-    indices = tf.cast(tensors.pop(2), tf.int32)
+@pytest.mark.parametrize(("unknown", "jit_compile"), [(False, True), (True, True), (True, None)])
+def test_values_and_gradients_in_a_function(random, sampling_ratio, unknown, jit_compile):
+    inputs, boxes, indices, offsets = map(tf.constant, draw(random))
 
-    def gradients(inputs, boxes, offsets):
-        with tf.GradientTape() as tape:
-            tape.watch([inputs, boxes, offsets])
-            pooled = deform_roi_pool(inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, **SETTINGS)
-            loss = tf.reduce_sum(pooled**2)
-        return tape.gradient(loss, [inputs, boxes, offsets])
+    def operator(indices, *tensors):
+        def squares(inputs, boxes, offsets):
+            return deform_roi_pool(inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, **SETTINGS) ** 2
 
-    shapes = [(None, None, None, 3), (None, 4), (None, 3, 2, 2)] if unknown else [tensor.shape for tensor in tensors]
-    signature = [tf.TensorSpec(shape, tf.float64) for shape in shapes]
-    compiled = tf.function(gradients, input_signature=signature, jit_compile=True)
-    for found, expected in zip(compiled(*tensors), gradients(*tensors), strict=True):
+        return gradients(squares, *tensors)
+
+    tensors = indices, inputs, boxes, offsets
+    shapes = [(None,), (None, None, None, 3), (None, 4), (None, 3, 2, 2)]
+    signature = [
+        tf.TensorSpec(shape if unknown else tensor.shape, tensor.dtype)
+        for shape, tensor in zip(shapes, tensors, strict=True)
+    ]
+    function = tf.function(operator, input_signature=signature, jit_compile=jit_compile)
+    for found, expected in zip(function(*tensors), operator(*tensors), strict=True):
         assert np.abs(expected).max() > 0.1
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -143,51 +107,32 @@ def test_gradients_in_a_function_that_xla_compiles(random, sampling_ratio, unkno
 def test_second_derivatives(random, sampling_ratio):
     inputs, boxes, indices, offsets = draw(random, 2)
 
-    def slopes(inputs):
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            pooled = deform_roi_pool(
-                inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, jit_compile=False, **SETTINGS
-            )
-            loss = tf.reduce_sum(pooled**3)
-        return tape.gradient(loss, inputs)
+    def cubes(inputs):
+        return plain(inputs, boxes, indices, offsets, sampling_ratio=sampling_ratio, **SETTINGS) ** 3
 
-    inputs, direction = tf.constant(inputs), tf.constant(random.normal(size=inputs.shape))
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        along = tf.reduce_sum(slopes(inputs) * direction)
-    step = 1e-6 * direction
-    expected = (slopes(inputs + step) - slopes(inputs - step)) / 2e-6
-    assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(tape.gradient(along, inputs), expected, atol=1e-6)
+    assert_gradients_equal_differences(random, lambda inputs: gradients(cubes, inputs)[1], inputs)
 
 
 def test_xla_refuses_second_derivatives(random):
     inputs, boxes, indices, _ = draw(random, 2)
-    inputs = tf.constant(inputs)
-    with tf.GradientTape() as outer:
-        outer.watch(inputs)
-        with tf.GradientTape() as inner:
-            inner.watch(inputs)
-            pooled = deform_roi_pool(inputs, boxes, indices, output_size=2, jit_compile=True)
-        slopes = inner.gradient(pooled, inputs)
+
+    def slopes(inputs):
+        return gradients(lambda x: deform_roi_pool(x, boxes, indices, output_size=2, jit_compile=True), inputs)[1]
+
     with pytest.raises(NotImplementedError, match="deform_roi_pool with jit_compile=True has first derivatives"):
-        outer.gradient(slopes, inputs)
+        gradients(slopes, inputs)
 
 
-@pytest.mark.parametrize("boxes", [np.zeros((0, 4)), [[3.0, 3.0, 3.0, 3.0]]], ids=["no boxes", "no area"])
-def test_what_reads_nothing_has_gradients_of_zero(random, boxes):
-    inputs, offsets = tf.constant(random.normal(size=(1, 5, 4, 2))), tf.zeros((len(boxes), 2, 2, 2), tf.float64)
-    boxes = tf.constant(boxes, tf.float64)
-    with tf.GradientTape() as tape:
-        tape.watch([inputs, boxes, offsets])
-        pooled = deform_roi_pool(inputs, boxes, np.zeros(len(boxes), int), offsets, output_size=2)
-    for tensor, gradient in zip([inputs, boxes, offsets], tape.gradient(pooled, [inputs, boxes, offsets]), strict=True):
-        np.testing.assert_array_equal(gradient, np.zeros(tensor.shape))
-
-
-def test_no_boxes_have_indices_of_any_type():
-    assert deform_roi_pool(tf.zeros((1, 5, 4, 2)), tf.zeros((0, 4)), [], output_size=2).shape == (0, 2, 2, 2)
+@pytest.mark.parametrize(
+    "boxes", [np.zeros((0, 4)), [[3.0, 3, 3, 3]], [[3.0, 3, 1, 1]]], ids=["no boxes", "no area", "backwards"]
+)
+def test_what_reads_nothing_is_zero_and_has_gradients_of_zero(random, boxes):
+    indices = [0] * len(boxes)  # without boxes a list of no type
+    tensors = random.normal(size=(1, 5, 4, 2)), np.array(boxes), np.zeros((len(boxes), 2, 2, 2))
+    operator = functools.partial(deform_roi_pool, output_size=2)
+    results = gradients(lambda inputs, boxes, offsets: operator(inputs, boxes, indices, offsets), *tensors)
+    for result, shape in zip(results, [(len(boxes), 2, 2, 2), *map(np.shape, tensors)], strict=True):
+        np.testing.assert_array_equal(result, np.zeros(shape))
 
 
 @pytest.mark.parametrize("jit_compile", [None, True])
