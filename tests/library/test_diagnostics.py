@@ -1,6 +1,8 @@
 import keras
 import numpy as np
 import pytest
+import reference
+import tensorflow as tf
 
 from dcn import ConvOffset2D, DeformableConv1D, DeformableConv2D, dead_weights, models, sampling_points
 
@@ -10,14 +12,18 @@ def images(random):
     return random.uniform(size=(2, 6, 5, 3)).astype("float32")
 
 
-def test_the_offsets_of_the_published_layer_are_dead(images):
-    assert dead_weights(ConvOffset2D(3, name="layer"), images) == ["layer/kernel"]
-    assert dead_weights(ConvOffset2D(3, pairing="per_pixel", name="layer"), images) == ["layer/kernel"]
-
-
-def test_those_of_the_other_layers_are_not(images):
-    assert dead_weights(ConvOffset2D(3, corners="bilinear"), images) == []
-    assert dead_weights(DeformableConv2D(4, 3, padding="same", modulated=True), images) == []
+@pytest.mark.parametrize(
+    ("layer", "dead"),
+    [
+        (ConvOffset2D(3), ["kernel"]),
+        (ConvOffset2D(3, pairing="per_pixel"), ["kernel"]),
+        (ConvOffset2D(3, trainable=False), []),
+        (ConvOffset2D(3, corners="bilinear"), []),
+        (DeformableConv2D(4, 3, padding="same", modulated=True), []),
+    ],
+)
+def test_of_new_layers_only_the_published_one_is_dead(images, layer, dead):
+    assert dead_weights(layer, images) == [f"{layer.name}/{name}" for name in dead]
 
 
 def test_a_model_names_its_dead_weights(random):
@@ -35,12 +41,6 @@ def test_a_weight_that_the_outputs_do_not_depend_on_is_dead(images):
     assert [path.split("/")[-1] for path in dead_weights(Forgetful(4), images)] == ["kernel", "bias"]
 
 
-def test_frozen_weights_are_not_asked_for(images):
-    layer = ConvOffset2D(3)
-    layer.trainable = False
-    assert dead_weights(layer, images) == []
-
-
 def test_inputs_of_zeros_cannot_tell_and_are_refused(images):
     with pytest.raises(ValueError, match=r"inputs must not be all zero: .* Received: shapes \[\(2, 6, 5, 3\)\]"):
         dead_weights(DeformableConv2D(4, 3), np.zeros_like(images))
@@ -56,7 +56,7 @@ ARGUMENTS = [
 
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 def test_a_layer_reads_at_its_sampling_points(random, arguments):
-    """With a kernel of ones, the layer is the sum of what an interpolation of its own finds at these points."""
+    """With a kernel of ones, the layer is the sum of what interpolation by loops finds at these points."""
     images = random.normal(size=(2, 7, 5, 4)).astype("float32")
     layer = DeformableConv2D(1, use_bias=False, kernel_initializer="ones", **arguments)
     layer.build(images.shape)
@@ -71,15 +71,9 @@ def test_a_layer_reads_at_its_sampling_points(random, arguments):
     for image, row, column, group, point in np.ndindex(*points.shape[:5]):
         weight = 1 if mask is None else mask[image, row, column, group * count + point]
         for channel in np.split(np.arange(4), groups)[group]:
-            value = interpolate(images[image, ..., channel], *points[image, row, column, group, point])
+            value = reference.zero_outside(images[image, ..., channel], *points[image, row, column, group, point])
             expected[image, row, column] += weight * value
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-4)
-
-
-def interpolate(image, y, x):
-    """Bilinear interpolation between zeros all around."""
-    rows, columns = np.arange(image.shape[0]), np.arange(image.shape[1])
-    return np.maximum(0, 1 - abs(y - rows)) @ image @ np.maximum(0, 1 - abs(x - columns))
 
 
 def test_without_offsets_the_points_are_a_grid(images):
@@ -110,10 +104,11 @@ def test_the_published_layer_reads_at_its_sampling_points(random, pairing):
     images = random.normal(size=(2, 6, 5, 3)).astype("float32")
     layer = ConvOffset2D(3, pairing=pairing, kernel_initializer="he_normal")
     outputs = layer(images).numpy()
+    np.testing.assert_allclose(layer.offsets(images), tf.nn.conv2d(images, layer.kernel, 1, "SAME"), rtol=1e-6)
     points = sampling_points(layer, images)
     assert points.shape == (*images.shape, 2)
     expected = [
-        interpolate(images[image, ..., channel], *points[image, row, column, channel])
+        reference.bilinear(images[image, ..., channel], *points[image, row, column, channel])
         for image, row, column, channel in np.ndindex(*images.shape)
     ]
     np.testing.assert_allclose(outputs.ravel(), expected, rtol=1e-4, atol=1e-5)
