@@ -2,15 +2,19 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from gradients import gradients
 
-from dcn import ops
+from dcn import dead_weights, ops
 from dcn.layers import DeformableConv1D, DeformableConv2D, DeformableRoIPooling2D
 
 ARGUMENTS = [
-    {"filters": 4, "kernel_size": 3},
-    {"filters": 4, "kernel_size": (3, 2), "padding": "same", "strides": (2, 1)},
-    {"filters": 4, "kernel_size": (3, 2), "padding": "same", "dilation_rate": (2, 1), "groups": 2},
-    {"filters": 4, "kernel_size": 3, "activation": "relu", "use_bias": False, "modulated": True, "offset_groups": 3},
+    (DeformableConv2D, {"kernel_size": 3}),
+    (DeformableConv2D, {"kernel_size": (3, 2), "padding": "same", "strides": (2, 1)}),
+    (DeformableConv2D, {"kernel_size": (3, 2), "padding": "same", "dilation_rate": (2, 1), "groups": 2}),
+    (DeformableConv2D, {"kernel_size": 3, "groups": 6, "activation": "relu", "use_bias": False}),  # depthwise
+    (DeformableConv1D, {"kernel_size": 3}),
+    (DeformableConv1D, {"kernel_size": 4, "padding": "same", "strides": 2, "groups": 2}),
+    (DeformableConv1D, {"kernel_size": 3, "padding": "same", "dilation_rate": 2, "use_bias": False}),
 ]
 
 
@@ -18,41 +22,34 @@ def draw_inputs(random, channels=6):
     return tf.constant(random.normal(size=(2, 7, 6, channels)), tf.float32)
 
 
-@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
-def test_a_new_layer_computes_what_conv2d_computes(random, arguments):
-    inputs = draw_inputs(random)
-    layer = DeformableConv2D(**arguments, bias_initializer="ones")
+@pytest.mark.parametrize(("cls", "arguments"), ARGUMENTS)
+def test_a_new_layer_computes_what_a_regular_one_computes(random, cls, arguments):
+    inputs = draw_inputs(random) if cls is DeformableConv2D else draw_inputs(random)[:, 0]
+    layer = cls(12, **arguments, bias_initializer="ones", modulated=True, offset_groups=3)
     outputs = layer(inputs)
-    plain = {name: value for name, value in arguments.items() if name not in ("modulated", "offset_groups")}
-    conv = keras.layers.Conv2D(**plain)
-    conv.build(inputs.shape)
-    conv.set_weights([weight.numpy() for weight in (layer.kernel, layer.bias) if weight is not None])
-    np.testing.assert_allclose(outputs, conv(inputs), atol=2e-6)
+    regular = getattr(keras.layers, cls.__name__.removeprefix("Deformable"))(12, **arguments)
+    regular.build(inputs.shape)
+    regular.set_weights([weight.numpy() for weight in (layer.kernel, layer.bias) if weight is not None])
+    np.testing.assert_allclose(outputs, regular(inputs), atol=2e-6)
     assert layer.compute_output_shape(inputs.shape) == outputs.shape
 
 
-def test_its_offsets_are_used_and_learn(random):
-    inputs = draw_inputs(random)
-    layer = DeformableConv2D(4, 3, padding="same", modulated=True, offset_groups=2, offset_initializer="he_normal")
-    outputs = layer(inputs)
-    predicted = tf.nn.conv2d(inputs, layer.offset_kernel, 1, "SAME")
-    expected = ops.deform_conv2d(
-        inputs,
-        layer.kernel.value,
-        predicted[..., :36],
-        2 * tf.sigmoid(predicted[..., 36:]),
-        padding="same",
-        offset_groups=2,
-    )
-    np.testing.assert_allclose(outputs, expected, atol=1e-5)
-    for initializer in ("zeros", "he_normal"):
-        layer = DeformableConv2D(4, 3, padding="same", modulated=True, offset_initializer=initializer)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(layer(inputs) ** 2)
-        for weight, gradient in zip(
-            layer.trainable_weights, tape.gradient(loss, layer.trainable_variables), strict=True
-        ):
-            assert np.abs(gradient).max() > 0, weight.path
+def test_points_move_along_a_sequence(random):
+    """Against linear interpolation by NumPy, between zeros beyond both ends."""
+    inputs = random.normal(size=(2, 9, 4)).astype("float32")
+    layer = DeformableConv1D(5, 3, padding="same", offset_groups=2, modulated=True)
+    layer.build(inputs.shape)
+    layer.offset_kernel.assign(random.normal(size=layer.offset_kernel.shape))
+    offsets, mask = layer.offsets_and_mask(inputs)
+    places = np.arange(-1, 10)
+    expected = np.zeros((2, 9, 5))
+    for image, step, group, point in np.ndindex(2, 9, 2, 3):
+        place = step + point - 1 + float(offsets[image, step, group * 3 + point])
+        weight = float(mask[image, step, group * 3 + point])
+        for channel in (2 * group, 2 * group + 1):
+            value = np.interp(place, places, np.pad(inputs[image, :, channel], 1), left=0, right=0)
+            expected[image, step] += weight * value * layer.kernel.numpy()[point, channel]
+    np.testing.assert_allclose(layer(inputs), expected, atol=1e-4)
 
 
 def test_from_a_trained_conv2d(random):
@@ -161,9 +158,8 @@ def test_lora(random, tmp_path):
     assert [weight.name for weight in again.layers[0].trainable_weights] == trained
     for one, other in zip(model.optimizer.variables, again.optimizer.variables, strict=True):
         np.testing.assert_array_equal(one, other)
-    with tf.GradientTape() as tape:  # also the loaded model learns
-        loss = tf.reduce_sum(again(inputs) ** 2)
-    assert np.abs(tape.gradient(loss, again.layers[0].lora_kernel_b.value)).max() > 0
+    # The loaded model learns too; of a product of which one factor is zero, that one at first.
+    assert [path.split("/")[-1] for path in dead_weights(again, inputs)] == ["lora_kernel_a"]
     model.save_weights(tmp_path / "model.weights.h5")
     for rank in (None, 3):
         plain = keras.Sequential([DeformableConv2D(4, 3, lora_rank=rank), keras.layers.GlobalAveragePooling2D()])
@@ -210,20 +206,7 @@ def test_the_offsets_may_come_from_a_guide(random, modulated):
     expected = ops.deform_conv2d(inputs, kernel, predicted[..., :18], mask, strides=2, padding="same")
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
     np.testing.assert_allclose(layer.offsets_and_mask(guide)[0], predicted[..., :18], atol=1e-6)
-    with tf.GradientTape() as tape:
-        tape.watch(guide)
-        loss = tf.reduce_sum(layer(inputs, guide=guide) ** 2)
-    assert np.abs(tape.gradient(loss, guide)).max() > 0
-    sequences, other = inputs[:, 0], guide[:, 0]
-    images = DeformableConv2D(4, (1, 3))
-    along = DeformableConv1D(4, 3, offset_initializer="he_normal")
-    expected = along(sequences, guide=other)
-    images.build(inputs.shape, guide.shape)
-    dx = tf.nn.conv1d(other, along.offset_kernel.value, 1, "VALID")
-    pairs = tf.reshape(tf.stack([tf.zeros_like(dx), dx], axis=-1), (2, 1, 4, 6))
-    np.testing.assert_allclose(
-        ops.deform_conv2d(inputs[:, :1], along.kernel.value[None], pairs)[:, 0], expected, atol=1e-5
-    )
+    assert np.abs(gradients(lambda guide: layer(inputs, guide=guide) ** 2, guide)[1]).max() > 0
 
 
 def test_a_guide_that_does_not_fit(random):
@@ -246,16 +229,6 @@ def test_a_guide_that_does_not_fit(random):
     np.testing.assert_allclose(call(inputs, guide), same(inputs, guide=guide), atol=1e-6)
     with pytest.raises(tf.errors.InvalidArgumentError, match="guide must have the batch and the size of inputs"):
         call(inputs, tf.pad(guide, ((0, 0), (0, 1), (0, 0), (0, 0))))
-
-
-def test_with_a_group_for_each_channel_it_is_a_depthwise_convolution(random):
-    depthwise = keras.layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, use_bias=False)
-    images = random.normal(size=(2, 6, 5, 3)).astype("float32")
-    expected = depthwise(images)
-    layer = DeformableConv2D(6, 3, padding="same", groups=3, use_bias=False)
-    layer.build(images.shape)
-    layer.kernel.assign(np.reshape(depthwise.kernel, (3, 3, 1, 6)))
-    np.testing.assert_allclose(layer(images), expected, atol=1e-5)
 
 
 def test_a_frozen_kernel_stays_and_the_offsets_train(tmp_path, random):
@@ -293,7 +266,7 @@ def test_frozen_weights_load_into_a_layer_that_trains(tmp_path, random):
 
 def test_offsets_go_no_further_than_their_limit(random):
     inputs = draw_inputs(random)
-    layer = DeformableConv2D(4, 3, modulated=True, max_offset=0.5, offset_initializer="he_normal")
+    layer = DeformableConv2D(4, 3, modulated=True, max_offset=np.float32(0.5), offset_initializer="he_normal")
     layer.build(inputs.shape)
     offsets, mask = layer.offsets_and_mask(inputs)
     assert tf.reduce_max(tf.abs(offsets)) == 0.5
@@ -342,13 +315,14 @@ def test_tflite(random):
     [
         ({"offset_groups": 0}, "offset_groups must be a positive integer. Received: offset_groups=0"),
         ({"offset_groups": 1.5}, "offset_groups must be a positive integer"),
-        ({"padding": "causal"}, "padding"),
+        ({"padding": "causal"}, "padding must be 'valid' or 'same'; .* Received: padding='causal'"),
         ({"data_format": "channels_first"}, "data_format must be 'channels_last'"),
         ({"max_offset": 0}, "max_offset must be a finite number above 0. Received: max_offset=0"),
         ({"max_offset": "3"}, "max_offset must be a finite number above 0. Received: max_offset='3'"),
         ({"max_offset": float("inf")}, "max_offset must be a finite number"),
         ({"offset_learning_rate_multiplier": 0}, "offset_learning_rate_multiplier must be a finite number above 0"),
         ({"offset_learning_rate_multiplier": None}, "offset_learning_rate_multiplier must be a finite number above 0"),
+        ({"max_offset": float("nan")}, "max_offset must be a finite number"),
         ({"freeze_kernel": "no"}, "freeze_kernel must be True or False. Received: freeze_kernel='no'"),
         ({"modulated": 2}, "modulated must be True or False. Received: modulated=2"),
         ({"jit_compile": 1}, "jit_compile must be True, False or None. Received: jit_compile=1"),
@@ -365,10 +339,13 @@ def test_wrong_arguments(arguments, words):
 
 
 def test_wrong_inputs():
-    with pytest.raises(ValueError, match=r"divisible by groups and offset_groups. Received: .*offset_groups=4"):
-        DeformableConv2D(4, 3, offset_groups=4).build((None, 5, 5, 6))
-    with pytest.raises(ValueError, match="inputs must have shape"):
-        DeformableConv2D(4, 3).build((None, 5, 6))
+    for cls, shape in (
+        (DeformableConv2D, (None, 5, 5, 6)),
+        (DeformableConv1D, (2, 9, 6)),
+        (DeformableConv2D, (5, 5, 8)),
+    ):
+        with pytest.raises(ValueError, match=r"divisible by groups and offset_groups. Received: .*offset_groups=4"):
+            cls(4, 3, offset_groups=4).build(shape)
     with pytest.raises(ValueError, match="layer must be built: call it once. Received: <DeformableConv2D name="):
         DeformableConv2D(4, 3).offsets_and_mask(np.zeros((1, 5, 5, 6), "float32"))
     for wrong, words in (
@@ -382,20 +359,6 @@ def test_wrong_inputs():
             DeformableRoIPooling2D(**{"output_size": 2, **wrong})
     with pytest.raises(ValueError, match="with known channels"):
         DeformableRoIPooling2D(2).build((None, 5, 5, None))
-
-
-def test_roi_pooling_layer(random):
-    inputs = draw_inputs(random, 3)
-    boxes, indices = tf.constant([[0.0, 1, 8, 9], [2, 2, 10, 6]]), tf.constant([0, 1])
-    layer = DeformableRoIPooling2D((3, 2), spatial_scale=0.5, sampling_ratio=2)
-    outputs = layer(inputs, boxes, indices)
-    plain = ops.deform_roi_pool(inputs, boxes, indices, output_size=(3, 2), spatial_scale=0.5, sampling_ratio=2)
-    np.testing.assert_allclose(outputs, plain, rtol=1e-6)
-    assert layer.compute_output_shape(inputs.shape, boxes.shape, indices.shape) == outputs.shape
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(layer(inputs, boxes, indices) ** 2)
-    for gradient in tape.gradient(loss, layer.trainable_variables):
-        assert np.abs(gradient).max() > 0
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
