@@ -23,17 +23,8 @@ CASES = {
 def main(path):
     torch.manual_seed(0)
     found = {}
-    for name, (
-        filters,
-        channels,
-        kernel,
-        stride,
-        dilation,
-        groups,
-        offset_groups,
-        modulated,
-        predicts,
-    ) in CASES.items():
+    for name, case in CASES.items():
+        filters, channels, kernel, stride, dilation, groups, offset_groups, modulated, predicts = case
         count = offset_groups * kernel[0] * kernel[1]
         module = torchvision.ops.DeformConv2d(
             channels, filters, kernel, stride, dilation=dilation, groups=groups, bias=predicts
