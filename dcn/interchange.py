@@ -73,7 +73,10 @@ def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
     names |= {name: f"output_{number}" for number, name in enumerate(outputs)}
     frozen = tf_loader.from_function(traced, inputs, outputs)
     _allow_inlining(frozen)
-    with _silenced("tf2onnx"), tf.Graph().as_default() as graph:
+    logger = logging.getLogger("tf2onnx")
+    with contextlib.ExitStack() as stack, tf.Graph().as_default() as graph:
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)  # what matters of its messages becomes an exception
         tf.import_graph_def(tf_loader.tf_optimize(inputs, outputs, frozen), name="")
         converted = tfonnx.process_tf_graph(
             graph,
@@ -137,18 +140,6 @@ def _allow_inlining(graph: Any) -> None:
     for owner in (*graph.node, *functions, *(node for function in functions for node in function.node_def)):
         for attribute in ("_XlaMustCompile", "_noinline"):
             owner.attr.pop(attribute, None)
-
-
-@contextlib.contextmanager
-def _silenced(name: str) -> Iterator[None]:
-    """Silences a logger: what matters of its messages becomes an exception."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _deform_conv(
