@@ -9,7 +9,6 @@ from helpers import ROOT, keep
 
 from dcn import models
 from dcn.layers import DeformableConv2D
-from dcn_study.errors import ConfigurationError
 from dcn_study.experiments.mechanism import SCALES, SHARES, expansion, mechanism, with_offsets
 from dcn_study.experiments.statistics import interval
 from dcn_study.names import SHOWN_LAYERS
@@ -73,20 +72,6 @@ def test_it_is_measured(project, monkeypatch, deformed):
         assert sorted(by_share.values()) == list(by_share.values())
         assert set(areas["conv22"]) == {"gradient"}
     assert found["offsets"]["conv12"]["1.0"][0] > 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"realisations": 7}, "realisations must be from 1 to 6"),
-        ({"images": 0}, "images must be from 1 to 50000"),
-        ({"occluded": 3}, "occluded must be from 0 to 2"),
-        ({}, "scale_cnn.json is missing. Train it with: dcn train scale_cnn"),
-    ],
-)
-def test_wrong_parameters(project, changes, message):
-    with pytest.raises(ConfigurationError, match=message):
-        mechanism(**{**SIZES, **changes})
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from helpers import keep, make
 
 from dcn import models
 from dcn.ops import resample_by_offsets
-from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import identity, offsets, pairing
 from dcn_study.names import RANDOM_START
 from dcn_study.runs import weights
@@ -77,17 +76,3 @@ def test_the_first_steps_are_followed(project, monkeypatch):
                 assert len(values[quantity]) == 2
                 assert all((value == 0) == (name == "as published") for value in values[quantity])
     assert figures.offset_traces(traces).shape == (2, 4)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"steps": 0}, "steps must be from 1 to 1875. Received: steps=0"),
-        ({"steps": 1876}, "steps must be from 1 to 1875"),
-        ({"run": "cnn"}, "offset_stddev must be 0.0 for model cnn, which has no ConvOffset2D"),
-        ({"run": "dnn"}, "run must be one of"),
-    ],
-)
-def test_wrong_parameters(project, changes, message):
-    with pytest.raises(ConfigurationError, match=message):
-        offsets.trace_offsets(**{"run": "deformable_cnn", "steps": 2, "seed": 0, **changes})

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from dcn.ops import deform_roi_pool
-from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import regions
 from dcn_study.show import figures, tables
 
@@ -96,9 +95,3 @@ def test_a_network_learns(project):
     found = regions.regions(realisations=1, canvases=64, test_canvases=30, epochs=12)
     assert len(training.labels) > 128
     assert found["accuracies"]["deformable"]["0.0"][0] > 0.2
-
-
-@pytest.mark.parametrize("name", SIZES)
-def test_wrong_parameters(project, name):
-    with pytest.raises(ConfigurationError, match=f"{name} must be from 1 to 100000. Received: {name}=0"):
-        regions.regions(**{**SIZES, name: 0})

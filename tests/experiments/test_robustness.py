@@ -7,7 +7,6 @@ import pytest
 from helpers import keep
 
 from dcn import models
-from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import robustness
 from dcn_study.runs import weights
 from dcn_study.runs.catalogue import find_run
@@ -49,17 +48,3 @@ def test_the_map_holds_all_that_it_shows(measured):
     left, middle, right = ((digit.sum(axis=0) @ np.arange(28)) / digit.sum() for digit in digits[0])
     assert left < middle < right
     assert digits[1][1].sum() < 0.5 * digits[0][1].sum()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"zooms": 0}, "zooms must be from 1 to 100. Received: zooms=0"),
-        ({"shifts": 101}, "shifts must be from 1 to 100"),
-        ({"images": 10_001}, "images must be from 1 to 10000"),
-        ({}, "cnn.json is missing"),
-    ],
-)
-def test_what_is_wrong_is_said_before_any_work(project, changes, message):
-    with pytest.raises(ConfigurationError, match=message):
-        robustness.robustness(**{"zooms": 1, "shifts": 1, "images": 1, **changes})

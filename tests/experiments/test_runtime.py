@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dcn_study import errors, names
+from dcn_study import names
 from dcn_study.experiments import runtime, timing
 from dcn_study.experiments.ratios import runtimes
 from dcn_study.runs import measurements
@@ -73,21 +73,3 @@ def test_a_time_ends_when_the_device_has_finished(monkeypatch):
 def test_peak_memory_sees_what_a_call_needs():
     size = 50_000_000
     assert timing.peak_memory_here(lambda: lambda: np.ones(size // 8).sum()) > 0.8 * size
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batches": "1,none"}, "batches must be positive integers separated by commas. Received: batches='1,none'"),
-        ({"sizes": "0"}, "sizes must be positive integers"),
-        ({"batch": 0}, "batch must be at least 1. Received: batch=0"),
-        ({"repeats": 0}, "repeats must be at least 1"),
-        ({"threads": -1}, "threads must be at least 0"),
-        ({"device": "/TPU:7"}, "device must be one of CPU:0.*Received: device='/TPU:7'"),
-    ],
-)
-def test_wrong_parameters(project, monkeypatch, changes, message):
-    monkeypatch.setattr(runtime, "times", None)
-    with pytest.raises(errors.ConfigurationError, match=message):
-        runtime.compare(**{**SMALL, **changes})
-    assert not (project / "runs").exists()

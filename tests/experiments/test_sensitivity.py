@@ -5,7 +5,6 @@ from keras.src.legacy.preprocessing import image
 
 from dcn import models
 from dcn_study import names
-from dcn_study.errors import ConfigurationError
 from dcn_study.experiments import sensitivity
 from dcn_study.runs import weights
 from dcn_study.runs.catalogue import find_run
@@ -55,16 +54,3 @@ def test_models_are_evaluated_on_all_test_sets(project, monkeypatch):
     values = found["cnn"]["keras"]
     assert table.loc[("CNN", "Keras' generator"), "mean"] == pytest.approx(100 * np.mean(values), abs=0.01)
     assert len(figures.draws(found, names.GENERATORS, {model: [0.5, 0.6] for model in found})) == len(ACCURACY)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"draws": 0}, "draws must be at least 1. Received: draws=0"),
-        ({"images": 10_001}, "images must be from 1 to 10000. Received: images=10001"),
-        ({}, "cnn.json is missing. Train it with: dcn train cnn"),
-    ],
-)
-def test_what_is_wrong_is_said_before_any_work(project, changes, message):
-    with pytest.raises(ConfigurationError, match=message):
-        sensitivity.sensitivity(**{"draws": 1, "images": 10, **changes})
