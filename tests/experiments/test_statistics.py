@@ -44,17 +44,11 @@ def test_verdicts(differences, verdict):
     assert (verdict == "equivalent") == (low > -SMALLEST and high < SMALLEST)
 
 
-def test_wins_bootstrap_and_the_runs_that_would_decide():
+def test_wins_and_bootstrap():
     found = contrast([1.3, 2.2, 3.4, 4.0], [1.0, 2.0, 3.0, 4.0], SMALLEST)
     assert found.wins == 0.875
     resampled = found.bootstrap()
     assert found.difference.low < resampled.low < found.difference.mean < resampled.high < found.difference.high
-    wider = contrast(*np.array([[1.0, 0.4, 0.9, 0.5], [0.0] * 4]), SMALLEST)
-    assert wider.verdict == "undecided"
-    spread, mean = np.std([1.0, 0.4, 0.9, 0.5], ddof=1), 0.7
-    for runs, decides in ((wider.runs_to_decide, True), (wider.runs_to_decide - 1, False)):
-        half = spread / runs**0.5 * stats.t.ppf(0.975, runs - 1)
-        assert (half < mean - SMALLEST) == decides
 
 
 def test_runs_that_would_decide_count_the_other_undecided_contrasts():

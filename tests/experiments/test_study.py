@@ -53,16 +53,6 @@ def test_no_verdict_before_all_pairs_are_there(project, random):
         assert table["pairs to decide"].item() == told
 
 
-def test_pairs_are_realisations_that_both_have(project):
-    for number in (0, 1, 3):
-        keep(find_run("scale_deform_conv_cnn", seed=number), 0.9)
-    for number in (1, 2, 3):
-        keep(find_run("scale_cnn", seed=number), 0.9)
-    found = study.compared(study.recorded_runs())
-    assert found["in place of the convolutions"].numbers == (1, 3)
-    assert found["at equal multiply-adds"].numbers == ()
-
-
 def test_the_best_rate_is_that_of_the_highest_validation_accuracy(project):
     tried = PILOTS["cnn"]
     assert study.best_rate(study.pilots()["cnn"]) is None
@@ -72,13 +62,8 @@ def test_the_best_rate_is_that_of_the_highest_validation_accuracy(project):
     table = tables.pilots(study.pilots())
     assert table["best"].tolist() == ["0.001"] + ["not run yet"] * (len(PILOTS) - 1)
     assert list(table) == ["0.0003", "0.001", "0.003", "best"]
-
-
-def test_the_best_rate_is_not_at_an_end_of_what_was_tried(project):
-    tried = PILOTS["cnn"]
-    for rate, accuracy in ((3e-4, 0.95), (1e-3, 0.97), (3e-3, 0.98)):
-        keep(tried[rate], accuracy)
-    assert study.best_rate(study.pilots()["cnn"]) is None
+    keep(tried[3e-3], 0.98)
+    assert study.best_rate(study.pilots()["cnn"]) is None  # it may be a higher one
     keep(tried[1e-2], 0.99)
     assert study.best_rate(study.pilots()["cnn"]) is None
     keep(tried[3e-2], 0.1)
@@ -99,12 +84,12 @@ def test_the_best_rate_of_all_runs_is_chosen_on_validation_images_of_common_real
     at(3e-3, 2, 0.999, 0.99)  # has no counterpart
     tried = study.rates_tried()["scale_cnn"]
     assert study.best_of(tried) == 1e-2
-    for number in range(3):
+    for number in (1, 2):
         keep(find_run("scale_deform_conv_cnn", seed=number), 0.98)
     best, found = study.at_best_rates()
     assert best["scale_cnn"] == 1e-2
-    assert found["in place of the convolutions"].numbers == (0, 1)
-    assert found["in place of the convolutions"].differences == pytest.approx((3.0, 3.0))
+    assert found["in place of the convolutions"].numbers == (1,)  # the realisations that both have
+    assert found["in place of the convolutions"].differences == pytest.approx((3.0,))
     assert all(each.contrast is None for each in found.values())
     at(1e-2, 0, 0.95, 0.95)
     assert study.best_of(study.rates_tried()["scale_cnn"]) == 3e-3  # the lower one of equals
@@ -112,7 +97,7 @@ def test_the_best_rate_of_all_runs_is_chosen_on_validation_images_of_common_real
     assert table["chosen by"].tolist() == ["pilots and all runs", ""]
     assert tables.contrasts_by_rates(study.compared(study.recorded_runs()), found).loc[
         "in place of the convolutions", "pairs, at the best rates"
-    ] == 2  # fmt: skip
+    ] == 1  # fmt: skip
 
 
 def test_the_spread_is_that_of_each_source_alone(project):
