@@ -22,7 +22,7 @@ def label_ends(ax: Axes, labels: Sequence[tuple[str, float, Any]], gap: float = 
         labels: name, height of the line's end, colour.
         gap: between two names, as a share of the height of the axes.
     """
-    look = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "small", "label": MARK}
+    look: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "small", "label": MARK}
     texts = [ax.text(1.01, height, name, color=colour, **look) for name, height, colour in labels]
     _spread(ax, texts, [gap] * len(texts))
 
