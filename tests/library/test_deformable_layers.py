@@ -119,7 +119,7 @@ def test_the_multiplier_in_training(random, tmp_path, jit_compile, policy):
     np.testing.assert_allclose(changes[0.25], 0.25 * changes[1.0], rtol=1e-3, atol=1e-3 * np.abs(changes[1.0]).max())
     # Weights that were set meanwhile are not pulled back to those before, and are those in use.
     layer.offset_kernel.assign(np.ones(layer.offset_kernel.shape))
-    model.fit(tf.data.Dataset.from_tensor_slices((inputs, targets)).repeat(2).batch(3), verbose=0)  # of 3 and of 1
+    model.fit(inputs, targets, verbose=0)
     assert np.abs(layer.offset_kernel.numpy() - 1).max() < 0.1
     model.save_weights(tmp_path / "slow.weights.h5")
     plain = keras.Sequential([DeformableConv2D(4, 3, dtype=policy), keras.layers.GlobalAveragePooling2D()])
@@ -277,12 +277,31 @@ def test_offsets_go_no_further_than_their_limit(random):
     np.testing.assert_array_equal(offsets, tf.clip_by_value(free.offsets_and_mask(inputs)[0], -0.5, 0.5))
 
 
+def small_model():
+    inputs = keras.Input((6, 5, 2))
+    outputs = DeformableConv2D(3, 3, padding="same", modulated=True, offset_initializer="he_normal")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(outputs)))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_it_trains_from_tf_data_compiled_or_not(random, jit_compile):
+    images = random.normal(size=(24, 6, 5, 2)).astype("float32")
+    targets = np.stack([images[:, :3].mean((1, 2, 3)), images[:, 3:].mean((1, 2, 3))], axis=1)
+    data = tf.data.Dataset.from_tensor_slices((images, targets)).batch(10)
+    model = small_model()
+    model.compile("adam", "mse", jit_compile=jit_compile)
+    before = model.layers[1].offset_kernel.numpy()
+    losses = model.fit(data, epochs=3, shuffle=False, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert not np.array_equal(before, model.layers[1].offset_kernel)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_tflite(random):
+    model = small_model()
     images = random.normal(size=(1, 6, 5, 2)).astype("float32")
-    layer = DeformableConv2D(3, 3, padding="same", modulated=True, offset_initializer="he_normal")
-    model = keras.Sequential([keras.Input(batch_shape=images.shape), layer])
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    inputs = keras.Input(batch_shape=images.shape)
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(inputs, model(inputs)))
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
