@@ -106,6 +106,7 @@ def test_run_hands_typed_parameters_to_the_notebook_and_those_of_files_too(clone
     arguments = ["run", "cnn", "-f", "few.yaml", "-p", "epochs=3", "-p", "batch_size=8"]
     assert cli.main([*arguments, "--profile", "smoke", "--force"]) == 0
     given = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-4, "trainable": False, "train_on": "scaled"}
+    given |= {"seeds": None}
     ((page, parameters, output),) = calls
     assert page == "cnn"
     assert parameters == {**SMOKE, "run": "cnn", **given, "force": True}

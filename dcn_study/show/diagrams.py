@@ -28,9 +28,18 @@ __all__ = [
 GRID = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], indexing="ij"), axis=2).reshape(9, 2)  # (dy, dx)
 
 
-def sampling_grids() -> Sequence[Axes]:
-    """Draws the nine points that a 3x3 kernel reads: on the grid, moved freely, scaled, and rotated."""
-    axes = plt.subplots(2, 2, figsize=(5.6, 6), layout="constrained")[1].ravel()
+def sampling_grids(axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draws the nine points that a 3x3 kernel reads: on the grid, moved freely, scaled, and rotated.
+
+    Args:
+        axes: four axes to draw into; new ones by default.
+
+    Returns:
+        The four axes.
+    """
+    if axes is None:
+        _, grid = plt.subplots(2, 2, figsize=(5.6, 6), layout="constrained")
+        axes = grid.ravel()
     turn = np.deg2rad(30)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     free = np.random.default_rng(1).uniform(-0.8, 0.8, (9, 2))
@@ -55,9 +64,17 @@ def sampling_grids() -> Sequence[Axes]:
     return axes
 
 
-def deformable_convolution() -> Axes:
-    """Draws a 3x3 deformable convolution: input map, the branch that predicts 2N offsets, the points read, output."""
-    _, ax = plt.subplots(figsize=(COMPACT, 5), layout="constrained")
+def deformable_convolution(ax: Axes | None = None) -> Axes:
+    """Draws a 3x3 deformable convolution: input map, the branch that predicts 2N offsets, the points read, output.
+
+    Args:
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(COMPACT, 5), layout="constrained")
     side, centre = 7, np.array([3.0, 3.0])
     _map(ax, (0, 0), side, "input feature map")
     _map(ax, (10.5, 0), side, "output feature map")
@@ -83,9 +100,17 @@ def deformable_convolution() -> Axes:
     return ax
 
 
-def residual_blocks() -> Axes:
-    """Draws the residual block twice: as the paper shows it, and as the published code computes it."""
-    _, ax = plt.subplots(figsize=(COMPACT, 5.6), layout="constrained")
+def residual_blocks(ax: Axes | None = None) -> Axes:
+    """Draws the residual block twice: as the paper shows it, and as the published code computes it.
+
+    Args:
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(COMPACT, 5.6), layout="constrained")
     first, second = ("batch norm 1", "ReLU", "3x3 conv 1"), ("batch norm 2", "ReLU", "3x3 conv 2")
     ax.text(2.2, -0.9, "as drawn", ha="center", fontweight="bold")
     _path(ax, 2.2, 1, first)
@@ -114,13 +139,18 @@ def residual_blocks() -> Axes:
     return ax
 
 
-def offset_pairing(sources: np.ndarray) -> Sequence[Axes]:
+def offset_pairing(sources: np.ndarray, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Draws from which pixel of the offsets' tensor the first channel's values take their dy, and from which channel.
 
     Args:
         sources: (H, W, C, 2, 3), as `offsets.pairing_sources` returns them.
+        axes: three axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
+    if axes is None:
+        _, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
     height, width = sources.shape[:2]
     taken, pixel = sources[:, :, 0], np.moveaxis(np.indices((height, width)), 0, 2)
     ax = axes[0]
@@ -144,21 +174,25 @@ def offset_pairing(sources: np.ndarray) -> Sequence[Axes]:
     for ax, title in zip(axes, titles, strict=True):
         ax.set(title=title, xticks=[], yticks=[])
         ax.grid(False)
-    figure.colorbar(distances, ax=axes[2], shrink=0.7)
+    axes[2].figure.colorbar(distances, ax=axes[2], shrink=0.7)
     return axes
 
 
-def equal_corners(row: np.ndarray, position: int) -> Sequence[Axes]:
+def equal_corners(row: np.ndarray, position: int, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Draws why equal corners make the gradient of an offset zero: between pixels of a row, value and derivative.
 
     Args:
         row: (W,), values of pixels, at least three.
         position: of the pixel at which the corners are shown, from 0 to W - 2.
+        axes: four axes to draw into, two in a row; new ones by default. Values above, derivatives below; as published
+            on the left, repaired on the right.
 
     Returns:
-        Four axes: values above, derivatives below; as published on the left, repaired on the right.
+        The axes.
     """
-    axes = plt.subplots(2, 2, figsize=(8.4, 5.4), sharex=True, sharey="row", layout="constrained")[1].ravel()
+    if axes is None:
+        _, grid = plt.subplots(2, 2, figsize=(8.4, 5.4), sharex=True, sharey="row", layout="constrained")
+        axes = grid.ravel()
     whole = np.arange(len(row) - 1)
     parts = whole[:, None] + np.linspace(0.02, 0.98, 13)
     forms = {
@@ -195,15 +229,22 @@ def equal_corners(row: np.ndarray, position: int) -> Sequence[Axes]:
     return axes
 
 
-def family_tree(dates: Mapping[str, str], after: Mapping[str, str], marked: Mapping[str, str]) -> Axes:
+def family_tree(
+    dates: Mapping[str, str], after: Mapping[str, str], marked: Mapping[str, str], ax: Axes | None = None
+) -> Axes:
     """Draws implementations by the date by which each existed, with a line to the one that it names as its origin.
 
     Args:
         dates: name → ISO date, or empty where none was found; from top to bottom.
         after: name → name of the origin, or empty.
         marked: name → which of three kinds its marker shows: "dead", "zero" or "alive"; none for others.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
     """
-    _, ax = plt.subplots(figsize=(8.4, 0.33 * len(dates) + 1.2), layout="constrained")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.4, 0.33 * len(dates) + 1.2), layout="constrained")
     known = {name: _year(date) for name, date in dates.items() if date}
     first, undated = min(known.values()), max(known.values()) + 1.2
     places = {name: (known.get(name, undated), row) for row, name in enumerate(dates)}

@@ -92,10 +92,17 @@ def test_receptive_fields_show_every_model_and_layer(random):
 def test_diagrams():
     titles = [ax.get_title() for ax in diagrams.sampling_grids()]
     assert titles == ["regular grid", "free offsets", "special case: anisotropic scaling", "special case: rotation"]
-    words = {text.get_text() for text in diagrams.deformable_convolution().texts}
+    _, ax = plt.subplots()
+    assert diagrams.deformable_convolution(ax) is ax
+    words = {text.get_text() for text in ax.texts}
     assert words >= {"input feature map", "output feature map"}
     words = [text.get_text() for text in diagrams.residual_blocks().texts]
     assert words.count("3x3 conv 1") == words.count("3x3 conv 2") == 2  # as drawn, and as coded
+
+
+def test_figures_draw_into_given_axes(record):
+    _, ax = plt.subplots()
+    assert figures.training_curve([record], ax) is ax
 
 
 def test_digits_shows_every_image_twice(random):
@@ -128,7 +135,7 @@ def test_published_curves():
 
 def size_of(picture):
     """The width and the height of an SVG, in points."""
-    return map(float, re.search(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', picture).groups())
+    return tuple(map(float, re.search(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', picture).groups()))
 
 
 def panels_of(rows, columns, **options):

@@ -23,13 +23,18 @@ __all__ = ["controls", "draws", "effective_fields", "finding", "offset_traces", 
 _RUN_OF = {name: run for run, name in CONTROLS.items()}
 
 
-def controls(table: pd.DataFrame) -> Axes:
+def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draws the accuracies of the controls on plain and on scaled digits, from 50 to 100 percent or from the lowest.
 
     Args:
         table: as `tables.controls` returns it.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
     """
-    _, ax = plt.subplots(figsize=(8, 0.6 * len(table) + 1.2), layout="constrained")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.6 * len(table) + 1.2), layout="constrained")
     heights, colours = np.arange(len(table)), [colour_of(_RUN_OF[name]) for name in table.index]
     seeds = [name for name in table if name.startswith("seed ")]
     for height, (colour, (_, row)) in enumerate(zip(colours, table.iterrows(), strict=True)):
@@ -54,6 +59,9 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
         plain: (N, H, W), values from 0 to 1.
         moved: (N, H, W), the same images scaled and translated.
         narrow: whether for the screen of a phone.
+
+    Returns:
+        The figure.
     """
     shown = {
         "cnn": "CNN, trained on\nplain digits",
@@ -99,14 +107,19 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
     return figure
 
 
-def offset_traces(traces: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
+def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | None = None) -> np.ndarray:
     """Draws the largest gradient and the largest weight of every offset kernel, step by step.
 
     Args:
         traces: the result of `offsets.trace_offsets`.
+        axes: (2, traces) axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
     """
-    figure = plt.figure(figsize=(2.6 * len(traces), 5), layout="constrained")
-    axes = figure.subplots(2, len(traces), sharex=True, sharey="row")
+    if axes is None:
+        size = (2.6 * len(traces), 5)
+        _, axes = plt.subplots(2, len(traces), figsize=size, sharex=True, sharey="row", layout="constrained")
     for column, (name, trace) in zip(axes.T, traces.items(), strict=True):
         for ax, quantity in zip(column, ("gradient", "kernel"), strict=True):
             for number, (layer, values) in enumerate(trace["layers"].items()):
@@ -124,16 +137,23 @@ def offset_traces(traces: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
     return axes
 
 
-def receptive_fields(image: np.ndarray, points: Mapping[str, Mapping[str, Sequence[Any]]]) -> np.ndarray:
+def receptive_fields(
+    image: np.ndarray, points: Mapping[str, Mapping[str, Sequence[Any]]], axes: np.ndarray | None = None
+) -> np.ndarray:
     """Draws, over an image, the points that one output depends on: a row for each model, a column for each layer.
 
     Args:
         image: (H, W), values from 0 to 1.
         points: model → layer → (points, paths), as `receptive_field.sampling_points` returns them.
+        axes: (models, layers) axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
     """
     rows, columns = len(points), len(next(iter(points.values())))
-    figure = plt.figure(figsize=(2.5 * columns, 2.65 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    if axes is None:
+        size = (2.5 * columns, 2.65 * rows)
+        _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     everything = np.concatenate([places for by_layer in points.values() for places, _ in by_layer.values()])
     low, high = np.minimum(everything.min(axis=0), 4) - 2, np.maximum(everything.max(axis=0), image.shape[0] - 5) + 2
     for number, (row, (model, by_layer)) in enumerate(zip(axes, points.items(), strict=True)):
@@ -159,6 +179,7 @@ def draws(
     accuracies: Mapping[str, Mapping[str, Sequence[float]]],
     generators: Mapping[str, str],
     seeds: Mapping[str, Sequence[float]],
+    axes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draws the accuracy on each scaled test set, a panel for each model, with the published one as a diamond.
 
@@ -166,9 +187,14 @@ def draws(
         accuracies: model → generator → one accuracy per draw, as `sensitivity.sensitivity` measures them.
         generators: what each is called.
         seeds: model → one accuracy per seed of its runs, on one test set: open circles.
+        axes: as many axes as models; new ones by default.
+
+    Returns:
+        The axes.
     """
-    figure = plt.figure(figsize=(8, 2 * len(accuracies)), layout="constrained")
-    axes = figure.subplots(len(accuracies), 1, squeeze=False).ravel()
+    if axes is None:
+        size = (8, 2 * len(accuracies))
+        axes = plt.subplots(len(accuracies), 1, figsize=size, squeeze=False, layout="constrained")[1].ravel()
     for ax, (model, by_generator) in zip(axes, accuracies.items(), strict=True):
         for height, values in enumerate(by_generator.values()):
             ax.plot(100 * np.asarray(values), [height] * len(values), "o", color=COLOURS[model], alpha=0.7)
@@ -183,16 +209,21 @@ def draws(
     return axes
 
 
-def robustness(measured: Mapping[str, Any]) -> np.ndarray:
+def robustness(measured: Mapping[str, Any], axes: np.ndarray | None = None) -> np.ndarray:
     """Draws a map of accuracy for each model: smaller digits below, those shifted to the right on the right.
 
     Args:
         measured: the results of `robustness.robustness`.
+        axes: as many axes as models; new ones by default.
+
+    Returns:
+        The axes.
     """
     accuracies = measured["accuracies"]
-    rows = (len(accuracies) + 1) // 2
-    figure = plt.figure(figsize=(8, 3.2 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True).ravel()
+    if axes is None:
+        rows = (len(accuracies) + 1) // 2
+        figure = plt.figure(figsize=(8, 3.2 * rows), layout="constrained")
+        axes = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True).ravel()
     for ax, (model, values) in zip(axes, accuracies.items(), strict=True):
         drawn = ax.imshow(100 * np.asarray(values), cmap="viridis", vmin=0, vmax=100, aspect="auto")
         every = slice(None, None, max(1, len(measured["shifts"]) // 4))
@@ -200,9 +231,9 @@ def robustness(measured: Mapping[str, Any]) -> np.ndarray:
         ax.set_yticks(range(len(measured["zooms"])), [f"{1 / zoom:.2f}" for zoom in measured["zooms"]])
         ax.grid(False)
         ax.set_title(MODELS[model])
-    figure.supxlabel("shift (pixels)", fontsize="medium")
-    figure.supylabel("scale of the digit", fontsize="medium")
-    figure.colorbar(drawn, ax=list(axes), label="test accuracy (%)")
+    axes[0].figure.supxlabel("shift (pixels)", fontsize="medium")
+    axes[0].figure.supylabel("scale of the digit", fontsize="medium")
+    axes[0].figure.colorbar(drawn, ax=list(axes), label="test accuracy (%)")
     return axes
 
 

@@ -24,7 +24,7 @@ _OUTCOMES = {
 }
 
 
-def specification_curve(found: Multiverse) -> Axes:
+def specification_curve(found: Multiverse, ax: Axes | None = None) -> Axes:
     """Draws the outcomes of claims in all universes, a column each, and below them the options of each universe.
 
     Columns are sorted by how many outcomes are other than the stated ones. The first is the stated universe: a
@@ -32,13 +32,18 @@ def specification_curve(found: Multiverse) -> Axes:
 
     Args:
         found: the outcomes of a group of claims.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
     """
     universes, stated = list(itertools.product(*found.choices.values())), found.place()
     columns = list(zip(*found.outcomes.values(), strict=True))
     changed = [sum(here != there for here, there in zip(column, columns[stated], strict=True)) for column in columns]
     order = sorted(range(len(columns)), key=lambda place: (changed[place], columns[place], place != stated, place))
     options = [(number, each) for number, several in enumerate(found.choices.values()) for each in several]
-    _, ax = plt.subplots(figsize=(8.5, 0.24 * (len(found.outcomes) + len(options)) + 1.6), layout="constrained")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.5, 0.24 * (len(found.outcomes) + len(options)) + 1.6), layout="constrained")
     labels, heights = [], []
     for height, (claim, letters) in enumerate(found.outcomes.items()):
         for letter, outcome in LETTERS.items():

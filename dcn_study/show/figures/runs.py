@@ -28,15 +28,20 @@ _MARKS = (
 )
 
 
-def digits(plain: np.ndarray, moved: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+def digits(plain: np.ndarray, moved: np.ndarray, labels: Sequence[int], axes: np.ndarray | None = None) -> np.ndarray:
     """Draws each plain image above its scaled and translated form.
 
     Args:
         plain: (N, H, W), values from 0 to 1.
         moved: (N, H, W), the same images transformed.
         labels: N digits.
+        axes: (2, N) axes to draw into; new ones by default.
+
+    Returns:
+        The (2, N) axes.
     """
-    _, axes = plt.subplots(2, len(plain), figsize=(1.05 * len(plain), 2.5), squeeze=False, layout="constrained")
+    if axes is None:
+        _, axes = plt.subplots(2, len(plain), figsize=(1.05 * len(plain), 2.5), squeeze=False, layout="constrained")
     for column, label in enumerate(labels):
         for row, images in enumerate((plain, moved)):
             axes[row, column].imshow(images[column], cmap="gray_r", vmin=0, vmax=1)
@@ -54,6 +59,9 @@ def training_curve(runs: Sequence[Record], ax: Axes | None = None, *, title: str
         runs: the same run with one seed or several, or what stands in for it.
         ax: axes to draw into; new ones by default.
         title: of the axes; by default the name of the model.
+
+    Returns:
+        The axes.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
@@ -83,6 +91,9 @@ def published_curves(runs: Mapping[str, Sequence[Record]], titles: Mapping[str, 
     Args:
         runs: by model, the records of all seeds.
         titles: of the panels, by model.
+
+    Returns:
+        The axes.
     """
     rows = (len(runs) + 1) // 2
     _, axes = plt.subplots(rows, 2, figsize=(8.6, 2.9 * rows), squeeze=False, layout="constrained")
@@ -92,7 +103,11 @@ def published_curves(runs: Mapping[str, Sequence[Record]], titles: Mapping[str, 
 
 
 def validation_curves(
-    runs: Mapping[str, Record], others: Mapping[str, Sequence[Record]] | None = None, *, longest: int | None = None
+    runs: Mapping[str, Record],
+    others: Mapping[str, Sequence[Record]] | None = None,
+    *,
+    longest: int | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Draws the validation accuracy of several runs by epoch, each model in its colour and named where its line ends.
 
@@ -100,8 +115,13 @@ def validation_curves(
         runs: by what each is called.
         others: the same runs with other seeds, by the same names: a band and the mean of all.
         longest: the last epoch that is drawn; by default the last one of each run.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
     """
-    _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 4), layout="constrained")
     of_model: dict[str, int] = {}
     ends = []
     for label, record in runs.items():
@@ -129,13 +149,18 @@ def _curve(ax: Axes, runs: Sequence[Record], key: str, epochs: int, alpha: float
     return mean
 
 
-def accuracies(agreement: pd.DataFrame) -> Axes:
+def accuracies(agreement: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draws published accuracies next to ours, with the prediction interval of one more run.
 
     Args:
         agreement: as `tables.agreement` returns it.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
     """
-    _, ax = plt.subplots(figsize=(8, 0.5 * len(agreement) + 1), layout="constrained")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.5 * len(agreement) + 1), layout="constrained")
     seeds = [name for name in agreement if name.startswith("seed ")]
     for height, ((model, _), row) in enumerate(agreement.iterrows()):
         ax.hlines(height, row["low"], row["high"], color=_COLOUR_OF[model], lw=7, alpha=0.3)
@@ -150,14 +175,19 @@ def accuracies(agreement: pd.DataFrame) -> Axes:
     return ax
 
 
-def selection(table: pd.DataFrame) -> Axes:
+def selection(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draws how much higher than the last epoch's accuracy the best epoch's is, a row for each model.
 
     Args:
         table: as `tables.selection` returns it.
+        ax: axes to draw into; new ones by default.
+
+    Returns:
+        The axes.
     """
     models = list(dict.fromkeys(table.index.get_level_values("model")))
-    _, ax = plt.subplots(figsize=(8, 0.6 * len(models) + 1.2), layout="constrained")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.6 * len(models) + 1.2), layout="constrained")
     for height, model in enumerate(models):
         rows = table.loc[model, "difference"]
         ours = rows.drop("published")

@@ -36,6 +36,9 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> np.ndarray
 
     Args:
         found: title of a test set → run → realisation → accuracy in percent; the same runs for both.
+
+    Returns:
+        The axes.
     """
     shown = {
         "scale_cnn": "CNN",
@@ -65,6 +68,9 @@ def differences(compared: Mapping[str, Comparison], smallest: float = SMALLEST) 
     Args:
         compared: as `study.compared` returns it.
         smallest: the smallest effect of interest, in percentage points.
+
+    Returns:
+        The axes.
     """
     _, ax = plt.subplots(figsize=(8, 0.6 * len(compared) + 1.2), layout="constrained")
     ax.axvspan(-smallest, smallest, color="0.9", zorder=0, label="too small to matter")
@@ -123,6 +129,9 @@ def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[s
         found: run → realisation → accuracy in percent; runs without any are left out.
         costs: run → cost, above 0.
         label: what the cost is, and its unit.
+
+    Returns:
+        The axes.
     """
     _, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
     ends = []
@@ -145,6 +154,9 @@ def beyond_training(
     Args:
         found: kind of change → run → size of the change → accuracies in percent, one per realisation.
         ylabel: what is drawn.
+
+    Returns:
+        The axes.
     """
     _, axes = plt.subplots(len(found), 1, figsize=(7.6, 3.4 * len(found)), squeeze=False, layout="constrained")
     for ax, (kind, by_run) in zip(axes.ravel(), found.items(), strict=True):
@@ -165,6 +177,9 @@ def replaced_offsets(accuracies: Mapping[str, Sequence[float]]) -> Axes:
 
     Args:
         accuracies: what the offsets are → accuracies, one per realisation.
+
+    Returns:
+        The axes.
     """
     _, ax = plt.subplots(figsize=(7, 0.5 * len(accuracies) + 1), layout="constrained")
     for height, values in enumerate(accuracies.values()):
@@ -189,6 +204,9 @@ def by_size(
         ylabel: the quantity and its unit.
         titles: what the networks are called.
         colours: of the networks; by default those of their models.
+
+    Returns:
+        The axes.
     """
     figure, axes = plt.subplots(
         1, len(found), figsize=(max(5, 3 * len(found)), 3.4), squeeze=False, sharey=True, layout="constrained"
@@ -223,6 +241,9 @@ def moved_bins(images: np.ndarray, boxes: np.ndarray, indices: np.ndarray, bins:
         boxes: (R, 4) as (y1, x1, y2, x2) in pixels.
         indices: (R,), the image of each box.
         bins: (R, h, w, 2), the centres of the bins as (y, x).
+
+    Returns:
+        The axes.
     """
     _, axes = plt.subplots(1, len(images), figsize=(3.2 * len(images), 3.3), squeeze=False, layout="constrained")
     for number, ax in enumerate(axes[0]):

@@ -22,16 +22,21 @@ SHOWN = {
 }
 
 
-def runtime_ratios(times: pd.DataFrame) -> Sequence[Axes]:
+def runtime_ratios(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Draws how many times as long as its regular model each model takes, with quartiles: forward passes, then steps.
 
     Args:
         times: rows "model" (as `runtime.CONTESTANTS` names them), "batch", "size", "what", "low", "milliseconds",
             "high", "ratio"; one image size.
+        axes: two axes to draw into; new ones by default.
+
+    Returns:
+        The two axes.
     """
     models, batches = list(dict.fromkeys(times["model"])), sorted(times["batch"].unique())
-    figure = plt.figure(figsize=(9, 0.45 * len(models) + 1.4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    if axes is None:
+        size = (9, 0.45 * len(models) + 1.4)
+        _, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     for ax, what in zip(axes, ("forward", "training step"), strict=True):
         for number, batch in enumerate(batches):
             shown = times[(times["what"] == what) & (times["batch"] == batch)]
@@ -47,17 +52,22 @@ def runtime_ratios(times: pd.DataFrame) -> Sequence[Axes]:
         ax.set_xticks(ticks, [f"{tick}" for tick in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
     axes[0].set_yticks(range(len(models)), models)
-    figure.legend(loc="outside lower center", ncols=len(batches), fontsize="small")
+    axes[0].figure.legend(loc="outside lower center", ncols=len(batches), fontsize="small")
     return axes
 
 
-def cost_by_size(times: pd.DataFrame) -> Sequence[Axes]:
+def cost_by_size(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Draws the time of forward passes and training steps of three CNNs against the side of the image, with quartiles.
 
     Args:
         times: rows "model", "size", "what", "low", "milliseconds", "high"; one batch size.
+        axes: two axes to draw into; new ones by default.
+
+    Returns:
+        The two axes.
     """
-    _, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    if axes is None:
+        _, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
     for ax, what in zip(axes, ("forward", "training step"), strict=True):
         ends = []
         for model, (label, colour) in SHOWN.items():
