@@ -127,8 +127,13 @@ _FINISHED_PILOTS = {
     "wider_cnn": LADDER[1:],
     "deform_conv_cnn": LADDER[1:4],
 }
+_FINISHED_UNSEEN_PILOTS = {
+    **dict.fromkeys(("cnn", "antialiased_cnn", "shared_offsets_cnn"), LADDER[2:5]),
+    "deform_conv_cnn": LADDER[:4],
+}
 FINISHED = (
     "spread",
+    *(f"unseen_pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_UNSEEN_PILOTS.items() for rate in rates),
     *(f"pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_PILOTS.items() for rate in rates),
     *(f"scale_{arm}" for arm in _FINISHED_PILOTS),
     "scale_cnn_0.01",
