@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from typing import Annotated, Any
 
@@ -83,6 +84,11 @@ class Resolved:
         return {name: value for name, value in vars(self).items() if name not in ("data", "initial_run")}
 
 
+@functools.cache
+def _kinds(configuration: type) -> dict[str, Any]:
+    return typing.get_type_hints(configuration)
+
+
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """One training run, completely.
@@ -148,7 +154,7 @@ class RunConfig:
     re_estimate: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in typing.get_type_hints(type(self)).items():
+        for name, kind in _kinds(type(self)).items():
             if kind is float and type(getattr(self, name)) is int:
                 object.__setattr__(self, name, float(getattr(self, name)))
             self._require(name, type(getattr(self, name)) is kind, f"of type {kind.__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -19,12 +20,12 @@ class Rule:
 
     text: str
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The valid names; none if the values are numbers."""
         return () if self._bounds else tuple(self.text.split(", "))
 
-    @property
+    @functools.cached_property
     def words(self) -> str:
         """The rule as it follows "must be" in a message."""
         if self.names:
@@ -33,7 +34,7 @@ class Rule:
             return f"at least {self.text.removeprefix('from ')}"
         return f"from {self.text}"
 
-    @property
+    @functools.cached_property
     def _bounds(self) -> tuple[float, float] | None:
         first, *rest = self.text.split()
         if first == "from":
