@@ -154,7 +154,8 @@ class RunConfig:
     re_estimate: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in _kinds(type(self)).items():
+        own: type = type(self)
+        for name, kind in _kinds(own).items():
             if kind is float and type(getattr(self, name)) is int:
                 object.__setattr__(self, name, float(getattr(self, name)))
             self._require(name, type(getattr(self, name)) is kind, f"of type {kind.__name__}")
