@@ -154,8 +154,8 @@ class RunConfig:
     re_estimate: bool = False
 
     def __post_init__(self) -> None:
-        own: type = type(self)
-        for name, kind in _kinds(own).items():
+        declared: type = type(self)
+        for name, kind in _kinds(declared).items():
             if kind is float and type(getattr(self, name)) is int:
                 object.__setattr__(self, name, float(getattr(self, name)))
             self._require(name, type(getattr(self, name)) is kind, f"of type {kind.__name__}")
