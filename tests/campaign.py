@@ -293,8 +293,8 @@ def partial() -> list[str]:
         except RecordError as error:
             found.append(str(error))
             continue
-        if not (measured or records.interrupted(record.config) or records.status(record.config, record).holds):
-            found.append(f"{path}: {records.status(record.config, record)}")
+        if not (measured or record.run.interrupted or records.status(record.run, record).holds):
+            found.append(f"{path}: {records.status(record.run, record)}")
     for path in Path("checkpoints").glob("*/state.json"):
         content = json.loads(path.read_bytes())
         sealed, model = content.pop("sha256"), path.with_name(content["model"])
