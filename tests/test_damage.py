@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -235,3 +237,10 @@ def test_a_damaged_template_ends_a_build_before_it_begins(clone, monkeypatch, ca
     monkeypatch.setattr(build, "_executed", lambda *given: pytest.fail("began"))
     assert cli.main(["build"]) == 1
     assert f"{path} is not a valid notebook: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_campaign_finds_nothing_when_small():
+    command = [sys.executable, str(ROOT / "tests" / "campaign.py"), "--damages", "2", "--inputs", "5", "--kills", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
