@@ -48,6 +48,8 @@ def calls(monkeypatch):
         (["run", "cnn", "-p", "learning_rate=nan"], ["from 0 to 1e38. Received: learning_rate=nan"]),
         (["run", "cnn", "-p", "train_size=70000"], ["train_size must be at most the number of images, 60000"]),
         (["run", "robustness", "-p", "digit=10000"], ["digit must be from 0 to 9999. Received: digit=10000"]),
+        (["run", "multiverse", "-p", "effects=-inf"], ["effects must be from 0.001 to 99. Received: effects=-inf"]),
+        (["run", "multiverse", "-p", "effects=0.1,x"], ["effects must be of type float. Received: effects='x'"]),
         (["run", "runtime", "-p", "sizes=28,x"], ["sizes must be of type int. Received: sizes='x'"]),
         (["run", "runtime", "-p", "device=/GPU:9"], ["device must be one of", "CPU:0", "device='/GPU:9'"]),
         (["run", "registration", "-p", "arms=cnn,dnn"], ["arms must be 'all' or some of cnn,", "arms='cnn,dnn'"]),

@@ -28,8 +28,8 @@ class Parameter:
         optional: whether it may be None.
         default: its default, as Python writes it.
         meaning: what it means.
-        values: those that are valid: a `Rule`, "several 1 to 10" for integers in one text, or "a template" of
-            `notebooks`; empty if all are.
+        values: those that are valid: a `Rule`, "several 1 to 10" for integers in one text and "several 0.1 to 1" for
+            numbers, or "a template" of `notebooks`; empty if all are.
     """
 
     name: str
@@ -43,8 +43,12 @@ class Parameter:
     def rule(self) -> str:
         """Its type and valid values, for a table."""
         if self.values.startswith("several "):
-            return f"{self.values.replace('several', 'int', 1)}; several separated by commas"
+            return f"{self.values.replace('several', self._each, 1)}; several separated by commas"
         return f"{self.type} {self.values}".rstrip()
+
+    @property
+    def _each(self) -> str:
+        return "float" if "." in self.values else "int"
 
     def parse(self, text: str) -> Any:
         """Returns the value that a text stands for.
@@ -55,7 +59,7 @@ class Parameter:
         if self.optional and text == "None":
             return None
         if self.values.startswith("several "):
-            one = dataclasses.replace(self, type="int", values=self.values.removeprefix("several "))
+            one = dataclasses.replace(self, type=self._each, values=self.values.removeprefix("several "))
             for part in text.split(","):
                 one.parse(part)
             return text
