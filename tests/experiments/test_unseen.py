@@ -145,8 +145,10 @@ def test_fresh_runs_are_compared_without_a_verdict(project):
     assert tables.contrast_results(found)["difference"].tolist() == pytest.approx([5.0, 2.0, 3.0])
 
 
-def test_the_rates_of_arms_with_primary_runs_are_those_that_the_committed_pilots_chose():
+def test_the_rates_of_arms_are_those_that_the_committed_pilots_chose_and_none_is_trained_before():
     with inside(ROOT):
         found, piloted = unseen.recorded_runs(), unseen.pilot_runs()
-    for arm in (arm for arm, runs in found.items() if runs):
-        assert UNSEEN[arm].config.learning_rate == unseen.chosen_rate(arm, unseen.validated(piloted[arm])), arm
+    chosen = {arm: unseen.chosen_rate(arm, unseen.validated(tried)) for arm, tried in piloted.items()}
+    assert {arm for arm, runs in found.items() if runs} <= {arm for arm, rate in chosen.items() if rate}
+    for arm in (arm for arm, rate in chosen.items() if rate):
+        assert UNSEEN[arm].config.learning_rate == chosen[arm], arm

@@ -45,7 +45,7 @@ def _run(name: str, arm: str, seeds: tuple[int, ...], rate: float, **changes: An
 
 
 _POOLED: dict[str, Any] = {"task": "mnist_pooled", "validation_size": 10_000}
-# Arm → its run, with the learning rate that its pilots chose; before they have, the middle one of the three.
+# Arm → the learning rate that its pilots chose; before they have, the middle one of the three.
 _CHOSEN = {"cnn": 3e-3, "shared_offsets_cnn": 3e-3, "deform_conv_cnn": 3e-4}
 _RATES = {arm: rates[1] for arm, rates in PILOT_RATES.items()} | _CHOSEN
 UNSEEN = {arm: _run(f"unseen_{arm}", arm, REALISATIONS, rate, **_POOLED) for arm, rate in _RATES.items()}
