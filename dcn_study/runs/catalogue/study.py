@@ -128,7 +128,8 @@ _FINISHED_PILOTS = {
     "deform_conv_cnn": LADDER[1:4],
 }
 _FINISHED_UNSEEN_PILOTS = {
-    **dict.fromkeys(("cnn", "antialiased_cnn", "shared_offsets_cnn"), LADDER[2:5]),
+    **dict.fromkeys(("cnn", "shared_offsets_cnn"), LADDER[2:5]),
+    "antialiased_cnn": LADDER[1:5],
     "deform_conv_cnn": LADDER[:4],
 }
 FINISHED = (
