@@ -105,11 +105,11 @@ def test_the_power_that_the_registration_states():
 
 
 def test_results_appear_as_records_come_in(project):
-    costs = {"parameters": 7, "step_ms": [1.0, 2.0, 3.0], "memory": None, "multiply_adds": 2e6}
-    costs = {name: {"cnn": value} for name, value in costs.items()}
+    costs = {"parameters": {"cnn": 7}, "step_ms": {"cnn": [1.0, 2.0, 3.0]}, "memory": {"cnn": None}}
+    costs = costs, dict.fromkeys(UNSEEN, 2_000_000)
     nothing = unseen.recorded_runs()
     assert unseen.so_far(nothing).startswith("none of 40 primary runs are finished")
-    assert set(tables.unseen_accuracies(nothing, costs)["plain"]) == {"–"}
+    assert set(tables.unseen_accuracies(nothing, *costs)["plain"]) == {"–"}
     assert tables.unseen_changes(nothing).isna().all(axis=None)
     assert not any(ax.get_lines() for ax in figures.field_and_accuracy(nothing))
     for number in REALISATIONS[:2]:
@@ -118,9 +118,9 @@ def test_results_appear_as_records_come_in(project):
     keep(UNSEEN["shared_offsets_cnn"], REALISATIONS[0], 0.7)  # from before fields were kept
     found = unseen.recorded_runs()
     assert unseen.so_far(found).startswith("4 of 40 primary runs are finished, and no verdict")
-    table = tables.unseen_accuracies(found, costs)
-    row = table.loc["CNN", ["realisations", "scaled and translated", "ms per step"]]
-    assert row.tolist() == [2, "69.50 ± 6.35", 2.0]
+    table = tables.unseen_accuracies(found, *costs)
+    row = table.loc["CNN", ["realisations", "scaled and translated", "million multiply-adds", "ms per step"]]
+    assert row.tolist() == [2, "69.50 ± 6.35", 2.0, 2.0]
     assert table.loc["deformable convolutions", "scaled and translated"] == "80.00"
     changes = tables.unseen_changes(found)
     assert changes.loc[("scale", "1.6"), "CNN"] == pytest.approx(80.0)

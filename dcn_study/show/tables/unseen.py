@@ -42,22 +42,25 @@ def unseen_pilots(found: Mapping[str, Mapping[float, Sequence[Record]]]) -> pd.D
 
 
 def unseen_accuracies(
-    found: Mapping[str, Mapping[int, Record]], costs: Mapping[str, Mapping[str, Any]]
+    found: Mapping[str, Mapping[int, Record]],
+    costs: Mapping[str, Mapping[str, Any]],
+    multiply_adds: Mapping[str, int],
 ) -> pd.DataFrame:
     """Returns one row per arm: realisations, accuracies in percent with 95% intervals, and what the arm costs.
 
     Args:
         found: arm → realisation → record.
         costs: results of `experiments.arms.arm_costs`, which may lack some.
+        multiply_adds: by arm, for one image.
     """
     rows = {}
     for arm, runs in found.items():
-        steps, memory, counted = (costs.get(name, {}).get(arm) for name in ("step_ms", "memory", "multiply_adds"))
+        steps, memory = (costs[name].get(arm) for name in ("step_ms", "memory"))
         rows[ARMS[arm]] = {
             "realisations": len(runs),
             **{label: _mean([*accuracies(runs, kind).values()]) for kind, label in TEST_IMAGES.items()},
             "parameters": costs["parameters"].get(arm, 0),
-            "million multiply-adds": counted / 1e6 if counted else np.nan,
+            "million multiply-adds": multiply_adds[arm] / 1e6,
             "ms per step": steps[1] if steps else np.nan,
             "MB": memory / 1e6 if memory else np.nan,
         }
