@@ -14,19 +14,20 @@ __all__ = ["dead_weights", "sampling_points"]
 
 
 def dead_weights(layer: keras.layers.Layer, inputs: Any, *, seed: int = 0) -> list[str]:
-    """Returns the trainable weights that receive no gradient, and so never change in training.
+    """Returns the trainable weights that receive no gradient at these inputs: as they are, they do not learn.
 
     Computes the gradient of a random weighted sum of all outputs. A weight is dead if its gradient is exactly zero
     everywhere, or if the outputs do not depend on it. A gradient that is zero in places, as behind a ReLU, is ignored.
-    Useful in the tests of any layer whose weights start at zero.
+    Useful in the tests of any layer whose weights start at zero. Weights behind a factor that starts at zero, such as a
+    gate or a residual scale, are named too: they learn once the factor has, so train one step before the test.
 
     Args:
-        layer: a layer or a model.
+        layer: a layer or a model; wrap a layer that takes several arguments in a `keras.Model`.
         inputs: what to call it with; random values, since zeros give no kernel a gradient.
         seed: seed of the random sum.
 
     Returns:
-        The paths of the dead weights; an empty list if all can learn.
+        The paths of the dead weights; an empty list if all learn.
 
     Raises:
         ValueError: if all floating-point inputs are zero.
@@ -46,16 +47,18 @@ def dead_weights(layer: keras.layers.Layer, inputs: Any, *, seed: int = 0) -> li
         raise ValueError(f"inputs must not be all zero: a kernel learns nothing from them. Received: shapes {shapes}")
     with tf.GradientTape() as tape:
         outputs = tf.nest.flatten(layer(inputs))
-        sums = [tf.reduce_sum(each * _random_like(each, seed + number)) for number, each in enumerate(outputs)]
-        loss = tf.add_n(sums)
+        loss = tf.add_n([_random_sum(each, seed + number) for number, each in enumerate(outputs)])
     weights = layer.trainable_weights
     gradients = tape.gradient(loss, [weight.value for weight in weights])
-    alive = [gradient is not None and bool(tf.reduce_any(gradient != 0)) for gradient in gradients]
+    alive = [
+        gradient is not None and bool(tf.reduce_any(tf.convert_to_tensor(gradient) != 0)) for gradient in gradients
+    ]
     return [weight.path for weight, learns in zip(weights, alive, strict=True) if not learns]
 
 
-def _random_like(outputs: tf.Tensor, seed: int) -> tf.Tensor:
-    return tf.cast(tf.random.stateless_normal(tf.shape(outputs), (seed, seed)), outputs.dtype)
+def _random_sum(outputs: tf.Tensor, seed: int) -> tf.Tensor:
+    factors = tf.random.stateless_normal(tf.shape(outputs), (seed, seed))
+    return tf.reduce_sum(tf.cast(outputs, tf.float64) * tf.cast(factors, tf.float64))
 
 
 def sampling_points(layer: keras.layers.Layer, inputs: Any) -> np.ndarray:
@@ -63,6 +66,7 @@ def sampling_points(layer: keras.layers.Layer, inputs: Any) -> np.ndarray:
 
     Strides, padding, dilation, offset groups and `max_offset` are taken into account. Points outside the image are
     included: a convolution reads zero there. `ConvOffset2D` clips its points to the image, and so are they here.
+    Computed in the type of the weights: under a mixed policy the layer itself rounds its offsets.
 
     Args:
         layer: a built `DeformableConv2D`, `DeformableConv1D` or `ConvOffset2D`.
@@ -73,7 +77,8 @@ def sampling_points(layer: keras.layers.Layer, inputs: Any) -> np.ndarray:
         sequence (B, Lo, G, K), in its steps; of a `ConvOffset2D` (B, H, W, C, 2) as (y, x).
 
     Raises:
-        ValueError: if the layer is none of the three, or has not been built.
+        ValueError: if the layer is none of the three or has not been built, or the inputs have other channels or
+            another rank than those that its offsets are predicted from.
 
     Example:
         >>> import dcn
@@ -91,7 +96,13 @@ def sampling_points(layer: keras.layers.Layer, inputs: Any) -> np.ndarray:
         raise ValueError(
             f"layer must be a DeformableConv2D, a DeformableConv1D or a ConvOffset2D. Received: layer={layer!r}"
         )
-    offsets = np.asarray(tf.cast(layer.offsets_and_mask(inputs)[0], tf.float32))
+    shape = tuple(np.shape(inputs))
+    if layer.built and (len(shape) != layer.rank + 2 or shape[-1] != layer.offset_kernel.shape[-2]):
+        raise ValueError(
+            f"inputs must have rank {layer.rank + 2} and the {layer.offset_kernel.shape[-2]} channels that the offsets "
+            f"are predicted from. Received: shape {shape}"
+        )
+    offsets = np.asarray(tf.cast(layer.offsets_and_mask(tf.cast(inputs, layer.variable_dtype))[0], tf.float32))
     rank, sizes = layer.rank, offsets.shape[1:-1]
     starts, places = [], []
     for axis, count in enumerate(sizes):
@@ -108,7 +119,7 @@ def sampling_points(layer: keras.layers.Layer, inputs: Any) -> np.ndarray:
 
 
 def _points_of_values(layer: ConvOffset2D, inputs: Any) -> np.ndarray:
-    offsets = np.asarray(tf.cast(layer.offsets(inputs), tf.float32))
+    offsets = np.asarray(tf.cast(layer.offsets(tf.cast(inputs, layer.variable_dtype)), tf.float32))
     batch, height, width, doubled = offsets.shape
     if layer.pairing == "published":  # see `resample_by_offsets`
         offsets = offsets.transpose(0, 3, 1, 2).reshape(batch, doubled // 2, height, width, 2).transpose(0, 2, 3, 1, 4)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dcn.ops.geometry import Geometry
+from dcn.ops.geometry import Geometry, is_integer
 
 if TYPE_CHECKING:
     import onnx
@@ -55,22 +55,27 @@ def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
 
     Source of the operator: ONNX operator schemas, `DeformConv`, https://onnx.ai/onnx/operators.
     """
-    if opset not in OPSETS:
+    if not is_integer(opset) or opset not in OPSETS:
         raise ValueError(f"opset must be from {OPSETS[0]} to {OPSETS[-1]}. Received: opset={opset!r}")
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(f"model must be a built Functional or Sequential keras.Model. Received: model={model!r}")
+    names = [f"output_{number}" for number in range(len(model.outputs))]
+    if taken := [tensor.name for tensor in model.inputs if tensor.name in names]:
+        raise ValueError(f"inputs must not have the names of outputs. Received: {', '.join(taken)}")
     try:
         import onnx
         from tf2onnx import optimizer, tf_loader, tfonnx
     except ImportError as error:
-        raise ImportError(f"to_onnx requires the packages onnx and tf2onnx. Received: {error}") from error
+        raise ImportError(
+            f"to_onnx requires onnx and tf2onnx, this package's extra 'onnx'. Received: {error}"
+        ) from error
 
     with _exportable(model):
         traced = _traced(model)
     inputs = [tensor.name for tensor in traced.inputs[: len(model.inputs)]]  # then come the weights
     outputs = [tensor.name for tensor in traced.outputs]
-    names = {name: tensor.name for name, tensor in zip(inputs, model.inputs, strict=True)}
-    names |= {name: f"output_{number}" for number, name in enumerate(outputs)}
+    renamed = {name: tensor.name for name, tensor in zip(inputs, model.inputs, strict=True)}
+    renamed |= dict(zip(outputs, names, strict=True))
     frozen = tf_loader.from_function(traced, inputs, outputs)
     _allow_inlining(frozen)
     logger = logging.getLogger("tf2onnx")
@@ -84,7 +89,7 @@ def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
             custom_op_handlers={operation: (handler, []) for operation, handler in HANDLERS.items()},
             input_names=inputs,
             output_names=outputs,
-            tensors_to_rename=names,
+            tensors_to_rename=renamed,
         )
         exported = optimizer.optimize_graph(converted).make_model(model.name)
     del exported.opset_import[:]
@@ -97,6 +102,14 @@ def to_onnx(model: keras.Model, *, opset: int = 22) -> onnx.ModelProto:
     return exported
 
 
+class _Float32(keras.DTypePolicy):
+    """Computes in float32, whatever the type of the weights."""
+
+    @property
+    def compute_dtype(self) -> str:
+        return "float32"
+
+
 @contextlib.contextmanager
 def _exportable(model: keras.Model) -> Iterator[None]:
     """Makes layers compute in float32, and `UpSampling2D` accept unknown sizes."""
@@ -105,7 +118,7 @@ def _exportable(model: keras.Model) -> Iterator[None]:
     try:
         keras.layers.UpSampling2D.call = _upsample
         for layer in layers:
-            layer.dtype_policy = "float32"
+            layer.dtype_policy = _Float32(layer.variable_dtype)
         yield
     finally:
         keras.layers.UpSampling2D.call = UPSAMPLE

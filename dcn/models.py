@@ -203,6 +203,8 @@ def copy_weights_by_name(source: keras.Model, target: keras.Model) -> list[str]:
     Returns:
         The names of the layers that were filled, in the order of `target`.
 
+    Weights are told apart by their names within a layer, so that layers must not hold layers of their own.
+
     Raises:
         ValueError: if no layer's name matches, or a layer's weights do not fit; then `target` is unchanged.
     """

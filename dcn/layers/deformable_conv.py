@@ -308,7 +308,8 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
 
         Args:
             layer: the built `Conv2D`.
-            **changes: arguments of the new layer, in addition to those of `layer` or in place of them.
+            **changes: arguments of the new layer, in addition to those of `layer` or in place of them: one that is
+                frozen gives a layer that is, unless `trainable=True` is among them.
 
         Raises:
             ValueError: if `layer` is no `Conv2D`, has not been built, or the changes alter the shape of its kernel.
@@ -346,6 +347,8 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
                 "conv_offset.weight" and "conv_offset.bias".
             modulated: whether the module is of version 2.
             **arguments: of the new layer; `strides`, `padding`, `dilation_rate` and `groups` as the module has them.
+                What the state shows need not be given: `filters`, `kernel_size` (a pair), `use_bias` and, of MMCV,
+                `offset_groups`.
 
         Raises:
             ValueError: if the state lacks "weight", or one of MMCV's two, its shapes do not fit, or an argument

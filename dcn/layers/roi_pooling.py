@@ -26,7 +26,8 @@ class DeformableRoIPooling2D(keras.layers.Layer):
     Args:
         output_size: (ph, pw) bins, or one integer for both.
         spatial_scale: as for `dcn.ops.deform_roi_pool`: pixels of the feature map per pixel of the image.
-        sampling_ratio: as there: samples per bin along each axis; 0 for as many as the bin has pixels.
+        sampling_ratio: as there: samples per bin along each axis; 0, torchvision's -1, for as many as the bin has
+            pixels.
         gamma: as there: factor of the offsets.
         offset_initializer: initial value of the dense kernel, (ph·pw·C, 2·ph·pw).
         jit_compile: as there.

@@ -13,7 +13,7 @@ from dcn_study.errors import RecordError
 from dcn_study.experiments import study
 from dcn_study.experiments.agreement import Agreement, of_runs
 from dcn_study.experiments.first_epoch import LEARNING
-from dcn_study.experiments.statistics import Interval, interval
+from dcn_study.experiments.statistics import Interval, interval, prediction
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs import measurements, published
 from dcn_study.runs.catalogue import seeds_of
@@ -61,14 +61,20 @@ class Evidence:
     @cached_property
     def gains(self) -> Mapping[tuple[str, str], Interval]:
         """Deformable minus regular network, in points and paired by seed, by deformable model and test images."""
-        return {
-            (model, kind): interval(100 * (self._shares(model, kind) - self._shares(regular, kind)))
-            for model, regular in (("deformable_cnn", "cnn"), ("deformable_mini_resnet", "mini_resnet"))
-            for kind in TEST_IMAGES
-        }
+        deformable = ("deformable_cnn", "deformable_mini_resnet")
+        return {(model, kind): interval(self._pairs(model, kind)) for model in deformable for kind in TEST_IMAGES}
 
-    def _shares(self, model: str, kind: str) -> np.ndarray:
-        return np.array([record.evaluations[kind].accuracy for record in self.runs[model]])
+    def one_more_pair(self, model: str, kind: str) -> Interval:
+        """Returns the difference of `gains` with the interval in which that of one more pair is expected, in points."""
+        return prediction(self._pairs(model, kind))
+
+    def _pairs(self, model: str, kind: str) -> np.ndarray:
+        """Returns a deformable network's accuracies minus the regular one's, in points, by seed."""
+        deformable, regular = (
+            np.array([record.evaluations[kind].accuracy for record in self.runs[name]])
+            for name in (model, model.removeprefix("deformable_"))
+        )
+        return 100 * (deformable - regular)
 
     @cached_property
     def offset_kernels(self) -> Sequence[np.ndarray]:

@@ -124,7 +124,7 @@ def told(found: Multiverse) -> str:
     flips = {claim: list(found.flips(claim)) for claim in found.outcomes}
     robust = [f"{claim} ({found.outcome(claim)})" for claim, choices in flips.items() if not choices]
     sentences = [
-        f"No single change of a choice alters {len(robust)} of {len(flips)} outcomes: {'; '.join(robust)}."
+        f"Whatever single choice is changed, {len(robust)} of {len(flips)} outcomes stay: {'; '.join(robust)}."
         if robust
         else f"A single change of a choice can alter each of {len(flips)} outcomes."
     ]

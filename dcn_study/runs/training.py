@@ -17,7 +17,7 @@ import tensorflow as tf
 from dcn_study.errors import ConfigurationError, DivergedError, RecordError, StudyError
 from dcn_study.runs import records, steps, weights
 from dcn_study.runs.configuration import RunConfig
-from dcn_study.runs.confirmation import CODE_SHA256, compare, violations
+from dcn_study.runs.confirmation import CODE_SHA256
 from dcn_study.runs.files import file_sha256, locked, make_folder, now, replacing
 from dcn_study.runs.inputs import Inputs, machine
 from dcn_study.runs.networks import build_model, classes, initial_model
@@ -25,6 +25,7 @@ from dcn_study.runs.progress import Bar, Progress, Reporting
 from dcn_study.runs.records import Epoch, Provenance, Record, Witness
 from dcn_study.runs.run import CHECKPOINT, Run
 from dcn_study.runs.splits import Splits, splits
+from dcn_study.runs.tolerances import compare, violations
 
 __all__ = ["train", "use_threads"]
 

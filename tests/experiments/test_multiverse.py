@@ -81,7 +81,7 @@ def test_it_is_known_which_single_choice_changes_an_outcome():
     assert (TWO.share("fragile"), TWO.share("robust"), TWO.universes) == (0.5, 0.75, 4)
     assert altered_by(TWO) == {"scale": 1, "level": 0}
     assert told(TWO) == (
-        "No single change of a choice alters 1 of 2 outcomes: robust (agrees). "
+        "Whatever single choice is changed, 1 of 2 outcomes stay: robust (agrees). "
         "One choice alone can alter 1: fragile (scale)."
     )
     both = dataclasses.replace(TWO, outcomes={"fragile": "addd"})

@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -39,6 +41,17 @@ def test_a_weight_that_the_outputs_do_not_depend_on_is_dead(images):
             return inputs * 2
 
     assert [path.split("/")[-1] for path in dead_weights(Forgetful(4), images)] == ["kernel", "bias"]
+
+
+def test_outputs_of_several_types_and_rows_that_are_looked_up(images):
+    inputs = keras.Input(images.shape[1:])
+    features = DeformableConv2D(4, 3, dtype="mixed_float16")(inputs)
+    model = keras.Model(inputs, [features, keras.layers.Dense(2, dtype="float32")(features)])
+    assert dead_weights(model, images) == []
+    numbers = keras.Input((3,), dtype="int32")
+    rows = keras.layers.Embedding(4, 2, name="rows")(numbers)
+    assert dead_weights(keras.Model(numbers, rows), np.array([[1, 2, 3]])) == []
+    assert dead_weights(keras.Model(numbers, rows * 0.0), np.array([[1, 2, 3]])) == ["rows/embeddings"]
 
 
 def test_inputs_of_zeros_cannot_tell_and_are_refused(images):
@@ -112,6 +125,25 @@ def test_the_published_layer_reads_at_its_sampling_points(random, pairing):
         for image, row, column, channel in np.ndindex(*images.shape)
     ]
     np.testing.assert_allclose(outputs.ravel(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [DeformableConv2D(4, 3, dtype="mixed_bfloat16"), ConvOffset2D(3)])
+@pytest.mark.parametrize("dtype", ["float64", "uint8", "bfloat16"])
+def test_points_of_inputs_of_any_type(images, layer, dtype):
+    layer(images)
+    inputs = tf.cast(100 * images, dtype)
+    np.testing.assert_array_equal(sampling_points(layer, inputs), sampling_points(layer, tf.cast(inputs, "float32")))
+
+
+@pytest.mark.parametrize(("shape", "wrong"), [((2, 6, 5, 4), "(2, 6, 5, 4)"), ((6, 5, 2), "(6, 5, 2)")])
+def test_points_are_predicted_from_the_guide(images, shape, wrong):
+    layer = DeformableConv2D(4, 3)
+    layer(images, guide=images[..., :2])
+    words = re.escape(
+        f"inputs must have rank 4 and the 2 channels that the offsets are predicted from. Received: shape {wrong}"
+    )
+    with pytest.raises(ValueError, match=words):
+        sampling_points(layer, np.ones(shape))
 
 
 def test_only_deformable_layers_have_sampling_points(images):

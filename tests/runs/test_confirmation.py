@@ -6,7 +6,7 @@ import pytest
 from helpers import inside, new_project
 
 from dcn_study.errors import RecordError
-from dcn_study.runs import confirmation, networks, records, steps, training
+from dcn_study.runs import confirmation, networks, records, steps, tolerances, training
 from dcn_study.runs import splits as drawing
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.splits import Splits, splits
@@ -151,14 +151,14 @@ def test_the_loss_of_a_smaller_last_step_is_its_own():
 def test_witnesses_of_another_form_differ_by_infinity(record):
     plain = record("plain").witness
     for changes in ({"losses": plain.losses[:2]}, {"norms": {}}, {"slots": []}, {"epochs": plain.epochs[:1]}):
-        found = confirmation.compare(plain.model_copy(update=changes), plain)
+        found = tolerances.compare(plain.model_copy(update=changes), plain)
         assert np.inf in found.values(), changes
-        assert confirmation.violations(found, find_run("cnn", learning_rate=0.1).config)
+        assert tolerances.violations(found, find_run("cnn", learning_rate=0.1).config)
 
 
 def test_a_fast_run_may_differ_more_in_its_first_steps():
     def told(found, run, **changes):
-        return confirmation.violations(found, find_run(run, **changes).config)
+        return tolerances.violations(found, find_run(run, **changes).config)
 
     found = {"first losses": 2e-3, "norms": 0.2, "slots": 0.8}
     assert [words.split(" differ")[0] for words in told(found, "cnn", learning_rate=1e-3)] == list(found)

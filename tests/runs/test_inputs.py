@@ -132,7 +132,7 @@ def defining(node):
 
 
 def test_locks_paths_and_progress_are_not_covered():
-    keepers = ("files", "training", "data", "weights", "progress", "confirmation", "records.schema")
+    keepers = ("files", "training", "data", "weights", "progress", "confirmation", "tolerances", "records.schema")
     assert not {f"dcn_study.runs.{name}" for name in keepers} & set(RUN_CODE)
 
 

@@ -139,10 +139,10 @@ def test_controls_are_compared_after_as_many_epochs():
     scaled = [trained(0.7, "cnn_scaled"), trained(0.8, "cnn_scaled", 1)]
     table = tables.controls({"cnn": [trained(0.5)], "cnn_batch_norm": published, "cnn_scaled": scaled})
     assert table.loc["CNN", "epochs"] == 0
-    assert math.isnan(table.loc["CNN", "as published"])
-    columns = ["seeds", "epochs", "scaled", "as published", "difference"]
+    assert math.isnan(table.loc["CNN", "scaled, published protocol"])
+    columns = ["seeds", "epochs", "scaled", "scaled, published protocol", "scaled, difference"]
     assert table.loc["CNN, all weights", columns].tolist() == [2, 1, 75, 50, 25]
-    assert table.loc["CNN, batch normalisation only", "difference"] == 0
+    assert table.loc["CNN, batch normalisation only", "scaled, difference"] == 0
     assert figures.controls(table).get_xlim()[0] == 48
 
 

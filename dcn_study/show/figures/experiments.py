@@ -42,7 +42,7 @@ def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(row["plain"], height, "o", color=colour, markerfacecolor="white", markersize=8)
         ax.plot(row["scaled"], height, "o", color=colour, markersize=8)
         ax.plot(row[seeds], [height + 0.27] * len(seeds), ".", color=colour, markersize=4)
-    ax.plot(table["as published"], heights, "|", color="black", markersize=18, markeredgewidth=2)
+    ax.plot(table["scaled, published protocol"], heights, "|", color="black", markersize=18, markeredgewidth=2)
     ax.set_yticks(heights, [f"{name}\nepochs: {row.epochs:.0f}" for name, row in table.iterrows()])
     ax.set(xlabel="test accuracy (%)", xlim=(min(50, table[["plain", "scaled"]].min().min() - 2), 101))
     ax.set_ylim(len(table) - 0.5, -0.5)

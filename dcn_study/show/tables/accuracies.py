@@ -122,8 +122,8 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
             "epochs": epochs,
             "plain": plain.mean(),
             "scaled": scaled.mean(),
-            "as published": published_protocol,
-            "difference": scaled.mean() - published_protocol,
+            "scaled, published protocol": published_protocol,
+            "scaled, difference": scaled.mean() - published_protocol,
             **{f"seed {record.config.seed}": value for record, value in zip(found, scaled, strict=True)},
         }
     return by_row(rows, "run")

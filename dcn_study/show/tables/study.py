@@ -20,7 +20,7 @@ from dcn_study.experiments.study import (
     best_rate,
 )
 from dcn_study.names import ARMS
-from dcn_study.runs.catalogue import LADDER, PILOT_RATES, REALISATIONS, STUDY
+from dcn_study.runs.catalogue import DROPPED, LADDER, PILOT_RATES, REALISATIONS, STUDY
 from dcn_study.runs.records import Measurement, Record
 from dcn_study.show.tables.layout import by_row, with_interval
 
@@ -76,7 +76,7 @@ def pilots(found: Mapping[str, Mapping[float, Record | None]]) -> pd.DataFrame:
                 f"{rate:g}": 100 * record.history[-1].validation_accuracy if (record := tried[rate]) else np.nan
                 for rate in rates
             },
-            "best": "not run yet" if chosen is None else f"{chosen:g}",
+            "best": f"{chosen:g}" if chosen else "dropped" if f"scale_{arm}" in DROPPED else "not run yet",
         }
     return by_row(rows, "arm")
 
@@ -204,7 +204,7 @@ def reported_gains(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
     }
     for kind, digits, which in (
         ("plain", "digits as in training", "both"),
-        ("scaled", "the paper's digits", "neither"),
+        ("scaled", "also squeezed and shifted", "both, on scaled ones"),
     ):
         deformable, regular = (accuracies(found[run], kind) for run in PRIMARY["in place of the convolutions"])
         common = sorted(set(regular) & set(deformable))

@@ -65,21 +65,19 @@ def training_cost(measured: Measurement) -> pd.DataFrame:
 
 
 def published_runtime(measured: Measurement) -> pd.DataFrame:
-    """Returns the times that the paper and its author's log state, next to ours: milliseconds, and their ratios.
+    """Returns the times of a forward pass that the paper states, next to ours: milliseconds, and their ratios.
 
     Args:
         measured: as `runtime.compare` returns it.
     """
-    medians = _medians(measured)
-    rows = {}
-    for what, title, regular, deformable in (
-        ("forward", "forward pass", published.FORWARD["regular"], published.FORWARD["deformable"]),
-        ("training step", "training step (author's log)", _logged("cnn"), _logged("deformable_cnn")),
-    ):
-        written, ours, unit = (medians[what][model] for model in (_WRITTEN, TIMED["deformable_cnn"], TIMED["cnn"]))
-        rows[f"{title}, CNN (ms)"] = (regular, unit, unit)
-        rows[f"{title}, deformable CNN (ms)"] = (deformable, written, ours)
-        rows[f"{title}, times as long"] = (deformable / regular, written / unit, ours / unit)
+    forward = _medians(measured)["forward"]
+    regular, deformable = published.FORWARD["regular"], published.FORWARD["deformable"]
+    written, ours, unit = (forward[model] for model in (_WRITTEN, TIMED["deformable_cnn"], TIMED["cnn"]))
+    rows = {
+        "forward pass, CNN (ms)": (regular, unit, unit),
+        "forward pass, deformable CNN (ms)": (deformable, written, ours),
+        "forward pass, times as long": (deformable / regular, written / unit, ours / unit),
+    }
     columns = ["paper", "here, published code", "here, our code"]
     return by_row(rows, f"batch of {measured.parameters['batch']}", columns=columns)
 
