@@ -124,9 +124,6 @@ def so_far(found: Mapping[str, Mapping[int, Record]]) -> str:
     finished, registered = sum(map(len, found.values())), len(UNSEEN) * len(REALISATIONS)
     judged = {name: each.contrast for name, each in compared(found).items() if each.contrast}
     if not judged:
-        return f"{finished or 'none'} of {registered} primary runs are finished, and no verdict is given before all are"
-    return f"all {registered} primary runs are finished; " + "; ".join(
-        f"{name}: {each.verdict}, {each.difference.mean:+.1f} points "
-        f"({each.difference.low:+.1f} to {each.difference.high:+.1f})"
-        for name, each in judged.items()
-    )
+        return f"So far {finished} of {registered} primary runs are finished. No verdict is given before all are."
+    told = [f"{name}, {each.verdict}, {each.difference:+.1f}" for name, each in judged.items()]
+    return f"All {registered} primary runs are finished. In percentage points: {'; '.join(told)}."

@@ -71,7 +71,7 @@ def test_no_verdict_before_all_realisations_of_all_arms_are_there(project, rando
             keep(UNSEEN[arm], number, 0.7 + gain + random.normal(0, 1e-4))
     recorded = unseen.recorded_runs()
     found = unseen.compared(recorded)
-    message = "all 40 primary runs are finished; in place of the convolutions: better, +5.0"
+    message = "All 40 primary runs are finished. In percentage points: in place of the convolutions, better, +5.0 ("
     assert unseen.so_far(recorded).startswith(message)
     axes = figures.differences(found, unseen.SMALLEST)
     assert [text.get_text() for text in axes.texts] == [each.contrast.verdict for each in found.values()]
@@ -108,7 +108,7 @@ def test_results_appear_as_records_come_in(project):
     costs = {"parameters": {"cnn": 7}, "step_ms": {"cnn": [1.0, 2.0, 3.0]}, "memory": {"cnn": None}}
     costs = costs, dict.fromkeys(UNSEEN, 2_000_000)
     nothing = unseen.recorded_runs()
-    assert unseen.so_far(nothing).startswith("none of 40 primary runs are finished")
+    assert unseen.so_far(nothing).startswith("So far 0 of 40 primary runs are finished.")
     assert set(tables.unseen_accuracies(nothing, *costs)["plain"]) == {"–"}
     assert tables.unseen_changes(nothing).isna().all(axis=None)
     assert not any(ax.get_lines() for ax in figures.field_and_accuracy(nothing))
@@ -117,7 +117,7 @@ def test_results_appear_as_records_come_in(project):
     keep(UNSEEN["deform_conv_cnn"], REALISATIONS[0], 0.8, fields={"plain": 180, "scaled": 160})
     keep(UNSEEN["shared_offsets_cnn"], REALISATIONS[0], 0.7)  # from before fields were kept
     found = unseen.recorded_runs()
-    assert unseen.so_far(found).startswith("4 of 40 primary runs are finished, and no verdict")
+    assert unseen.so_far(found).startswith("So far 4 of 40 primary runs are finished. No verdict")
     table = tables.unseen_accuracies(found, *costs)
     row = table.loc["CNN", ["realisations", "scaled and translated", "million multiply-adds", "ms per step"]]
     assert row.tolist() == [2, "69.50 ± 6.35", 2.0, 2.0]
