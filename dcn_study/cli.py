@@ -101,9 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_profile(command)
     command.add_argument("--pdf", action="store_true", help="also write report.pdf (requires Chromium or Chrome)")
     command.add_argument("--force", action="store_true", help="execute all pages, not only those that changed")
-    command.add_argument(
-        "--cell-seconds", type=int, default=600, metavar="N", help="that a cell may take; default: 600"
-    )
+    command.add_argument("--cell-seconds", type=int, metavar="N", help="that a cell may take; default: ten minutes")
     command.set_defaults(call=_build)
 
     command = commands.add_parser("check", help="exit 1 unless every record of the book is fresh or confirmed")
@@ -119,9 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", nargs="+", metavar="NAME", help="a measurement, such as offsets")
     command.set_defaults(call=_measure)
 
-    command = commands.add_parser("bench", help="time the operators and their peers, on an idle machine")
+    command = commands.add_parser(
+        "bench", help="time the operators and their peers, on an idle machine, and record nothing"
+    )
     command.add_argument("--repeats", type=int, help="measurements of each, 1 to 1000; default: as in the book")
-    command.add_argument("--record", action="store_true", help="store the result, see: dcn check")
     command.add_argument("--peer-python", metavar="PATH", help="Python with torchvision; default: /usr/bin/python3")
     command.set_defaults(call=_bench)
     for command in commands.choices.values():
@@ -196,6 +195,8 @@ def _run(options: argparse.Namespace) -> int:
     parameters = pages.page_parameters(options.page, options.profile, changes)
     if options.out and not options.out.endswith(".ipynb"):
         raise ConfigurationError(f"--out must end in .ipynb. Received: --out {options.out}")
+    if options.out and Path(options.out).is_dir():
+        raise ConfigurationError(f"--out must be a file. Received: --out {options.out}, which is a folder")
     output = Path(options.out).absolute() if options.out else build.variant(options.page, parameters)
     here = Path.cwd()
     os.chdir(project_root())  # where notebooks work, and what a relative path of data refers to
@@ -366,7 +367,8 @@ def _build(options: argparse.Namespace) -> int:
     _require_count("cell-seconds", options.cell_seconds, 86_400)
     from dcn_study.book.build import build
 
-    print(f"book: {build(options.profile, pdf=options.pdf, force=options.force, cell_seconds=options.cell_seconds)}")
+    limit = {"cell_seconds": options.cell_seconds} if options.cell_seconds else {}
+    print(f"book: {build(options.profile, pdf=options.pdf, force=options.force, **limit)}")
     return 0
 
 
@@ -415,16 +417,11 @@ def _bench(options: argparse.Namespace) -> int:
     load_tensorflow()
     from dcn_study.experiments import bench
     from dcn_study.experiments.ratios import ratios
-    from dcn_study.runs import measurements
+    from dcn_study.runs.measurements import MEASUREMENTS
 
-    repeats = options.repeats or measurements.MEASUREMENTS["bench"].parameters["repeats"]
+    repeats = options.repeats or MEASUREMENTS["bench"].parameters["repeats"]
     with interruptible():
-        if options.record:
-            measured = measurements.result("bench", {"repeats": repeats}, force=True)
-            print(f"record: {measured.path}")
-            results = measured.results
-        else:
-            results = bench.measure(repeats, options.peer_python or bench.PEER_PYTHON)
+        results = bench.measure(repeats, options.peer_python or bench.PEER_PYTHON)
     shapes = ["x".join(map(str, result["shape"])) for result in results["shapes"]]
     print(f"{'ratio of medians':<58} {' '.join(f'{shape:>14}' for shape in shapes)} {'geom. mean':>11}")
     for label, values in ratios(results).items():

@@ -43,7 +43,7 @@ _SMALL = ["-p", "epochs=3", "-p", "train_size=640", "-p", "test_size=200"]
 KILLED = {
     "check": (["check"], 4),
     "measure": (["measure", "models"], 9),
-    "bench": (["bench", "--record", "--repeats", "1"], 60),
+    "bench": (["bench", "--repeats", "1"], 60),
     "confirm": (["confirm", "--all", "mini_resnet", "models"], 20),
     "train": (["train", "cnn-seed{}", *_SMALL], 20),
     "train --workers 2": (["train", "cnn-seed1{}", "mini_resnet-seed1{}", "--workers", "2", *_SMALL], 25),

@@ -27,7 +27,7 @@ def calls(monkeypatch):
 
     def run(page, parameters, output):
         made.append((page, parameters, output))
-        return Executed({}, (), ())
+        return Executed({}, (), (), 0)
 
     monkeypatch.setattr(build, "run", run)
     return made
@@ -72,6 +72,7 @@ def calls(monkeypatch):
         (["run", "runtime", "-p", "batches=1,9999999"], ["batches must be from 1 to 1024. Received: batches=9999999"]),
         (["run", "cnn", "-p", "train_on=Scald"], ["train_on=Scald, did you mean scaled?"]),
         (["run", "method", "--out", "page.html"], ["--out must end in .ipynb. Received: --out page.html"]),
+        (["run", "method", "--out", "folder.ipynb"], ["--out must be a file. Received: --out folder.ipynb, which is"]),
         (["run", "method", "-f", "nothing.yaml"], ["-f must name a YAML file: nothing.yaml: ", "No such file"]),
         (["run", "method", "-f", "_config.yml"], ["-f must name a YAML file of KEY: VALUE. Received: _config.yml"]),
         (["train", "paper"], ["paper is a page, not a run. Execute it with: dcn run paper"]),
@@ -85,6 +86,7 @@ def calls(monkeypatch):
     ],
 )
 def test_wrong_calls_exit_2_before_anything_begins(clone, calls, capsys, arguments, words):
+    (clone / "folder.ipynb").mkdir(exist_ok=True)
     assert cli.main(arguments) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1

@@ -27,7 +27,7 @@ from dcn_study.book.values import values_file, write_values
 from dcn_study.errors import BookError
 from dcn_study.runs import measurements, records
 from dcn_study.runs.data import load_digits
-from dcn_study.runs.files import locked, project_root, replacing, temporary
+from dcn_study.runs.files import locked, make_folder, project_root, replacing, temporary
 from dcn_study.runs.reading import RECORDS_ONLY
 
 __all__ = ["build", "render_page", "run", "variant"]
@@ -51,6 +51,7 @@ def run(page: str, parameters: Mapping[str, Any], output: Path, *, progress: boo
         BookError: with the failing cell and its error.
         ConfigurationError: if a cell refuses a parameter.
     """
+    make_folder(output.parent)  # before hours of training
     executed = execution.execute(page, parameters, progress=progress)
     with replacing(output) as written:
         nbformat.write(finished(page, executed), written)
@@ -177,7 +178,9 @@ def _executed(profile: str, force: bool, cell_seconds: int, progress: bool) -> d
                     _say(f"executed {page}", progress)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            execution.stop_kernels()
+            while not all(each.done() for each in running):  # a kernel that is just starting is stopped once it has
+                execution.stop_kernels()
+                concurrent.futures.wait(running, timeout=0.5)
             raise
     return {page: done[page] for page in wanted}
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -56,11 +57,13 @@ class Executed:
         notebook: with the outputs of its code cells.
         files: of the project, that it looked for, in this order.
         modules: files of the project's modules that it loaded.
+        began: when its execution began, in nanoseconds.
     """
 
     notebook: nbformat.NotebookNode
     files: tuple[Path, ...]
     modules: tuple[Path, ...]
+    began: int
 
 
 def execute(
@@ -79,9 +82,9 @@ def execute(
         ConfigurationError: if a cell refuses a parameter.
     """
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellTimeoutError
 
-    notebook = nbformat.read(template_of(page), as_version=4)
+    began, notebook = time.time_ns(), nbformat.read(template_of(page), as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(NOTING, id="noting"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -100,7 +103,7 @@ def execute(
                 kernel_manager_class=_kernels(log, reads),
                 execution_timeout=cell_seconds,
             )
-        except DeadKernelError as error:
+        except RuntimeError as error:  # the kernel did not start, or died
             told = textwrap.indent(log.read_text(encoding="utf-8")[-2000:].strip(), "    ")
             raise BookError(f"page {page}: {error}\n{told}") from error
         except CellTimeoutError as error:
@@ -121,16 +124,19 @@ def execute(
     files, modules = (
         tuple(dict.fromkeys(Path(path) for kind, path in noted if kind == wanted)) for wanted in ("file", "module")
     )
-    return Executed(result, files, modules)
+    return Executed(result, files, modules, began)
 
 
 def _kernels(log: Path, reads: Path) -> type:
-    """Returns the manager of kernels that write their standard error to one file, and what they read to another."""
+    """Returns the manager of kernels that write their standard error to one file, and what they read to another.
+
+    They do without the start-up files of whoever builds, on which pages would depend.
+    """
     from jupyter_client.manager import AsyncKernelManager
 
     class Kernels(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
-            environment = {**os.environ, LOG: str(reads)}
+            environment = {**os.environ, LOG: str(reads), "IPYTHONDIR": str(reads.with_name("ipython"))}
             with log.open("w", encoding="utf-8") as file:
                 await super().start_kernel(**{**options, "stderr": file, "env": environment})
             self.group = self.provisioner.pgid  # type: ignore[union-attr]
@@ -201,11 +207,15 @@ def kept(page: str, parameters: Mapping[str, Any], folder: Path, *, force: bool 
         return None
     if any(_digest(path) != sha for path, sha in (*files.items(), *modules.items())):
         return None
-    return Executed(nbformat.read(notebook, as_version=4), tuple(files), tuple(modules))
+    return Executed(nbformat.read(notebook, as_version=4), tuple(files), tuple(modules), state.stat().st_mtime_ns)
 
 
 def keep(page: str, parameters: Mapping[str, Any], executed: Executed, folder: Path) -> None:
-    """Keeps an executed page for later builds, see `kept`."""
+    """Keeps an executed page for later builds, see `kept`. What was written meanwhile has another digest than any."""
+
+    def digest(path: Path) -> str:
+        return "changed" if path.is_file() and path.stat().st_mtime_ns >= executed.began else _digest(path)
+
     state, notebook = _kept_files(page, folder)
     with replacing(notebook) as temporary:
         nbformat.write(executed.notebook, temporary)
@@ -213,8 +223,8 @@ def keep(page: str, parameters: Mapping[str, Any], executed: Executed, folder: P
     content = {
         "key": _key(page, parameters),
         "notebook": sha,
-        "files": {str(path): _digest(path) for path in executed.files},
-        "modules": {str(part): _digest(part) for path in executed.modules for part in with_its_files(path)},
+        "files": {str(path): digest(path) for path in executed.files},
+        "modules": {str(part): digest(part) for path in executed.modules for part in with_its_files(path)},
     }
     with replacing(state) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")

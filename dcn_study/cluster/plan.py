@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import heapq
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dcn_study.runs import records
+from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.records import Record
 from dcn_study.runs.run import Run
 
@@ -59,14 +61,14 @@ def plan(runs: Iterable[Run], *, force: bool = False) -> list[Task]:
         DataError, RecordError: if the data or a record are damaged.
     """
     left = [run for run in dict.fromkeys(runs) if force or records.matching(run) is None or run.interrupted]
-    known = records.existing()
+    expected = _expected(records.existing())
     tasks: dict[str, Task] = {}
     for run in sorted(left, key=lambda run: bool(run.config.initial_run)):  # the runs that others start from first
         initial = records.initial_run(run.config)
         after = initial.name if initial and initial.name in tasks else ""
         if not after:
             records.current_inputs(run.config)  # raises an error if something is missing or damaged
-        tasks[run.name] = Task(run, after, _expected(run, known))
+        tasks[run.name] = Task(run, after, expected(run))
     paths = _paths(tasks)
     return sorted(tasks.values(), key=lambda task: (task.run.seed, -paths[task.name], bool(task.after), task.name))
 
@@ -93,20 +95,25 @@ def schedule(tasks: Sequence[Task], workers: int) -> list[Slot]:
     return slots
 
 
-def _expected(run: Run, known: Sequence[Record]) -> float | None:
-    """Returns the median duration of an epoch in the records most like a run, times its epochs.
+def _expected(known: Iterable[Record]) -> Callable[[Run], float | None]:
+    """Returns what gives the expected duration of a run: its epochs times their median in the records most like it.
 
     These are the records of the same run with any seed, or else those of its model.
     """
-    config = run.config
-    found = [
-        record
-        for record in known
-        if dataclasses.replace(record.config, epochs=config.epochs, seed=config.seed) == config
-    ]
-    found = found or [record for record in known if record.config.model == config.model]
-    rates = [record.provenance.seconds / len(record.history) for record in found]
-    return config.epochs * statistics.median(rates) if rates else None
+    rates: dict[RunConfig | str, list[float]] = collections.defaultdict(list)
+    for record in known:
+        for kind in (_alike(record.config), record.config.model):
+            rates[kind].append(record.provenance.seconds / len(record.history))
+
+    def expected(run: Run) -> float | None:
+        found = rates.get(_alike(run.config)) or rates.get(run.config.model)
+        return run.config.epochs * statistics.median(found) if found else None
+
+    return expected
+
+
+def _alike(config: RunConfig) -> RunConfig:
+    return dataclasses.replace(config, epochs=1, seed=0)
 
 
 def _paths(tasks: dict[str, Task]) -> dict[str, float]:

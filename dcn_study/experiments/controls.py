@@ -10,7 +10,7 @@ import numpy as np
 from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.runs.records import Record
 
-__all__ = ["lead", "same_epochs", "share_of_gain", "trained"]
+__all__ = ["lead", "same_epochs", "share_of_gain"]
 
 
 def lead(runs: Sequence[Record], baseline: Sequence[Record], epoch: int | None = None) -> Interval:
@@ -47,11 +47,6 @@ def share_of_gain(part: Sequence[Record], nothing: Sequence[Record], all_of_it: 
         for runs in (part, nothing, all_of_it)
     )
     return 100 * (some - none) / (full - none) if full != none else math.nan
-
-
-def trained(runs: Sequence[Record], epochs: int) -> list[float]:
-    """Returns the mean accuracy in training after each of the first epochs, in percent."""
-    return [100 * float(np.mean([record.history[epoch].accuracy for record in runs])) for epoch in range(epochs)]
 
 
 def same_epochs(run: Record, stand_in: Record) -> tuple[int, int]:

@@ -43,8 +43,12 @@ class FirstEpoch:
     @property
     def as_inert(self) -> bool:
         """Whether the log's number is inside the interval of the inert layer and beyond all runs that learn."""
-        beyond = not min(self.learning) <= self.published <= max(self.learning)
-        return self.low <= self.published <= self.high and beyond
+        return self.low <= self.published <= self.high and not self.as_learning
+
+    @property
+    def as_learning(self) -> bool:
+        """Whether the log's number is among those of the runs that learn."""
+        return min(self.learning) <= self.published <= max(self.learning)
 
 
 def recorded() -> dict[str, list[Record]]:

@@ -28,7 +28,7 @@ def presets(models: Mapping[str, keras.Model], images: np.ndarray, labels: Seque
 
     - "Break the CNN": the largest scale at which the CNN is wrong about a digit and the two other networks are right.
     - "Squeeze": the same for the width of a digit of full height.
-    - "Shift by two": the shift by two pixels that takes the most probability of the right digit from the CNN.
+    - "Shift by two": the shift by two pixels that leaves the CNN the least probability of the right digit.
     - "Remove the offsets": the largest scale at which true deformable convolutions are right, and wrong
       without their offsets.
 

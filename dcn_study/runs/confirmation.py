@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dcn_study.errors import RecordError
 from dcn_study.runs import records, steps, weights
-from dcn_study.runs.files import now
+from dcn_study.runs.files import locked, now
 from dcn_study.runs.inputs import code_sha256, machine
 from dcn_study.runs.progress import Bar, Reporting
 from dcn_study.runs.records import Confirmation, Record
@@ -33,7 +34,16 @@ def confirm(record: Record, *, every_seed: bool = True) -> list[str]:
 
     Raises:
         ConfigurationError, DataError, RecordError: if the data, the initial run or the weights are missing or damaged.
+        LockedError: if another process trains or confirms this run.
     """
+    with locked(record.run.lock, f"run {record.name}"):
+        there = records.read(record.run)
+        if there is None or there.provenance.finished != record.provenance.finished:
+            raise RecordError(f"the record of run {record.name} was replaced meanwhile. Confirm it again")
+        return _confirm(record, every_seed)
+
+
+def _confirm(record: Record, every_seed: bool) -> list[str]:
     config = record.config
     data = splits(config)
     current = records.current_inputs(config).model_copy(update={"code": CODE_SHA256})

@@ -15,6 +15,8 @@ from typing import Any
 
 import pydantic
 
+from dcn_study.runs.reading import note_file
+
 __all__ = ["MODEL_CODE", "RUN_CODE", "Inputs", "Machine", "code_sha256", "machine", "processors", "versions"]
 
 _OPERATORS = ("compilation", "convolution", "differentiation", "geometry", "interpolation", "resampling", "sampling")
@@ -105,7 +107,9 @@ def code_sha256(modules: Sequence[str] = RUN_CODE) -> str:
     """
     digest = hashlib.sha256()
     for name in modules:
-        tree = ast.parse(_source(name).read_text(encoding="utf-8"))
+        path = _source(name)
+        note_file(path)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         digest.update(f"{name} {_canonical(tree)}".encode())
     return digest.hexdigest()
 

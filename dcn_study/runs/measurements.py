@@ -191,7 +191,7 @@ def read(name: str, parameters: Mapping[str, Any] | None = None) -> Measurement 
 def result(name: str, parameters: Mapping[str, Any] | None = None, *, force: bool = False) -> Measurement:
     """Returns a measurement; takes and stores it if it is missing, or if `force`. Reading loads no TensorFlow.
 
-    If another process takes it, its record is waited for.
+    If another process takes it, it waits, and without `force` returns what that one has measured.
 
     Args:
         name: a key of `MEASUREMENTS`.
@@ -203,7 +203,7 @@ def result(name: str, parameters: Mapping[str, Any] | None = None, *, force: boo
         RecordError: if a record is damaged, or is missing while only records may be read.
     """
     complete, path = _complete(name, parameters or {}), path_of(name, parameters or {})
-    lock = project_root() / "runs" / f".{path.stem}.lock"
+    lock = lock_of(path)
     while True:
         if not force or reading.records_only():
             found = read(name, complete)
@@ -218,6 +218,11 @@ def result(name: str, parameters: Mapping[str, Any] | None = None, *, force: boo
                 return measured
         except LockedError as error:
             wait_for(lock, str(error))
+
+
+def lock_of(path: Path) -> Path:
+    """Returns the file that is locked while the measurement with this record is taken or confirmed."""
+    return project_root() / "runs" / f".{path.stem}.lock"
 
 
 def missing(name: str, parameters: Mapping[str, Any] | None = None) -> str:
@@ -248,6 +253,12 @@ def _inputs(name: str, parameters: Mapping[str, Any], weights: Mapping[str, str]
     return Inputs(code=code_sha256(declared.modules), versions=versions(), data=data, weights=dict(weights))
 
 
+def current_weights(measured: Measurement) -> dict[str, str]:
+    """Returns the digests of the weights that a measurement evaluates, as they are on record now; empty without one."""
+    found = {run: records.read_named(run) for run in measured.inputs.weights}
+    return {run: record.provenance.weights if record else "" for run, record in found.items()}
+
+
 def status(name: str, parameters: Mapping[str, Any] | None = None) -> Status:
     """Returns whether the record of a measurement holds, as `records.status` does for a run.
 
@@ -260,14 +271,10 @@ def status(name: str, parameters: Mapping[str, Any] | None = None) -> Status:
     if found is None:
         return Status("missing")
     changes = ["parameters"] if found.parameters != _complete(name, parameters or {}) else []
-    weights = {}
-    for run in found.inputs.weights:
-        record = records.read_named(run)
-        weights[run] = record.provenance.weights if record else ""
-        if record is not None:
-            origin = records.status(record.run, record)
-            changes += [] if origin.holds else [f"{run}, which it evaluates, is {origin}"]
-    current = _inputs(name, found.parameters, weights)
+    for record in filter(None, map(records.read_named, found.inputs.weights)):
+        origin = records.status(record.run, record)
+        changes += [] if origin.holds else [f"{record.name}, which it evaluates, is {origin}"]
+    current = _inputs(name, found.parameters, current_weights(found))
     made = [found.inputs, *(confirmation.inputs for confirmation in found.confirmations)]
     if current not in made:
         changes += made[-1].changes(current)

@@ -7,8 +7,10 @@ E4040, 2019, and the training log in the author's repository github.com/mythrand
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
+from dcn_study.runs.catalogue.paper import RUNS
 from dcn_study.runs.configuration import RunConfig
 
 __all__ = ["ACCURACY", "FORWARD", "accuracies", "curve"]
@@ -28,8 +30,15 @@ FORWARD = {"deformable": 300.0, "regular": 10.0}
 
 
 def accuracies(config: RunConfig) -> dict[str, float]:
-    """Returns the published accuracies of the network of a run, by kind of test images: none on other data."""
-    return ACCURACY.get(config.model, {}) if config.task == "mnist" and not config.data else {}
+    """Returns the published accuracies of a run, by kind of test images.
+
+    None if its protocol is not the paper's, which may have another seed, fewer epochs and other numbers of images.
+    """
+    stated = RUNS[config.model].config if config.model in ACCURACY else None
+    if stated is None or config.epochs > stated.epochs:
+        return {}
+    same = {name: getattr(stated, name) for name in ("seed", "epochs", "train_size", "test_size")}
+    return ACCURACY[config.model] if dataclasses.replace(config, **same) == stated else {}
 
 
 def curve(model: str) -> dict[str, list[float]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from dcn_study.errors import RecordError
 from dcn_study.names import regular
 from dcn_study.runs import records
-from dcn_study.runs.files import now
+from dcn_study.runs.files import locked, now
 from dcn_study.runs.inputs import machine
-from dcn_study.runs.measurements import MEASUREMENTS, take
+from dcn_study.runs.measurements import MEASUREMENTS, current_weights, lock_of, take
 from dcn_study.runs.records import Confirmation, Measurement
 
 __all__ = ["confirm", "differences", "ratio_differences"]
@@ -22,14 +23,27 @@ def confirm(measured: Measurement) -> list[str]:
 
     Returns:
         The differences found, in words; none if the measurement is confirmed.
+
+    Raises:
+        LockedError: if another process takes or confirms it.
+        RecordError: if the record is damaged, or another one by now.
     """
-    declared = MEASUREMENTS[measured.name]
-    if declared.repeat is None:
+    if MEASUREMENTS[measured.name].repeat is None:
         return [f"it is taken again, not confirmed, with: dcn measure {measured.name}"]
+    with locked(lock_of(measured.path), f"measurement {measured.path.stem}"):
+        if records.read_file(measured.path, Measurement).started != measured.started:
+            raise RecordError(f"the record of {measured.path.stem} was replaced meanwhile. Confirm it again")
+        return _confirm(measured)
+
+
+def _confirm(measured: Measurement) -> list[str]:
+    declared = MEASUREMENTS[measured.name]
+    assert declared.repeat is not None
     again = take(measured.name, {**measured.parameters, **declared.repeat})
     current = measured.inputs.model_copy(update={"code": again.inputs.code, "versions": again.inputs.versions})
     found = ["data"] if again.inputs.data != current.data else []
-    found += [f"weights of {run}" for run, digest in again.inputs.weights.items() if current.weights.get(run) != digest]
+    weights = {**current_weights(measured), **again.inputs.weights}  # of all that it evaluates, repeated or not
+    found += [f"weights of {run}" for run, digest in weights.items() if current.weights.get(run) != digest]
     times = "rows" in measured.results
     apart = (ratio_differences if times else differences)(again.results, measured.results)
     tolerance = TIMES_TOLERANCE if times else TOLERANCE

@@ -16,7 +16,7 @@ __all__ = ["result"]
 def result(run: Run, *, force: bool = False) -> Record:
     """Returns the record of a run; trains it if there is none, if its training was interrupted, or if `force`.
 
-    Reading loads no TensorFlow. If another process trains the run, its record is waited for.
+    Reading loads no TensorFlow. If another process trains the run, it waits, and without `force` returns that record.
 
     Raises:
         ConfigurationError, DataError, DivergedError: as `training.train`.

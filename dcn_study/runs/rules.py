@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from typing import Any
 
 __all__ = ["Rule"]
@@ -47,4 +48,4 @@ class Rule:
         if bounds is None:
             return value in self.names
         low, high = bounds
-        return math.isfinite(value) and low <= value <= high
+        return low <= value <= min(high, sys.float_info.max)

@@ -72,6 +72,8 @@ def train(run: Run, *, force: bool = False, report: Callable[[Progress], None] |
     make_folder(run.path.parent)  # before hours of training
     shown = Bar() if report is None else contextlib.nullcontext(report)
     with locked(run.lock, f"run {run.name}"), shown as told:
+        if not force and not run.interrupted and (found := records.matching(run)):  # trained meanwhile
+            return found
         if force:
             shutil.rmtree(run.checkpoint, ignore_errors=True)
         try:
@@ -208,10 +210,10 @@ def _resume(run: Run, data: Splits, inputs: Inputs) -> _State | None:
         state = _State.model_validate(content)
         if sealed not in (None, records.seal(content)):
             raise ValueError("its content has another SHA-256 than it states")
-        before = RunConfig(**{**state.configuration, "epochs": config.epochs})
+        before = RunConfig(**state.configuration)
     except (ConfigurationError, RecursionError, TypeError, ValueError) as error:
         raise RecordError(f"{path} is damaged: {records.explained(error)}. {restart}") from error
-    if before != config or len(state.history) > config.epochs:
+    if before != config:
         return None
     if state.inputs == inputs:
         return state

@@ -167,6 +167,25 @@ def test_what_a_page_read_is_described_for_programs(two):
     assert "records/cnn.json" in (html / "ro-crate-metadata.json").read_text(encoding="utf-8")
 
 
+def test_what_is_written_while_a_page_is_executed_is_not_taken_for_what_it_read(two, tmp_path):
+    record = records.read(find_run("cnn"))
+    executed = execution.execute("shows", {"given": 7}, progress=False)
+    execution.keep("shows", {"given": 7}, executed, tmp_path)
+    assert execution.kept("shows", {"given": 7}, tmp_path)
+    records.write(record)
+    execution.keep("shows", {"given": 7}, executed, tmp_path)
+    assert execution.kept("shows", {"given": 7}, tmp_path) is None
+
+
+def test_a_kernel_that_does_not_start_is_told_as_such(two, monkeypatch):
+    async def dies(self, **options):
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr("jupyter_client.manager.AsyncKernelManager.start_kernel", dies)
+    with pytest.raises(BookError, match="page draws: Kernel died before replying"):
+        execution.execute("draws", {}, progress=False)
+
+
 def test_a_page_is_executed_again_only_if_something_changed(two, executions):
     build.build("smoke", progress=False)
     assert executions == []

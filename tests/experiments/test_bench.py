@@ -38,12 +38,12 @@ def tiny(monkeypatch):
 
 
 def test_bench_measures_every_contestant_and_names_its_peers(project, tiny, capsys):
-    assert cli.main(["bench", "--repeats", "2", "--record"]) == 0
+    assert cli.main(["bench", "--repeats", "2"]) == 0
     printed = capsys.readouterr().out
     assert "deform_conv2d forward / conv2d" in printed
     assert "torchvision is not installed, not measured" in printed
     assert "in im2col matrices: 1.00" in printed
-    measured = measurements.read("bench", {"repeats": 2})
+    measured = measurements.result("bench", {"repeats": 2})
     assert measured.path.parent == project / "runs"  # the book's has more repeats
     assert "torchvision" not in measured.results["peers"]
     if "onnxruntime" in measured.results["shapes"][0]["milliseconds"]:
@@ -51,7 +51,7 @@ def test_bench_measures_every_contestant_and_names_its_peers(project, tiny, caps
         assert "deform_conv2d forward / onnxruntime" in printed
 
 
-def test_bench_stores_nothing_unless_asked_to(project, tiny, capsys):
+def test_bench_stores_nothing(project, tiny, capsys):
     assert cli.main(["bench", "--repeats", "1", "--peer-python", sys.executable]) == 0
     assert not (project / "runs").exists()
     assert [path.name for path in (project / "book").iterdir()] == []

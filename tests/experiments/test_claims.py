@@ -222,7 +222,7 @@ def edited(evidence, run, path, value):
         ("cnn", "evaluations plain accuracy", 0.95, "cnn-plain", "differs"),
         ("cnn", "evaluations scaled accuracy", 0.12, "blind", "supported"),
         ("cnn_batch_norm", "evaluations scaled accuracy", 0.5, "cause", "supported"),
-        ("random_start_cnn", "history 0 accuracy", 0.8, "log", "supported"),
+        ("random_start_cnn", "history 0 accuracy", 0.8, "log", "undecided"),
         ("deformable_mini_resnet", "configuration trainable", True, "too-simple", "supported"),
         ("deformable_mini_resnet", "history 9 loss", 9.0, "not-settled", "contradicted"),
         ("long_frozen_mini_resnet", "history 9 validation_accuracy", 0.1, "ten-epochs", "supported"),
@@ -234,6 +234,13 @@ def edited(evidence, run, path, value):
 )
 def test_another_record_gives_another_outcome(evidence, found, run, path, value, name, outcome):
     assert found[name].outcome != by_name(edited(evidence, run, path, value))[name].outcome == outcome
+
+
+def test_the_log_is_that_of_a_layer_that_learns_if_accuracy_and_loss_are(evidence):
+    curve, moved = published.curve("deformable_cnn"), evidence
+    for name in ("accuracy", "loss"):
+        moved = edited(moved, "random_start_cnn", f"history 0 {name}", curve[f"train_{name}"][0])
+    assert by_name(moved)["log"].outcome == "supported"
 
 
 def test_one_run_whose_loss_rises_has_settled(evidence, found):
@@ -249,7 +256,8 @@ def test_one_run_whose_loss_rises_has_settled(evidence, found):
         ("deformable_cnn", "scaled", (-1.0, 3.0), "gain", "undecided"),
         ("deformable_cnn", "scaled", (-3.0, -1.0), "gain", "contradicted"),
         ("deformable_mini_resnet", "plain", (1.0, 3.0), "contrast", "contradicted"),
-        ("deformable_mini_resnet", "plain", (-1.0, 1.0), "contrast", "undecided"),
+        ("deformable_mini_resnet", "plain", (-3.0, 1.0), "contrast", "undecided"),
+        ("deformable_cnn", "plain", (-50.0, -45.0), "contrast", "contradicted"),
         ("deformable_mini_resnet", "plain", (1.0, 3.0), "too-simple", "supported"),
     ],
 )

@@ -24,7 +24,6 @@ def test_a_lead_is_paired_by_seed_after_an_epoch_or_the_last():
     assert controls.lead(runs, base).mean == pytest.approx(20)
     assert controls.lead(runs, base, 1).mean == pytest.approx(15)
     assert controls.lead(runs, base[:1]).mean == pytest.approx(10)
-    assert controls.trained([record(accuracy=[0.1, 0.2]), record(accuracy=[0.3, 0.4])], 2) == pytest.approx([20, 30])
 
 
 def test_a_share_of_a_gain_is_over_the_seeds_that_all_have():

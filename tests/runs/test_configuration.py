@@ -35,6 +35,7 @@ STAND_INS = {name: run.stand_in for name, run in RUNS.items() if run.stand_in}
         ({"scaled_test_size": 0}, "scaled_test_size must be at least 1"),
         ({"re_estimate": True}, "re_estimate must be False without validation images"),
         ({"seed": -1}, "seed must be from 0"),
+        ({"epochs": 10**400}, "epochs must be from 1"),
         ({"corners": "round"}, "corners must be one of published, bilinear. Received: corners='round'"),
         ({"pairing": "bilinear"}, "pairing must be one of published, per_pixel"),
         ({"corners": "bilinear"}, "corners must be 'published' for model cnn, which has no ConvOffset2D"),

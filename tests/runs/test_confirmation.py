@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from helpers import inside, new_project
 
-from dcn_study.errors import RecordError
+from dcn_study.errors import LockedError, RecordError
 from dcn_study.runs import confirmation, networks, records, steps, tolerances, training
 from dcn_study.runs import splits as drawing
 from dcn_study.runs.catalogue import find_run
+from dcn_study.runs.files import locked
 from dcn_study.runs.splits import Splits, splits
 
 SMALL = {"epochs": 2, "train_size": 96, "test_size": 40}
@@ -115,6 +116,18 @@ def test_no_replay_makes_up_for_other_data_or_initial_weights(record):
     plain = record("plain")
     plain.provenance.inputs = plain.provenance.inputs.model_copy(update={"data": "other", "weights": {"cnn": "w"}})
     assert confirmation.confirm(plain) == ["data", "weights of cnn"]
+
+
+def test_a_record_that_another_process_replaces_is_not_overwritten(record):
+    plain = record("plain")
+    with locked(plain.run.lock, "run cnn"), pytest.raises(LockedError, match="in use by process"):
+        confirmation.confirm(plain)
+    there = record("plain")
+    there.provenance.finished = "later"
+    records.write(there)
+    with pytest.raises(RecordError, match="was replaced meanwhile"):
+        confirmation.confirm(plain)
+    assert record("plain").provenance.finished == "later"
 
 
 def test_missing_weights_are_named(record):

@@ -11,6 +11,7 @@ from helpers import ROOT
 from dcn_study.runs import inputs
 from dcn_study.runs.inputs import RUN_CODE
 from dcn_study.runs.measurements import MEASUREMENTS
+from dcn_study.runs.reading import noted
 
 
 def returns(node):
@@ -129,6 +130,12 @@ def defining(node):
     wanted = {name.name for name in node.names}
     statements = [each for each in ast.parse(package.read_text()).body if isinstance(each, ast.ImportFrom)]
     return {each.module for each in statements if wanted & {name.name for name in each.names}}
+
+
+def test_the_files_of_what_is_digested_are_noted():
+    with noted() as read:
+        inputs.code_sha256(("dcn_study.names", "dcn_study.errors"))
+    assert [path.name for path in read.files] == ["names.py", "errors.py"]
 
 
 def test_locks_paths_and_progress_are_not_covered():

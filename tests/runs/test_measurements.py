@@ -9,7 +9,7 @@ import sys
 import pytest
 from helpers import ROOT, keep, keep_measurement
 
-from dcn_study.errors import RecordError
+from dcn_study.errors import LockedError, RecordError
 from dcn_study.runs import measurements, reading, records, repetition
 from dcn_study.runs.catalogue import find_run
 from dcn_study.runs.files import locked
@@ -141,6 +141,23 @@ def test_the_same_beginning_confirms(measured):
     assert kept.confirmations[0].differences["results"] == pytest.approx(1e-4)
     assert repetition.confirm(record) == []
     assert len(measurements.read("sensitivity").confirmations) == 1  # with the same inputs, on the same machine
+
+
+def test_weights_that_a_part_does_not_read_count_too(measured):
+    record, repeats = measured
+    record.inputs = record.inputs.model_copy(update={"weights": {keep(find_run("cnn")).name: "others"}})
+    records.write(record)
+    repeats({"accuracies": {"cnn": {"ours": [0.5], "keras": [0.4]}}})
+    assert repetition.confirm(record) == ["weights of cnn"]
+
+
+def test_a_measurement_that_is_taken_meanwhile_is_not_overwritten(measured):
+    record, _ = measured
+    with locked(measurements.lock_of(record.path), "it"), pytest.raises(LockedError, match="in use by process"):
+        repetition.confirm(record)
+    records.write(record.model_copy(update={"started": "later"}))
+    with pytest.raises(RecordError, match="was replaced meanwhile"):
+        repetition.confirm(record)
 
 
 @pytest.mark.parametrize("other", [{"ours": [0.51], "keras": [0.4]}, {"ours": [0.5]}, {"ours": [0.5] * 3, "keras": []}])

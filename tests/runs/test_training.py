@@ -229,6 +229,28 @@ def test_an_interrupted_training_resumes_although_there_is_a_record(stopped):
     assert not run.interrupted
 
 
+def test_what_another_process_has_trained_meanwhile_is_not_trained_again(stopped, monkeypatch):
+    run = find_run("mini_resnet", **SMALL)
+    first, split = training.train(run), training.splits
+    first.path.rename(first.path.with_suffix(".hidden"))
+
+    def meanwhile(config):
+        first.path.with_suffix(".hidden").rename(first.path)
+        return split(config)
+
+    monkeypatch.setattr(training, "splits", meanwhile)
+    monkeypatch.setattr(training, "_train", None)
+    assert training.train(run).provenance == first.provenance
+
+
+def test_a_checkpoint_of_another_number_of_epochs_is_not_continued(stopped):
+    run = find_run("mini_resnet", **SMALL)
+    state, content = stopped(run)
+    content["configuration"]["epochs"] = 3
+    state.write_text(json.dumps(content))
+    assert training.train(run).provenance.started > content["started"]
+
+
 def test_a_training_that_ended_before_its_record_was_written_is_not_repeated(stopped, monkeypatch):
     run = find_run("mini_resnet", **{**SMALL, "epochs": 1})
     stopped(run)

@@ -138,9 +138,9 @@ def test_controls_are_compared_after_as_many_epochs():
     published = [trained(0.9, "cnn_batch_norm", seed, validation_accuracy=[(0.4, 0.6)[seed], 0.9]) for seed in (0, 1)]
     scaled = [trained(0.7, "cnn_scaled"), trained(0.8, "cnn_scaled", 1)]
     table = tables.controls({"cnn": [trained(0.5)], "cnn_batch_norm": published, "cnn_scaled": scaled})
-    assert table.loc["CNN", "epochs"] == 0
+    assert table.loc["CNN", "epochs on scaled digits"] == 0
     assert math.isnan(table.loc["CNN", "scaled, published protocol"])
-    columns = ["seeds", "epochs", "scaled", "scaled, published protocol", "scaled, difference"]
+    columns = ["seeds", "epochs on scaled digits", "scaled", "scaled, published protocol", "scaled, difference"]
     assert table.loc["CNN, all weights", columns].tolist() == [2, 1, 75, 50, 25]
     assert table.loc["CNN, batch normalisation only", "scaled, difference"] == 0
     assert figures.controls(table).get_xlim()[0] == 48

@@ -50,7 +50,7 @@ _CONFIGURATIONS |= {
     "cnn_scaled": dataclasses.replace(_DEFORMABLE, model="cnn", trainable=True, epochs=5),
     # offsets that learn, in scrambled pairs, after the random start that the published code has commented out, and with
     # repaired corners; with its own pairs; in a true deformable convolution
-    "random_start_cnn": dataclasses.replace(_DEFORMABLE, offset_stddev=0.01, epochs=1),
+    "random_start_cnn": dataclasses.replace(_DEFORMABLE, offset_stddev=names.RANDOM_START, epochs=1),
     "scrambled_cnn": dataclasses.replace(_DEFORMABLE, corners="bilinear", epochs=5),
     "repaired_cnn": dataclasses.replace(_DEFORMABLE, **_REPAIRED, epochs=5),
     "deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", epochs=5),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dcn_study.runs.catalogue.study import LADDER
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.run import Run
 
@@ -21,7 +22,6 @@ __all__ = [
 PILOT_REALISATIONS = (7, 8)
 REALISATIONS = tuple(range(9, 19))
 FRESH_REALISATIONS = REALISATIONS[:6]
-LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 PILOT_RATES = {
     "cnn": (1e-3, 3e-3, 1e-2),
     "antialiased_cnn": (1e-3, 3e-3, 1e-2),

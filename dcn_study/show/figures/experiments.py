@@ -16,7 +16,7 @@ from dcn_study.experiments.statistics import interval
 from dcn_study.names import CONTROLS, MODELS
 from dcn_study.runs import published
 from dcn_study.runs.catalogue import RUNS
-from dcn_study.show.figures.style import COLOURS, PALETTE, colour_of
+from dcn_study.show.figures.style import COLOURS, colour_of
 
 __all__ = ["controls", "draws", "effective_fields", "finding", "offset_traces", "receptive_fields", "robustness"]
 
@@ -43,7 +43,8 @@ def controls(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(row["scaled"], height, "o", color=colour, markersize=8)
         ax.plot(row[seeds], [height + 0.27] * len(seeds), ".", color=colour, markersize=4)
     ax.plot(table["scaled, published protocol"], heights, "|", color="black", markersize=18, markeredgewidth=2)
-    ax.set_yticks(heights, [f"{name}\nepochs: {row.epochs:.0f}" for name, row in table.iterrows()])
+    epochs = table["epochs on scaled digits"].items()
+    ax.set_yticks(heights, [f"{name}\n{count:.0f} epochs on scaled digits" for name, count in epochs])
     ax.set(xlabel="test accuracy (%)", xlim=(min(50, table[["plain", "scaled"]].min().min() - 2), 101))
     ax.set_ylim(len(table) - 0.5, -0.5)
     return ax
@@ -98,7 +99,8 @@ def finding(table: pd.DataFrame, plain: np.ndarray, moved: np.ndarray, *, narrow
         if run in published.ACCURACY:
             theirs = 100 * published.ACCURACY[run]["scaled"]
             ax.plot(theirs, height - 0.13, "D", color="black", markerfacecolor="none", markersize=8)
-        epochs = f", {row['epochs']:.0f} epochs" if row["epochs"] else ""
+        trained = row["epochs on scaled digits"]
+        epochs = f", {trained:.0f} epochs" if trained else ""
         names.append(f"{name}\n{len(values)} seeds{epochs}")
     ax.set_yticks(range(len(shown)), names, fontsize="small")
     ax.set(xlabel="scaled digits recognised (%)", ylim=(len(shown) - 0.5, -0.5))
@@ -124,7 +126,8 @@ def offset_traces(traces: Mapping[str, Mapping[str, Any]], axes: np.ndarray | No
         for ax, quantity in zip(column, ("gradient", "kernel"), strict=True):
             for number, (layer, values) in enumerate(trace["layers"].items()):
                 steps = np.arange(1, len(values[quantity]) + 1)
-                ax.plot(steps, values[quantity], color=PALETTE[(2, 4, 9)[number % 3]], linewidth=1.2, label=layer)
+                line = ("-", "--", ":")[number % 3]
+                ax.plot(steps, values[quantity], line, color="0.2", linewidth=1.2, label=layer)
             ax.set_yscale("symlog", linthresh=1e-6)
         column[0].set_title(name.replace(" and ", "\nand "))
         column[1].set_xlabel("training step")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -14,13 +15,15 @@ from dcn_study.show.figures.style import PALETTE
 
 __all__ = ["specification_curve"]
 
-_OUTCOMES = {
-    "agrees": PALETTE[0],
-    "differs": PALETTE[1],
-    "undecided": "0.8",
-    "better": PALETTE[0],
-    "equivalent": PALETTE[2],
-    "worse": PALETTE[1],
+# Colours as in the tables of claims; hatches, so that a difference does not rest on colour.
+_GOOD, _BAD = {"facecolor": PALETTE[2]}, {"facecolor": PALETTE[3], "hatch": "////", "edgecolor": "white"}
+_LOOKS: dict[str, dict[str, Any]] = {
+    "agrees": _GOOD,
+    "differs": _BAD,
+    "undecided": {"facecolor": "0.8"},
+    "better": _GOOD,
+    "equivalent": {"facecolor": PALETTE[0], "hatch": "...", "edgecolor": "white"},
+    "worse": _BAD,
 }
 
 
@@ -48,7 +51,7 @@ def specification_curve(found: Multiverse, ax: Axes | None = None) -> Axes:
     for height, (claim, letters) in enumerate(found.outcomes.items()):
         for letter, outcome in LETTERS.items():
             here = [letters[place] == letter for place in order]
-            ax.broken_barh(_bars(here), (height - 0.4, 0.8), facecolor=_OUTCOMES[outcome], linewidth=0)
+            ax.broken_barh(_bars(here), (height - 0.4, 0.8), linewidth=0, **_LOOKS[outcome])
         labels.append(claim)
         heights.append(float(height))
     names, below = list(found.choices), len(found.outcomes) - 0.3
@@ -64,7 +67,7 @@ def specification_curve(found: Multiverse, ax: Axes | None = None) -> Axes:
     ax.plot(0.5, -1, "v", color="black", markersize=5, clip_on=False)
     ax.grid(visible=False)
     shown = [LETTERS[letter] for letter in LETTERS if any(letter in letters for letters in found.outcomes.values())]
-    patches = [Patch(facecolor=_OUTCOMES[outcome], label=outcome) for outcome in shown]
+    patches = [Patch(label=outcome, linewidth=0, **_LOOKS[outcome]) for outcome in shown]
     ax.figure.legend(handles=patches, loc="outside lower center", ncols=len(shown), fontsize="small")
     return ax
 

@@ -14,7 +14,7 @@ from dcn_study.experiments.study import SMALLEST, Comparison, arm_label
 from dcn_study.names import ARMS, TEST_IMAGES
 from dcn_study.runs.records import Record
 from dcn_study.show.figures.ends import label_ends
-from dcn_study.show.figures.style import ACCENT, REGULAR, Colour, colour_of
+from dcn_study.show.figures.style import Colour, colour_of
 
 __all__ = [
     "accuracy_and_cost",
@@ -249,8 +249,9 @@ def moved_bins(images: np.ndarray, boxes: np.ndarray, indices: np.ndarray, bins:
     for number, ax in enumerate(axes[0]):
         ax.imshow(images[number], cmap="gray_r", vmin=0, vmax=1.6)
         for (y1, x1, y2, x2), centres in zip(boxes[indices == number], bins[indices == number], strict=True):
-            ax.add_patch(plt.Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color=REGULAR))
-            ax.plot(centres[..., 1].ravel() - 0.5, centres[..., 0].ravel() - 0.5, ".", color=ACCENT, markersize=4)
+            ax.add_patch(plt.Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color="0.3"))
+            rows, columns = centres.reshape(-1, 2).T - 0.5
+            ax.plot(columns, rows, ".", color=colour_of("deform_conv_cnn"), markersize=4)
         side = images.shape[1]
         ax.set(xticks=[], yticks=[], xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
         ax.grid(False)

@@ -70,12 +70,12 @@ def cost_by_size(times: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Seq
         _, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
     for ax, what in zip(axes, ("forward", "training step"), strict=True):
         ends = []
-        for model, (label, colour) in SHOWN.items():
+        for marker, (model, (label, colour)) in zip("os^", SHOWN.items(), strict=True):
             rows = times[(times["what"] == what) & (times["model"] == model)]
             if rows.empty:
                 continue
             spread = [rows["milliseconds"] - rows["low"], rows["high"] - rows["milliseconds"]]
-            ax.errorbar(rows["size"], rows["milliseconds"], spread, color=colour, marker="o", capsize=3)
+            ax.errorbar(rows["size"], rows["milliseconds"], spread, color=colour, marker=marker, capsize=3)
             ends.append((label, rows["milliseconds"].iloc[-1], colour))
         ax.set(xscale="log", yscale="log", xlabel="side of the image (pixels)", title=what)
         ax.set_xticks(sorted(times["size"].unique()), [str(size) for size in sorted(times["size"].unique())])

@@ -119,7 +119,7 @@ def controls(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
         )
         rows[CONTROLS[name]] = {
             "seeds": len(found),
-            "epochs": epochs,
+            "epochs on scaled digits": epochs,
             "plain": plain.mean(),
             "scaled": scaled.mean(),
             "scaled, published protocol": published_protocol,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from dcn_study.experiments.claims import OUTCOMES, Claim
-from dcn_study.names import MODELS
 from dcn_study.show.tables.layout import by_row
 
 __all__ = ["claims", "tally"]
@@ -51,5 +50,5 @@ def _row(claim: Claim) -> dict[str, str]:
         "paper": f'<span class="paper">{html.escape(claim.published)}</span>' if claim.published else "",
         "here": f'<span class="here">{html.escape(claim.ours)}</span>',
         "outcome": f'<span class="outcome {claim.outcome.replace(" ", "-")}">{claim.outcome}</span>',
-        "evidence": ", ".join(f'<a href="{page}.html">{MODELS.get(page, page)}</a>' for page in claim.pages.split()),
+        "evidence": ", ".join(f'<a href="{page}.html">{page}</a>' for page in claim.pages.split()),
     }
