@@ -32,7 +32,7 @@ from dcn_study.runs.reading import RECORDS_ONLY
 
 __all__ = ["build", "render_page", "run", "variant"]
 
-LONGEST = ("guide", "laboratory", "sampling", "regions")  # pages that compute, to be begun first
+LONGEST = ("guide", "laboratory", "regions")  # pages that compute, to be begun first
 AT_ONCE = 2  # pages
 TOLD_AGAIN = 30  # seconds after which a build says what it is doing
 PDF = "report.pdf"

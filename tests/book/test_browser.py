@@ -71,7 +71,6 @@ KINDS = {
     "the widest table": "executed/status.html",
     "figures with a form for phones": "executed/study.html",
     "the laboratory": "executed/laboratory.html",
-    "the explorer": "executed/sampling.html",
     "the map": "executed/robustness.html",
     "the row of pixels, side notes": "executed/offsets.html",
 }
@@ -242,22 +241,6 @@ def test_the_map_answers_to_pointer_keyboard_and_choice(page, address):
     page.goto(link)
     page.reload()
     expect(told).to_have_text(told_last)
-
-
-def test_the_explorer_answers_to_choice(page, address):
-    page.goto(f"{address}/executed/sampling.html")
-    canvas, told = page.locator(".explorer canvas").first, page.locator(".explorer .views p").first
-    for name in ("digit", "model", "layer"):
-        before = canvas.evaluate("canvas => canvas.toDataURL()")
-        page.locator(f".explorer [name={name}]").select_option(index=1 if name == "digit" else 0)
-        assert canvas.evaluate("canvas => canvas.toDataURL()") != before, name
-    expect(told).to_contain_text("plain: one output of conv12 reads 25 points")  # 3x3 of 3x3, which overlap
-    expect(page).to_have_url(re.compile("#digit=1&model=cnn&layer=conv12$"))
-    page.reload()
-    expect(told).to_contain_text("plain: one output of conv12 reads 25 points")
-    page.goto(f"{page.url.partition('#')[0]}#layer=nothing")
-    page.reload()
-    expect(told).to_contain_text("plain: one output of conv22")
 
 
 def test_search_finds_a_term_without_a_server(page, html):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from dcn import models
-from dcn_study.experiments.receptive_field import largest_offset, occlusion_field, sampling_points
+from dcn_study.experiments.receptive_field import centre_of, largest_offset, occlusion_field, sampling_points
 from dcn_study.runs.effective_field import area, gradient_field
 
 
@@ -104,3 +104,10 @@ def test_what_lies_out_of_the_field_does_not_matter_when_it_is_occluded():
     assert field.sum() == pytest.approx(1)
     wider = occlusion_field(averaging(), images, "layer1", patch=3)
     assert (wider > 1e-6).sum() == 49  # a square that reaches the field from one pixel further
+
+
+def test_the_centre_is_that_of_the_ink():
+    image = np.zeros((10, 20))
+    image[2:5, 8:13] = 1
+    assert centre_of(image) == (0.3, 0.5)
+    assert centre_of(np.zeros((4, 4))) == (0.5, 0.5)
