@@ -163,7 +163,7 @@ def test_results_nested_too_deeply_are_a_damaged_record(project):
         ({"witness": None}, "history and witness must have the same epochs"),
         ({"history": []}, "history and witness must have the same epochs"),
         ({"model": "../../epoch-002.keras"}, "model must be epoch-002.keras. Received: '../../epoch-002.keras'"),
-        ({"configuration": {"model": "cnn"}}, "TypeError: .*missing 2 required"),
+        ({"configuration": {"model": "cnn"}}, "TypeError: .*missing 3 required"),
     ],
 )
 def test_a_sealed_state_must_hold_what_training_gives(project, change, words):
