@@ -347,7 +347,7 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
                 "conv_offset.weight" and "conv_offset.bias".
             modulated: whether the module is of version 2.
             **arguments: of the new layer; `strides`, `padding`, `dilation_rate` and `groups` as the module has them.
-                What the state shows need not be given: `filters`, `kernel_size` (a pair), `use_bias` and, of MMCV,
+                What the state shows need not be given: `kernel_size` (a pair), `filters`, `use_bias` and, of MMCV,
                 `offset_groups`.
 
         Raises:
