@@ -195,6 +195,8 @@ def _residual_block(
 def copy_weights_by_name(source: keras.Model, target: keras.Model) -> list[str]:
     """Copies weights from `source` to the layers of `target` that have the same name.
 
+    Weights are told apart by their names within a layer, so that layers must not hold layers of their own.
+
     Args:
         source: the trained model.
         target: the model to fill. Layers without a counterpart keep their weights, and so do further weights of a
@@ -202,8 +204,6 @@ def copy_weights_by_name(source: keras.Model, target: keras.Model) -> list[str]:
 
     Returns:
         The names of the layers that were filled, in the order of `target`.
-
-    Weights are told apart by their names within a layer, so that layers must not hold layers of their own.
 
     Raises:
         ValueError: if no layer's name matches, or a layer's weights do not fit; then `target` is unchanged.

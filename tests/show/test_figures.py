@@ -204,3 +204,11 @@ def test_drawings_fit_a_phone_as_they_are_or_scroll():
     ax.axis("off")
     assert figures.narrow(wide) is None
     assert figures.narrow(plt.figure()) is None
+
+
+def test_only_runs_at_the_papers_protocol_are_shown_with_its_accuracies():
+    small = {"epochs": 1, "train_size": 100, "test_size": 50}
+    for run in ("cnn", "deformable_cnn-seed2", "mini_resnet"):
+        assert published.accuracies(find_run(run, **small).config) == published.ACCURACY[run.partition("-")[0]]
+    for run in ("cnn_scaled", "cnn_batch_norm", "repaired_cnn", "chained_mini_resnet", "long_mini_resnet", "scale_cnn"):
+        assert published.accuracies(find_run(run).config) == {}, run
