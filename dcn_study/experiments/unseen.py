@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from dcn_study.experiments import study
 from dcn_study.experiments.statistics import contrasts
 from dcn_study.experiments.study import Comparison
@@ -21,10 +23,12 @@ __all__ = [
     "asked_rates",
     "chosen_rate",
     "compared",
+    "field_correlations",
     "pilot_runs",
     "re_estimated",
     "recorded_runs",
     "so_far",
+    "tied_rates",
     "validated",
 ]
 
@@ -66,8 +70,13 @@ def chosen_rate(arm: str, tried: Mapping[float, list[float]]) -> float | None:
     It is the smallest rate whose mean validation accuracy is at most `TIE` below the highest. If this is the lowest or
     the highest of the three that are tried first, the next rate beyond it is tried too, once.
     """
+    return next(iter(tied_rates(arm, tried)), None)
+
+
+def tied_rates(arm: str, tried: Mapping[float, list[float]]) -> list[float]:
+    """Returns the learning rates at most `TIE` below the best, from the smallest; none while a pilot is missing."""
     asked, complete = asked_rates(arm, tried), _complete(tried)
-    return _smallest_of_the_best(complete, asked) if set(asked) <= set(complete) else None
+    return _near_the_best(complete, asked) if set(asked) <= set(complete) else []
 
 
 def asked_rates(arm: str, tried: Mapping[float, list[float]]) -> tuple[float, ...]:
@@ -75,7 +84,7 @@ def asked_rates(arm: str, tried: Mapping[float, list[float]]) -> tuple[float, ..
     first, complete = PILOT_RATES[arm], _complete(tried)
     if not set(first) <= set(complete):
         return first
-    best = _smallest_of_the_best(complete, first)
+    best = _near_the_best(complete, first)[0]
     place = LADDER.index(best)
     beyond = {first[0]: place - 1, first[-1]: place + 1}.get(best, len(LADDER))
     return (*first, LADDER[beyond]) if 0 <= beyond < len(LADDER) else first
@@ -86,16 +95,16 @@ def _complete(tried: Mapping[float, list[float]]) -> dict[float, float]:
     return {rate: sum(values) / len(values) for rate, values in tried.items() if len(values) == len(PILOT_REALISATIONS)}
 
 
-def _smallest_of_the_best(found: Mapping[float, float], rates: Sequence[float]) -> float:
+def _near_the_best(found: Mapping[float, float], rates: Sequence[float]) -> list[float]:
     highest = max(found[rate] for rate in rates)
-    return min(rate for rate in rates if found[rate] >= highest - TIE)
+    return sorted(rate for rate in rates if found[rate] >= highest - TIE)
 
 
 def recorded_runs(runs: Mapping[str, Run] = UNSEEN) -> dict[str, dict[int, Record]]:
     """Returns the records of this study by arm and number of the realisation.
 
     Args:
-        runs: `unseen.UNSEEN`, or `unseen.FRESH` for those that trained on MNIST-Scale.
+        runs: `unseen.UNSEEN`; `unseen.RETUNED` for those at other rates; `unseen.FRESH` for those on MNIST-Scale.
     """
     return {arm: records.by_seed(run) for arm, run in runs.items()}
 
@@ -119,11 +128,37 @@ def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "scaled") ->
     }
 
 
+def field_correlations(found: Mapping[str, Mapping[int, Record]], kind: str) -> tuple[float, float]:
+    """Returns how the receptive fields of runs correlate with their accuracies on scaled digits.
+
+    Args:
+        found: as `recorded_runs` returns it; runs without `field_areas` are left out.
+        kind: the digits on which the fields were measured, see `splits.KINDS`.
+
+    Returns:
+        Pearson's correlation over all runs, and with the mean of its arm subtracted from each; NaN for fewer than two.
+    """
+    arms = [
+        np.array([(each.field_areas[kind], each.evaluations["scaled"].accuracy) for each in with_fields])
+        for runs in found.values()
+        if (with_fields := [record for record in runs.values() if record.field_areas])
+    ]
+    if sum(map(len, arms)) < 2:
+        return np.nan, np.nan
+    within = np.concatenate([points - points.mean(axis=0) for points in arms])
+    over_all, inside = (float(np.corrcoef(points.T)[0, 1]) for points in (np.concatenate(arms), within))
+    return over_all, inside
+
+
 def so_far(found: Mapping[str, Mapping[int, Record]]) -> str:
     """Returns in words what the primary runs have shown: nothing before all of them are there."""
     finished, registered = sum(map(len, found.values())), len(UNSEEN) * len(REALISATIONS)
-    judged = {name: each.contrast for name, each in compared(found).items() if each.contrast}
+    judged = [each for each in compared(found).values() if each.contrast]
     if not judged:
         return f"So far {finished} of {registered} primary runs are finished. No verdict is given before all are."
-    told = [f"{name}, {each.verdict}, {each.difference:+.1f}" for name, each in judged.items()]
-    return f"All {registered} primary runs are finished. In percentage points: {'; '.join(told)}."
+    told = [
+        f"{' minus '.join(map(study.arm_label, each.runs))} {each.contrast.difference:+.2f}: *{each.contrast.verdict}*"
+        for each in judged
+        if each.contrast
+    ]
+    return f"All {registered} primary runs are finished. In percentage points, with 95% intervals: {'; '.join(told)}."

@@ -44,7 +44,7 @@ def test_no_verdict_before_all_pairs_are_there(project, random):
     assert [text.get_text() for text in figures.differences(found).texts] == verdicts
     table = tables.contrast_checks(found)
     assert (table["p (Holm)"] < 0.05).all()
-    assert table["p, not zero"].tolist() == [each.contrast.zero_p_value for each in found.values()]
+    assert table["p, not zero (Holm)"].tolist() == [each.contrast.zero_p_value for each in found.values()]
     assert set(table["pairs to decide"]) == {"decided"}
     for pairs, told in ((9, "9"), (0, "over 1000")):
         each = found["at equal time per step"]
@@ -95,9 +95,9 @@ def test_the_best_rate_of_all_runs_is_chosen_on_validation_images_of_common_real
     assert study.best_of(study.rates_tried()["scale_cnn"]) == 3e-3  # the lower one of equals
     table = tables.rates_tried(study.rates_tried())
     assert table["chosen by"].tolist() == ["pilots and all runs", ""]
-    assert tables.contrasts_by_rates(study.compared(study.recorded_runs()), found).loc[
-        "in place of the convolutions", "pairs, at the best rates"
-    ] == 1  # fmt: skip
+    table = tables.contrasts_by_rates({"as chosen": study.compared(study.recorded_runs()), "at the best": found})
+    first = table.loc["in place of the convolutions"]
+    assert (first["pairs, as chosen"], first["pairs, at the best"], first["at the best"]) == (2, 1, "+3.00")
 
 
 def test_the_spread_is_that_of_each_source_alone(project):
@@ -208,8 +208,9 @@ def test_results_are_shown_without_a_verdict_until_all_pairs_are_there(project):
     table = tables.contrast_checks(compared)
     first = table.loc["in place of the convolutions"]
     assert (first["A above B"], first["pairs to decide"]) == ("2 of 2", "not yet")
+    assert first["standard deviation"] == pytest.approx(2**-0.5)
     assert (first["bootstrap from"], first["to"]) == (pytest.approx(1), pytest.approx(2))
-    assert table[["p (Holm)", "p, not zero"]].isna().all(axis=None)
+    assert table[["p (Holm)", "p, not zero (Holm)"]].isna().all(axis=None)
     table = tables.study_accuracies(found)
     assert table["realisations"].tolist() == ["2 of 6", "2 of 6"]
     assert table["minus the CNN"].tolist() == ["–", "+1.50 (-4.85 to +7.85)"]

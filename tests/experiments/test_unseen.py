@@ -1,5 +1,7 @@
 """The second registered study: which rate its pilots choose, and when a verdict is given."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers import ROOT, evaluations, history, inside, make
@@ -8,7 +10,15 @@ from scipy import stats
 from dcn_study.experiments import unseen
 from dcn_study.experiments.statistics import detectable
 from dcn_study.runs import catalogue, records
-from dcn_study.runs.catalogue.unseen import FRESH, PILOT_RATES, PILOT_REALISATIONS, PILOTS, REALISATIONS, UNSEEN
+from dcn_study.runs.catalogue.unseen import (
+    FRESH,
+    PILOT_RATES,
+    PILOT_REALISATIONS,
+    PILOTS,
+    REALISATIONS,
+    RETUNED,
+    UNSEEN,
+)
 from dcn_study.runs.mnist_scale import OUT_OF_RANGE
 from dcn_study.runs.records import Evaluation
 from dcn_study.show import figures, tables
@@ -51,6 +61,7 @@ def test_pilots_are_read_from_their_records(project):
     row = table.loc[("CNN", "0.003")]
     assert row["realisations"] == "2 of 2"
     assert (row["validation"], row["re-estimated"]) == (pytest.approx(97.5), pytest.approx(98.5))
+    assert row["unseen"] == pytest.approx(50.0)
     assert set(table["choice"]) == {"not yet"}
     assert len(table) == sum(map(len, PILOT_RATES.values()))
 
@@ -71,11 +82,12 @@ def test_no_verdict_before_all_realisations_of_all_arms_are_there(project, rando
             keep(UNSEEN[arm], number, 0.7 + gain + random.normal(0, 1e-4))
     recorded = unseen.recorded_runs()
     found = unseen.compared(recorded)
-    message = "All 40 primary runs are finished. In percentage points: in place of the convolutions, better, +5.0 ("
-    assert unseen.so_far(recorded).startswith(message)
+    told = unseen.so_far(recorded)
+    assert told.startswith("All 40 primary runs are finished. In percentage points, with 95% intervals: ")
+    assert re.search(r"deformable convolutions minus CNN, anti-aliased \+0\.1\d \(.*?\): \*equivalent\*; ", told)
     axes = figures.differences(found, unseen.SMALLEST)
     assert [text.get_text() for text in axes.texts] == [each.contrast.verdict for each in found.values()]
-    assert tables.contrast_checks(found)["p, not zero"].notna().all()
+    assert tables.contrast_checks(found)["p, not zero (Holm)"].notna().all()
     assert [each.contrast.verdict for each in found.values()] == ["better", "better", "equivalent", "better"]
     assert all(each.numbers == REALISATIONS for each in found.values())
     assert all(each.contrast is None for each in unseen.compared(unseen.recorded_runs(), "plain").values())
@@ -135,6 +147,18 @@ def test_results_appear_as_records_come_in(project):
     assert [line.get_xdata().tolist() for line in scaled.get_lines()] == [[40, 40], [160]]
 
 
+def test_fields_and_accuracies_correlate_over_all_runs_or_within_arms(project):
+    assert np.isnan(unseen.field_correlations({}, "plain")).all()
+    for arm, field, step in (("cnn", 50, 0.01), ("deform_conv_cnn", 150, -0.01)):
+        for number in range(3):
+            accuracy = field / 200 + number * step
+            keep(UNSEEN[arm], REALISATIONS[number], accuracy, fields={"plain": field + number, "scaled": 50 - number})
+    found = unseen.recorded_runs()
+    over_all, within = unseen.field_correlations(found, "plain")
+    assert (over_all, within) == (pytest.approx(1, abs=0.01), pytest.approx(0, abs=1e-6))
+    assert unseen.field_correlations({"cnn": found["cnn"]}, "scaled") == (pytest.approx(-1), pytest.approx(-1))
+
+
 def test_fresh_runs_are_compared_without_a_verdict(project):
     for number in REALISATIONS[:6]:
         for arm, accuracy in (("cnn", 0.9), ("shared_offsets_cnn", 0.93), ("deform_conv_cnn", 0.95)):
@@ -152,3 +176,4 @@ def test_the_rates_of_arms_are_those_that_the_committed_pilots_chose_and_none_is
     assert {arm for arm, runs in found.items() if runs} <= {arm for arm, rate in chosen.items() if rate}
     for arm in (arm for arm, rate in chosen.items() if rate):
         assert UNSEEN[arm].config.learning_rate == chosen[arm], arm
+        assert RETUNED[arm].config.learning_rate == unseen.tied_rates(arm, unseen.validated(piloted[arm]))[-1], arm

@@ -113,12 +113,12 @@ def recorded(runs: Iterable[Run]) -> list[Record]:
 
 
 def by_seed(run: Run) -> dict[int, Record]:
-    """Returns the existing records of a run by seed, of the seeds that the book shows.
+    """Returns the existing records of a run and its configuration by seed, of the seeds that the book shows.
 
     Raises:
         RecordError: as `read`.
     """
-    found = {seed: read(run.seeded(seed)) for seed in run.seeds}
+    found = {seed: matching(run.seeded(seed)) for seed in run.seeds}
     return {seed: record for seed, record in found.items() if record is not None}
 
 

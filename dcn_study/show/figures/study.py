@@ -80,7 +80,7 @@ def differences(compared: Mapping[str, Comparison], smallest: float = SMALLEST) 
         if each.contrast:
             ax.text(1.02, height, each.contrast.verdict, transform=ax.get_yaxis_transform(), va="center")
     ax.set_yticks(range(len(compared)), compared)
-    ax.set(xlabel="difference in test accuracy, A - B (percentage points)", ylim=(len(compared) - 0.5, -0.5))
+    ax.set(xlabel="difference in accuracy, A - B (percentage points)", ylim=(len(compared) - 0.5, -0.5))
     ax.figure.legend(loc="outside lower center", fontsize="small")
     return ax
 

@@ -142,25 +142,22 @@ def rates_tried(tried: Mapping[str, Mapping[float, Mapping[int, Record]]]) -> pd
     return by_row(rows, "arm", "learning rate")
 
 
-def contrasts_by_rates(chosen: Mapping[str, Comparison], best: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Returns one row per primary contrast: its mean difference with interval, at the chosen and at the best rates.
+def contrasts_by_rates(found: Mapping[str, Mapping[str, Comparison]]) -> pd.DataFrame:
+    """Returns one row per primary contrast: its mean difference with interval, at different learning rates.
 
     Args:
-        chosen: as `study.compared` returns it.
-        best: as `study.at_best_rates` returns it.
+        found: what the rates are → contrasts, as `study.compared` returns them, the same ones for all.
     """
-    rows = {}
-    for name in chosen:
-        row: dict[str, Any] = {}
-        for rates, each in (("as chosen", chosen[name]), ("at the best rates", best[name])):
-            row[rates] = with_interval(each.differences)
-            row[f"pairs, {rates}"] = len(each.differences)
-        rows[name] = row
+    rows: dict[str, dict[str, Any]] = {}
+    for rates, compared in found.items():
+        for name, each in compared.items():
+            told = {rates: with_interval(each.differences), f"pairs, {rates}": len(each.differences)}
+            rows.setdefault(name, {}).update(told)
     return by_row(rows, "A - B")
 
 
 def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Returns one row per primary contrast: how often A is above B, and the interval of the mean from resampled pairs.
+    """Returns one row per primary contrast: how the pairs spread, and the interval of their mean by resampling.
 
     Once the contrasts are judged, also the p-values of the verdict and of a difference from zero, both by Holm's
     method, and how many pairs would decide.
@@ -174,11 +171,12 @@ def contrast_checks(compared: Mapping[str, Comparison]) -> pd.DataFrame:
         single = contrast(each.differences, [0.0] * pairs, SMALLEST) if pairs > 1 else None
         resampled = single.bootstrap() if single else None
         rows[name] = {
+            "standard deviation": np.std(each.differences, ddof=1) if pairs > 1 else np.nan,
             "A above B": f"{single.wins * pairs:g} of {pairs}" if single else "–",
             "bootstrap from": resampled.low if resampled else np.nan,
             "to": resampled.high if resampled else np.nan,
             "p (Holm)": each.contrast.p_value if each.contrast else np.nan,
-            "p, not zero": each.contrast.zero_p_value if each.contrast else np.nan,
+            "p, not zero (Holm)": each.contrast.zero_p_value if each.contrast else np.nan,
             "pairs to decide": _pairs_to_decide(each.contrast),
         }
     return by_row(rows, "A - B")

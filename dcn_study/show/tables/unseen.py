@@ -21,7 +21,9 @@ __all__ = ["unseen_accuracies", "unseen_changes", "unseen_pilots"]
 
 
 def unseen_pilots(found: Mapping[str, Mapping[float, Sequence[Record]]]) -> pd.DataFrame:
-    """Returns one row per arm and learning rate: mean validation accuracies in percent, and the choice.
+    """Returns one row per arm and learning rate: mean accuracies in percent, and the choice.
+
+    The accuracy on unseen digits is there to be seen, and chooses nothing.
 
     Args:
         found: as `unseen.pilot_runs` returns it.
@@ -36,6 +38,7 @@ def unseen_pilots(found: Mapping[str, Mapping[float, Sequence[Record]]]) -> pd.D
                 "realisations": f"{len(runs)} of {len(PILOT_REALISATIONS)}",
                 "validation": np.mean(accuracy[rate]) if runs else np.nan,
                 "re-estimated": np.mean(again) if (again := unseen.re_estimated(runs)) else np.nan,
+                "unseen": 100 * np.mean([run.evaluations["scaled"].accuracy for run in runs]) if runs else np.nan,
                 "choice": "chosen" if rate == chosen else "" if chosen else "not yet",
             }
     return by_row(rows, "arm", "learning rate")
