@@ -12,6 +12,7 @@ from dcn_study.experiments import study, unseen
 from dcn_study.experiments.statistics import interval
 from dcn_study.runs import catalogue, mnist_scale, records
 from dcn_study.runs.catalogue import PILOTS, REALISATIONS, SPREAD, STUDY, TWO_BY_TWO, all_seeds, find_run
+from dcn_study.runs.catalogue import unseen as unseen_runs
 from dcn_study.runs.records import Evaluation
 from dcn_study.show import figures, tables
 
@@ -172,11 +173,13 @@ LEFT_ARMS = [
     for arm in ("conv_offset_cnn", "mini_resnet", "deform_conv_mini_resnet", "transformer_cnn", "modulated_cnn")
     for kind in ("pilot", "scale", "rescaled")
 ] + ["rescaled_wider_cnn"]
+LARGEST = "fe01fc3e8fa5d44b924621a91e12bf5db7a3ec1a"  # the commit of the amendment on tied rates
 # What was registered or amended, by commit → the runs that must have started later.
 REGISTERED = {
     study.REGISTERED: all_seeds(STUDY.values()),
     RETUNED: all_seeds(run for rates in catalogue.RETUNED.values() for run in rates.values()),
     unseen.REGISTERED: [run for run in catalogue.study_runs() if run.entry.startswith(("unseen_", "fresh_"))],
+    LARGEST: all_seeds(unseen_runs.RETUNED.values()),
     LEFT: [run for run in catalogue.study_runs() if run.entry.startswith(("spread_", *LEFT_ARMS))],
 }
 
