@@ -249,11 +249,15 @@ def best_of(tried: Mapping[float, Mapping[int, Record]]) -> float:
     return min(means, key=lambda rate: (-means[rate], rate))
 
 
-def at_best_rates() -> tuple[dict[str, float], dict[str, Comparison]]:
-    """Returns the best learning rate of each run of the primary contrasts, and the contrasts at these, not judged."""
+def at_best_rates(kind: str = "plain") -> tuple[dict[str, float], dict[str, Comparison]]:
+    """Returns the best learning rate of each run of the primary contrasts, and the contrasts at these, not judged.
+
+    Args:
+        kind: the test set of the contrasts, see `splits.KINDS`; the rates are chosen on validation images.
+    """
     tried = rates_tried()
     best = {run: best_of(rates) for run, rates in tried.items()}
-    found = compared({run: rates[best[run]] for run, rates in tried.items()})
+    found = compared({run: rates[best[run]] for run, rates in tried.items()}, kind)
     return best, {name: dataclasses.replace(each, contrast=None) for name, each in found.items()}
 
 
