@@ -153,12 +153,8 @@ def field_correlations(found: Mapping[str, Mapping[int, Record]], kind: str) -> 
 def so_far(found: Mapping[str, Mapping[int, Record]]) -> str:
     """Returns in words what the primary runs have shown: nothing before all of them are there."""
     finished, registered = sum(map(len, found.values())), len(UNSEEN) * len(REALISATIONS)
-    judged = [each for each in compared(found).values() if each.contrast]
+    judged = {name: each.contrast for name, each in compared(found).items() if each.contrast}
     if not judged:
         return f"So far {finished} of {registered} primary runs are finished. No verdict is given before all are."
-    told = [
-        f"{' minus '.join(map(study.arm_label, each.runs))} {each.contrast.difference:+.2f}: *{each.contrast.verdict}*"
-        for each in judged
-        if each.contrast
-    ]
+    told = [f"{name} {each.difference:+.2f}, *{each.verdict}*" for name, each in judged.items()]
     return f"All {registered} primary runs are finished. In percentage points, with 95% intervals: {'; '.join(told)}."

@@ -134,6 +134,7 @@ _FINISHED_UNSEEN_PILOTS = {
 }
 FINISHED = (
     "spread",
+    *(f"unseen_{arm}" for arm in _FINISHED_UNSEEN_PILOTS),
     *(f"unseen_pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_UNSEEN_PILOTS.items() for rate in rates),
     *(f"pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_PILOTS.items() for rate in rates),
     *(f"scale_{arm}" for arm in _FINISHED_PILOTS),
