@@ -156,5 +156,5 @@ def so_far(found: Mapping[str, Mapping[int, Record]]) -> str:
     judged = {name: each.contrast for name, each in compared(found).items() if each.contrast}
     if not judged:
         return f"So far {finished} of {registered} primary runs are finished. No verdict is given before all are."
-    told = [f"{name} {each.difference:+.2f}, *{each.verdict}*" for name, each in judged.items()]
+    told = [f"{name} {each.difference:+.2f}, {each.verdict}" for name, each in judged.items()]
     return f"All {registered} primary runs are finished. In percentage points, with 95% intervals: {'; '.join(told)}."

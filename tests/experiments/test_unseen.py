@@ -84,7 +84,7 @@ def test_no_verdict_before_all_realisations_of_all_arms_are_there(project, rando
     found = unseen.compared(recorded)
     told = unseen.so_far(recorded)
     assert told.startswith("All 40 primary runs are finished. In percentage points, with 95% intervals: ")
-    assert re.search(r"; against a low-pass filter \+0\.1\d \(.*?\), \*equivalent\*; ", told)
+    assert re.search(r"; against a low-pass filter \+0\.1\d \(.*?\), equivalent; ", told)
     axes = figures.differences(found, unseen.SMALLEST)
     assert [text.get_text() for text in axes.texts] == [each.contrast.verdict for each in found.values()]
     assert tables.contrast_checks(found)["p, not zero (Holm)"].notna().all()

@@ -80,7 +80,7 @@ def as_table(frame: pd.DataFrame) -> str:
 
 
 def _readable(number: float) -> str:
-    if abs(number) < 1e-9:  # what rounding leaves of a difference of equal numbers
+    if abs(number) < 1e-11:  # what rounding leaves of a difference of equal numbers
         return "0"
     if abs(number) >= 100:
         return f"{number:,.0f}"
