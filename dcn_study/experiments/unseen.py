@@ -11,7 +11,15 @@ from dcn_study.experiments import study
 from dcn_study.experiments.statistics import contrasts
 from dcn_study.experiments.study import Comparison
 from dcn_study.runs import records
-from dcn_study.runs.catalogue.unseen import LADDER, PILOT_RATES, PILOT_REALISATIONS, PILOTS, REALISATIONS, UNSEEN
+from dcn_study.runs.catalogue.unseen import (
+    FRESH_REALISATIONS,
+    LADDER,
+    PILOT_RATES,
+    PILOT_REALISATIONS,
+    PILOTS,
+    REALISATIONS,
+    UNSEEN,
+)
 from dcn_study.runs.records import Record
 from dcn_study.runs.run import Run
 
@@ -23,6 +31,7 @@ __all__ = [
     "asked_rates",
     "chosen_rate",
     "compared",
+    "depends_on_rates",
     "field_correlations",
     "pilot_runs",
     "re_estimated",
@@ -126,6 +135,22 @@ def compared(found: Mapping[str, Mapping[int, Record]], kind: str = "scaled") ->
         name: dataclasses.replace(each, contrast=verdict)
         for (name, each), verdict in zip(comparisons.items(), judged, strict=True)
     }
+
+
+def depends_on_rates(compared: Comparison, at_largest: Comparison) -> bool | None:
+    """Returns whether the verdict on a contrast is said to depend on the learning rates, as amended.
+
+    It is if the verdict is "better" or "worse" and the mean difference at the largest tied rates is within `SMALLEST`,
+    or beyond it on the other side. None while a verdict or a run at these rates is missing.
+
+    Args:
+        compared: the contrast at the chosen rates, as `compared` returns it.
+        at_largest: the same contrast of the runs at the largest tied rates.
+    """
+    if not compared.contrast or at_largest.numbers != FRESH_REALISATIONS:
+        return None
+    ahead = {"better": 1, "worse": -1}.get(compared.contrast.verdict)
+    return ahead is not None and ahead * float(np.mean(at_largest.differences)) <= SMALLEST
 
 
 def field_correlations(found: Mapping[str, Mapping[int, Record]], kind: str) -> tuple[float, float]:

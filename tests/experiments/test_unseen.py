@@ -94,6 +94,29 @@ def test_no_verdict_before_all_realisations_of_all_arms_are_there(project, rando
     assert all(each.contrast is None for each in unseen.compared(unseen.recorded_runs(), "plain").values())
 
 
+def test_a_verdict_depends_on_the_rates_if_its_difference_is_too_small_or_reversed_at_the_others(project):
+    gains = {"cnn": 0.0, "shared_offsets_cnn": -0.05, "deform_conv_cnn": 0.05, "antialiased_cnn": 0.049}
+    at_largest = {"cnn": 0.0, "shared_offsets_cnn": 0.03, "deform_conv_cnn": 0.0101, "antialiased_cnn": 0.01}
+    for number in REALISATIONS:
+        for arm, gain in gains.items():
+            keep(UNSEEN[arm], number, 0.7 + gain + number * 1e-5)
+    compared = unseen.compared(unseen.recorded_runs())
+    assert [each.contrast.verdict for each in compared.values()] == ["better", "better", "equivalent", "worse"]
+
+    def judged():
+        at_others = unseen.compared(unseen.recorded_runs(RETUNED))
+        table = tables.verdicts_by_rates(compared, at_others)["depends on the rates"]
+        open_means = figures.differences(compared, unseen.SMALLEST, {"others": at_others}).containers[len(compared) :]
+        return table.tolist(), [float(each.lines[0].get_xdata()[0]) for each in open_means]
+
+    for number in REALISATIONS[:6]:
+        assert judged()[0] == ["not yet"] * 4  # until all of them are there
+        for arm, gain in at_largest.items():
+            keep(RETUNED[arm], number, 0.7 + gain + number * 1e-5)
+    # barely beyond; on the other side; no verdict that one side could reverse; on the other side of "worse"
+    assert judged() == (["no", "yes", "no", "yes"], pytest.approx([1.01, -1.99, 0.01, 3.0]))
+
+
 def test_realisations_are_fresh_and_each_run_has_a_name_of_its_own():
     runs = [run for run in catalogue.study_runs() if run.entry.startswith(("unseen_", "fresh_"))]
     before = [run for run in catalogue.study_runs() if run not in runs and run.config.task == "mnist_scale"]

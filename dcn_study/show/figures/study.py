@@ -60,7 +60,11 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> np.ndarray
     return axes[0]
 
 
-def differences(compared: Mapping[str, Comparison], smallest: float = SMALLEST) -> Axes:
+def differences(
+    compared: Mapping[str, Comparison],
+    smallest: float = SMALLEST,
+    others: Mapping[str, Mapping[str, Comparison]] | None = None,
+) -> Axes:
     """Draws the primary contrasts: each pair's difference, and for two pairs or more their mean with its interval.
 
     Verdicts stand on the right once there are any.
@@ -68,17 +72,27 @@ def differences(compared: Mapping[str, Comparison], smallest: float = SMALLEST) 
     Args:
         compared: as `study.compared` returns it.
         smallest: the smallest effect of interest, in percentage points.
+        others: what other learning rates are → contrasts, as `compared`; their means are open.
 
     Returns:
         The axes.
     """
     _, ax = plt.subplots(figsize=(8, 0.6 * len(compared) + 1.2), layout="constrained")
+    places = {name: height for height, name in enumerate(compared)}
     ax.axvspan(-smallest, smallest, color="0.9", zorder=0, label="too small to matter")
     ax.axvline(0, color="0.5", linewidth=1)
-    for height, each in enumerate(compared.values()):
-        _values(ax, height, each.differences, colour_of(each.runs[0]))
+    for name, each in compared.items():
+        _values(ax, places[name], each.differences, colour_of(each.runs[0]))
         if each.contrast:
-            ax.text(1.02, height, each.contrast.verdict, transform=ax.get_yaxis_transform(), va="center")
+            ax.text(1.02, places[name], each.contrast.verdict, transform=ax.get_yaxis_transform(), va="center")
+    for rates, contrasts in (others or {}).items():
+        label: str | None = rates
+        for name, each in contrasts.items():
+            if len(each.differences) > 1:
+                mean, colour = interval(each.differences), colour_of(each.runs[0])
+                style = {"fmt": "o", "color": colour, "markerfacecolor": "white", "capsize": 3, "label": label}
+                ax.errorbar(mean.mean, places[name] - 0.32, xerr=mean.half, **style)
+                label = None
     ax.set_yticks(range(len(compared)), compared)
     ax.set(xlabel="difference in accuracy, A - B (percentage points)", ylim=(len(compared) - 0.5, -0.5))
     ax.figure.legend(loc="outside lower center", fontsize="small")

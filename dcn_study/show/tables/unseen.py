@@ -10,14 +10,15 @@ import pandas as pd
 
 from dcn_study.experiments import unseen
 from dcn_study.experiments.statistics import interval
-from dcn_study.experiments.study import accuracies
+from dcn_study.experiments.study import Comparison, accuracies
 from dcn_study.names import ARMS, TEST_IMAGES
 from dcn_study.runs.catalogue.unseen import PILOT_REALISATIONS
 from dcn_study.runs.mnist_scale import OUT_OF_RANGE
 from dcn_study.runs.records import Record
 from dcn_study.show.tables.layout import by_row
+from dcn_study.show.tables.study import contrasts_by_rates
 
-__all__ = ["unseen_accuracies", "unseen_changes", "unseen_pilots"]
+__all__ = ["unseen_accuracies", "unseen_changes", "unseen_pilots", "verdicts_by_rates"]
 
 
 def unseen_pilots(found: Mapping[str, Mapping[float, Sequence[Record]]]) -> pd.DataFrame:
@@ -82,6 +83,19 @@ def unseen_changes(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
         values = {arm: [*accuracies(runs, name).values()] for arm, runs in found.items()}
         rows[kind, size] = {ARMS[arm]: np.mean(each) if each else np.nan for arm, each in values.items()}
     return by_row(rows, "change", "size")
+
+
+def verdicts_by_rates(compared: Mapping[str, Comparison], at_largest: Mapping[str, Comparison]) -> pd.DataFrame:
+    """Returns one row per primary contrast: its mean difference at both rates, and whether the verdict rests on them.
+
+    Args:
+        compared: the contrasts at the chosen rates, as `unseen.compared` returns them.
+        at_largest: the same of the runs at the largest tied rates.
+    """
+    table = contrasts_by_rates({"as chosen": compared, "at the largest tied rates": at_largest})
+    words = {True: "yes", False: "no", None: "not yet"}
+    depends = [words[unseen.depends_on_rates(compared[name], at_largest[name])] for name in table.index]
+    return table.assign(**{"depends on the rates": depends})
 
 
 def _mean(values: Sequence[float]) -> str:
