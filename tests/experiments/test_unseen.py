@@ -163,6 +163,18 @@ def test_results_appear_as_records_come_in(project):
     assert changes["CNN, anti-aliased"].isna().all()
     assert len(changes) == len(OUT_OF_RANGE)
     plain, scaled = figures.field_and_accuracy(found)
+    assert tables.unseen_rates(found, unseen.recorded_runs(RETUNED)).empty
+    keep(RETUNED["cnn"], REALISATIONS[1], 0.9, validated=0.95, fields={"plain": 45, "scaled": 35})
+    retuned = unseen.recorded_runs(RETUNED)
+    table = tables.unseen_rates(found, retuned)
+    assert table.index.tolist() == [("CNN", "0.003"), ("CNN", "0.01")]
+    assert table["scaled and translated"].tolist() == pytest.approx([70.0, 90.0])  # of the realisation that both have
+    assert table[["validation", "field, plain"]].to_numpy().tolist() == [
+        [pytest.approx(90), 50],
+        [pytest.approx(95), 45],
+    ]
+    opened = figures.field_and_accuracy(found, retuned)[0].get_lines()[1]
+    assert (opened.get_xdata().tolist(), opened.get_markerfacecolor()) == ([45], "white")
     points = {line.get_label(): line.get_xydata().tolist() for line in plain.get_lines()}
     assert points == {
         "CNN": [[50, pytest.approx(69)], [50, pytest.approx(70)]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -90,8 +91,16 @@ def differences(
         for name, each in contrasts.items():
             if len(each.differences) > 1:
                 mean, colour = interval(each.differences), colour_of(each.runs[0])
-                style = {"fmt": "o", "color": colour, "markerfacecolor": "white", "capsize": 3, "label": label}
-                ax.errorbar(mean.mean, places[name] - 0.32, xerr=mean.half, **style)
+                ax.errorbar(
+                    mean.mean,
+                    places[name] - 0.32,
+                    xerr=mean.half,
+                    fmt="o",
+                    color=colour,
+                    markerfacecolor="white",
+                    capsize=3,
+                    label=label,
+                )
                 label = None
     ax.set_yticks(range(len(compared)), compared)
     ax.set(xlabel="difference in accuracy, A - B (percentage points)", ylim=(len(compared) - 0.5, -0.5))
@@ -99,11 +108,14 @@ def differences(
     return ax
 
 
-def field_and_accuracy(found: Mapping[str, Mapping[int, Record]]) -> np.ndarray:
+def field_and_accuracy(
+    found: Mapping[str, Mapping[int, Record]], others: Mapping[str, Mapping[int, Record]] | None = None
+) -> np.ndarray:
     """Draws the effective receptive field of each run against its accuracy on scaled digits, a panel by kind of digits.
 
     Args:
         found: arm → realisation → record; those without `field_areas` are left out.
+        others: the same of the same arms at other learning rates, drawn open.
 
     Returns:
         The two axes: the field on plain and on scaled digits.
@@ -111,15 +123,17 @@ def field_and_accuracy(found: Mapping[str, Mapping[int, Record]]) -> np.ndarray:
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.8), sharey=True, layout="constrained")
     for ax, (kind, label) in zip(axes, TEST_IMAGES.items(), strict=True):
         for number, (arm, runs) in enumerate(found.items()):
-            points = [
-                (record.field_areas[kind], 100 * record.evaluations["scaled"].accuracy)
-                for record in runs.values()
-                if record.field_areas
-            ]
-            if points:
-                colour, marker = colour_of(arm), MARKERS[number]
-                name = arm_label(arm) if ax is axes[0] else None
-                ax.plot(*zip(*points, strict=True), marker, color=colour, markersize=5, alpha=0.8, label=name)
+            colour = colour_of(arm)
+            for drawn, fill in ((runs, colour), ((others or {}).get(arm, {}), "white")):
+                points = [
+                    (record.field_areas[kind], 100 * record.evaluations["scaled"].accuracy)
+                    for record in drawn.values()
+                    if record.field_areas
+                ]
+                if points:
+                    name = arm_label(arm) if ax is axes[0] and drawn is runs else None
+                    style: dict[str, Any] = {"color": colour, "markerfacecolor": fill, "alpha": 0.8, "label": name}
+                    ax.plot(*zip(*points, strict=True), MARKERS[number], markersize=5, **style)
         ax.set(title=f"{label} digits", xlabel="effective receptive field (pixels)")
         ax.xaxis.set_major_locator(MaxNLocator(5))
     axes[0].set_ylabel("accuracy on unseen digits (%)")

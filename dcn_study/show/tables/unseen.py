@@ -18,7 +18,7 @@ from dcn_study.runs.records import Record
 from dcn_study.show.tables.layout import by_row
 from dcn_study.show.tables.study import contrasts_by_rates
 
-__all__ = ["unseen_accuracies", "unseen_changes", "unseen_pilots", "verdicts_by_rates"]
+__all__ = ["unseen_accuracies", "unseen_changes", "unseen_pilots", "unseen_rates", "verdicts_by_rates"]
 
 
 def unseen_pilots(found: Mapping[str, Mapping[float, Sequence[Record]]]) -> pd.DataFrame:
@@ -96,6 +96,35 @@ def verdicts_by_rates(compared: Mapping[str, Comparison], at_largest: Mapping[st
     words = {True: "yes", False: "no", None: "not yet"}
     depends = [words[unseen.depends_on_rates(compared[name], at_largest[name])] for name in table.index]
     return table.assign(**{"depends on the rates": depends})
+
+
+def unseen_rates(
+    found: Mapping[str, Mapping[int, Record]], at_largest: Mapping[str, Mapping[int, Record]]
+) -> pd.DataFrame:
+    """Returns two rows per arm, one for each of its rates: mean accuracies in percent and receptive fields in pixels.
+
+    Args:
+        found: the runs at the chosen rates: arm → realisation → record.
+        at_largest: those at the largest tied rates. Means are over the realisations that both have.
+    """
+    rows = {}
+    for arm in found:
+        shared = sorted(set(found[arm]) & set(at_largest[arm]))
+        for runs in (found[arm], at_largest[arm]) if shared else ():
+            chosen = [runs[number] for number in shared]
+            rows[ARMS[arm], f"{chosen[0].config.learning_rate:g}"] = {
+                "realisations": len(shared),
+                "validation": 100 * np.mean([record.history[-1].validation_accuracy for record in chosen]),
+                **{
+                    label: 100 * np.mean([record.evaluations[kind].accuracy for record in chosen])
+                    for kind, label in TEST_IMAGES.items()
+                },
+                **{
+                    f"field, {label}": np.mean([record.field_areas.get(kind, np.nan) for record in chosen])
+                    for kind, label in TEST_IMAGES.items()
+                },
+            }
+    return by_row(rows, "arm", "learning rate")
 
 
 def _mean(values: Sequence[float]) -> str:
