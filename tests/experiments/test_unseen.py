@@ -9,10 +9,12 @@ from helpers import ROOT, evaluations, history, inside, make
 from scipy import stats
 
 from dcn_study.experiments import unseen
-from dcn_study.experiments.statistics import detectable
+from dcn_study.experiments.statistics import contrasts, detectable
+from dcn_study.experiments.study import Comparison
 from dcn_study.runs import catalogue, records
 from dcn_study.runs.catalogue.unseen import (
     FRESH,
+    FRESH_REALISATIONS,
     PILOT_RATES,
     PILOT_REALISATIONS,
     PILOTS,
@@ -115,6 +117,21 @@ def test_a_verdict_depends_on_the_rates_if_its_difference_is_too_small_or_revers
             keep(RETUNED[arm], number, 0.7 + gain + number * 1e-5)
     # barely beyond; on the other side; no verdict that one side could reverse; on the other side of "worse"
     assert judged() == (["no", "yes", "no", "yes"], pytest.approx([1.01, -1.99, 0.01, 3.0]))
+
+
+@pytest.mark.parametrize(("reached", "share"), [(3.0, 0.007), (0.0, 0.89)])
+def test_a_verdict_seldom_depends_on_rates_that_change_nothing(reached, share, random):
+    """For a true difference of 3 points at the chosen rates, and pairs that spread by 2 points as the widest did."""
+    found = []
+    for _ in range(1000):
+        drawn = random.normal(3.0, 2.0, len(REALISATIONS))
+        (judged,) = contrasts([(drawn, [0.0] * len(drawn))], unseen.SMALLEST)
+        others = tuple(random.normal(reached, 2.0, len(FRESH_REALISATIONS)))
+        compared = Comparison(("a", "b"), REALISATIONS, tuple(drawn), judged)
+        if judged.verdict == "better":
+            found.append(unseen.depends_on_rates(compared, Comparison(("a", "b"), FRESH_REALISATIONS, others, None)))
+    assert len(found) > 500
+    assert np.mean(found) == pytest.approx(share, abs=0.03)
 
 
 def test_realisations_are_fresh_and_each_run_has_a_name_of_its_own():
