@@ -135,6 +135,9 @@ _FINISHED_UNSEEN_PILOTS = {
 FINISHED = (
     "spread",
     *(f"unseen_{arm}" for arm in _FINISHED_UNSEEN_PILOTS),
+    "unseen_cnn_0.01",
+    "unseen_antialiased_cnn_0.01",
+    "unseen_deform_conv_cnn_0.001",
     *(f"unseen_pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_UNSEEN_PILOTS.items() for rate in rates),
     *(f"pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_PILOTS.items() for rate in rates),
     *(f"scale_{arm}" for arm in _FINISHED_PILOTS),
