@@ -48,6 +48,14 @@ def pytest_unconfigure():
         shutil.rmtree(COMPILED, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Closes the figures that a test has drawn, without importing Matplotlib for those that draw none."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
+
+
 @pytest.fixture
 def random():
     return np.random.default_rng(20191215)

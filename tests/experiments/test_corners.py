@@ -5,7 +5,6 @@ import functools
 import numpy as np
 import pytest
 from gradients import gradients
-from matplotlib import pyplot as plt
 
 from dcn import resample_by_offsets
 from dcn_study.experiments.corners import interpolated
@@ -39,7 +38,6 @@ def test_the_drawing_shows_the_slopes_of_the_layer():
     for ax, slopes in zip(axes[2:], (np.zeros(5), np.diff(ROW)), strict=True):
         points = ax.collections[-1].get_offsets()  # those at pixels
         np.testing.assert_allclose(points, np.column_stack([WHOLE, slopes]), atol=1e-12)
-    plt.close("all")
 
 
 @pytest.fixture

@@ -15,10 +15,8 @@ from dcn_study.show.figures.ends import label_ends
 
 
 @pytest.fixture(autouse=True)
-def closed_figures():
+def without_windows():
     plt.switch_backend("agg")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
