@@ -120,8 +120,9 @@ def unseen_rates(
                     for kind, label in TEST_IMAGES.items()
                 },
                 **{
-                    f"field, {label}": np.mean([record.field_areas.get(kind, np.nan) for record in chosen])
+                    f"field, {label}": round(np.mean([record.field_areas[kind] for record in chosen]))
                     for kind, label in TEST_IMAGES.items()
+                    if all(record.field_areas for record in chosen)
                 },
             }
     return by_row(rows, "arm", "learning rate")
