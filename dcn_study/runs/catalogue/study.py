@@ -137,6 +137,7 @@ FINISHED = (
     *(f"unseen_{arm}" for arm in _FINISHED_UNSEEN_PILOTS),
     "unseen_cnn_0.01",
     "unseen_antialiased_cnn_0.01",
+    "unseen_shared_offsets_cnn_0.01",
     "unseen_deform_conv_cnn_0.001",
     *(f"unseen_pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_UNSEEN_PILOTS.items() for rate in rates),
     *(f"pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_PILOTS.items() for rate in rates),
