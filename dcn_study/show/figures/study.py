@@ -64,7 +64,7 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> np.ndarray
 def differences(
     compared: Mapping[str, Comparison],
     smallest: float = SMALLEST,
-    others: Mapping[str, Mapping[str, Comparison]] | None = None,
+    others: Mapping[str, Comparison] | None = None,
 ) -> Axes:
     """Draws the primary contrasts: each pair's difference, and for two pairs or more their mean with its interval.
 
@@ -73,35 +73,23 @@ def differences(
     Args:
         compared: as `study.compared` returns it.
         smallest: the smallest effect of interest, in percentage points.
-        others: what other learning rates are → contrasts, as `compared`; their means are open.
+        others: the same contrasts at other learning rates; their means are open.
 
     Returns:
         The axes.
     """
     _, ax = plt.subplots(figsize=(8, 0.6 * len(compared) + 1.2), layout="constrained")
-    places = {name: height for height, name in enumerate(compared)}
     ax.axvspan(-smallest, smallest, color="0.9", zorder=0, label="too small to matter")
     ax.axvline(0, color="0.5", linewidth=1)
-    for name, each in compared.items():
-        _values(ax, places[name], each.differences, colour_of(each.runs[0]))
+    for height, (name, each) in enumerate(compared.items()):
+        colour = colour_of(each.runs[0])
+        _values(ax, height, each.differences, colour)
         if each.contrast:
-            ax.text(1.02, places[name], each.contrast.verdict, transform=ax.get_yaxis_transform(), va="center")
-    for rates, contrasts in (others or {}).items():
-        label: str | None = rates
-        for name, each in contrasts.items():
-            if len(each.differences) > 1:
-                mean, colour = interval(each.differences), colour_of(each.runs[0])
-                ax.errorbar(
-                    mean.mean,
-                    places[name] - 0.32,
-                    xerr=mean.half,
-                    fmt="o",
-                    color=colour,
-                    markerfacecolor="white",
-                    capsize=3,
-                    label=label,
-                )
-                label = None
+            ax.text(1.02, height, each.contrast.verdict, transform=ax.get_yaxis_transform(), va="center")
+        if others and len(others[name].differences) > 1:
+            _mean(ax, height - 0.32, others[name].differences, colour, markerfacecolor="white")
+    if others:
+        ax.plot([], [], "o", color="0.3", markerfacecolor="white", label="at other learning rates")
     ax.set_yticks(range(len(compared)), compared)
     ax.set(xlabel="difference in accuracy, A - B (percentage points)", ylim=(len(compared) - 0.5, -0.5))
     ax.figure.legend(loc="outside lower center", fontsize="small")
@@ -146,8 +134,12 @@ def _values(ax: Axes, height: float, values: Sequence[float], colour: Colour) ->
     """Draws values as dots and, above them, their mean with its t-interval."""
     ax.plot(values, [height + 0.2] * len(values), "o", color=colour, markersize=4, alpha=0.6)
     if len(values) > 1:
-        mean = interval(values)
-        ax.errorbar(mean.mean, height - 0.1, xerr=mean.half, fmt="o", color=colour, capsize=3)
+        _mean(ax, height - 0.1, values, colour)
+
+
+def _mean(ax: Axes, height: float, values: Sequence[float], colour: Colour, **style: Any) -> None:
+    mean = interval(values)
+    ax.errorbar(mean.mean, height, xerr=mean.half, fmt="o", color=colour, capsize=3, **style)
 
 
 def accuracy_and_cost(found: Mapping[str, Mapping[int, float]], costs: Mapping[str, float], label: str) -> Axes:
