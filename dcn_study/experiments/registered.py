@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dcn_study.experiments import study, unseen
 from dcn_study.runs import catalogue, records
 from dcn_study.runs.catalogue import STUDY, all_seeds
-from dcn_study.runs.catalogue.unseen import FRESH, UNSEEN
+from dcn_study.runs.catalogue.unseen import FASHION, FRESH, UNSEEN
 from dcn_study.runs.catalogue.unseen import PILOTS as UNSEEN_PILOTS
 from dcn_study.runs.catalogue.unseen import RETUNED as UNSEEN_RETUNED
 from dcn_study.runs.run import Run
@@ -55,7 +55,12 @@ def registered() -> dict[tuple[str, str, str], State]:
     for arm, piloted in unseen.pilot_runs().items():
         wanted = sorted({*unseen.asked_rates(arm, unseen.validated(piloted)), *piloted})
         found[SECOND, "pilots", arm] = _state(all_seeds(UNSEEN_PILOTS[arm][rate] for rate in wanted))
-    for what, arms in (("runs", UNSEEN), ("other rates", UNSEEN_RETUNED), ("on MNIST-Scale", FRESH)):
+    for what, arms in (
+        ("runs", UNSEEN),
+        ("other rates", UNSEEN_RETUNED),
+        ("on MNIST-Scale", FRESH),
+        ("on Fashion-MNIST", FASHION),
+    ):
         for arm, run in arms.items():
             found[SECOND, what, arm] = _state(all_seeds([run]))
     return found

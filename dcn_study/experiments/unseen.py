@@ -113,7 +113,8 @@ def recorded_runs(runs: Mapping[str, Run] = UNSEEN) -> dict[str, dict[int, Recor
     """Returns the records of this study by arm and number of the realisation.
 
     Args:
-        runs: `unseen.UNSEEN`; `unseen.RETUNED` for those at other rates; `unseen.FRESH` for those on MNIST-Scale.
+        runs: `unseen.UNSEEN`; `unseen.RETUNED` for those at other rates; `unseen.FRESH` for those on MNIST-Scale;
+            `unseen.FASHION` for those on Fashion-MNIST.
     """
     return {arm: records.by_seed(run) for arm, run in runs.items()}
 

@@ -25,7 +25,7 @@ def test_every_registered_run_is_listed_once(project):
     listed = names_of(registered())
     assert len(set(listed)) == len(listed)
     runs = [*catalogue.STUDY.values(), *(run for rates in catalogue.RETUNED.values() for run in rates.values())]
-    runs += [*unseen.UNSEEN.values(), *unseen.RETUNED.values(), *unseen.FRESH.values()]
+    runs += [*unseen.UNSEEN.values(), *unseen.RETUNED.values(), *unseen.FRESH.values(), *unseen.FASHION.values()]
     spread = [run for runs in catalogue.SPREAD.values() for run in runs]
     pilots = {f"pilot_{arm}_{rate:g}" for arm in catalogue.PILOTS for rate in catalogue.PILOT_RATES}
     pilots |= {

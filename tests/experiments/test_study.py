@@ -96,7 +96,7 @@ def test_the_best_rate_of_all_runs_is_chosen_on_validation_images_of_common_real
     assert study.best_of(study.rates_tried()["scale_cnn"]) == 3e-3  # the lower one of equals
     table = tables.rates_tried(study.rates_tried())
     assert table["chosen by"].tolist() == ["pilots and all runs", ""]
-    table = tables.contrasts_by_rates({"as chosen": study.compared(study.recorded_runs()), "at the best": found})
+    table = tables.contrasts_side_by_side({"as chosen": study.compared(study.recorded_runs()), "at the best": found})
     first = table.loc["in place of the convolutions"]
     assert (first["pairs, as chosen"], first["pairs, at the best"], first["at the best"]) == (2, 1, "+3.00")
 

@@ -13,6 +13,7 @@ from dcn_study.experiments.statistics import contrasts, detectable, interval
 from dcn_study.experiments.study import Comparison
 from dcn_study.runs import catalogue, records
 from dcn_study.runs.catalogue.unseen import (
+    FASHION,
     FRESH,
     FRESH_REALISATIONS,
     PILOT_RATES,
@@ -222,6 +223,22 @@ def test_fresh_runs_are_compared_without_a_verdict(project):
     assert list(found) == [name for name in unseen.PRIMARY if name != "against a low-pass filter"]
     assert all(each.contrast is None and len(each.numbers) == 6 for each in found.values())
     assert tables.contrast_results(found)["difference"].tolist() == pytest.approx([5.0, 2.0, 3.0])
+
+
+def test_runs_on_another_data_set_are_shown_beside_those_on_mnist_scale(project):
+    for arm, accuracy in (("cnn", 0.5), ("deform_conv_cnn", 0.52)):
+        keep(FRESH[arm], REALISATIONS[0], 0.9)
+        for number in REALISATIONS[:2]:
+            assert FASHION[arm].config == dataclasses.replace(UNSEEN[arm].config, data="fashion_mnist")
+            keep(FASHION[arm], number, accuracy)
+    found = {"a": unseen.recorded_runs(FRESH), "b": unseen.recorded_runs(FASHION)}
+    table = tables.contrasts_side_by_side({name: unseen.compared(runs) for name, runs in found.items()})
+    assert table.loc["in place of the convolutions"].tolist() == ["+0.00", 1, "+2.00 (+2.00 to +2.00)", 2]
+    assert table.loc["offsets that ignore the image"].tolist() == ["–", 0, "–", 0]
+    table = tables.unseen_on_other_data(found)
+    assert table.loc[("b", "CNN"), "scaled and translated"] == "50.00 ± 0.00"
+    assert table.loc[("b", "CNN"), "realisations"] == 2
+    assert table.loc[("b", "deformable, same offsets for all images"), "scaled and translated"] == "–"
 
 
 def test_the_pages_say_what_the_records_say():

@@ -61,7 +61,7 @@ _PILOTS = [run for rates in PILOTS.values() for run in rates.values()]
 _RETUNED = [run for rates in RETUNED.values() for run in rates.values()]
 _SPREAD = {run.entry: run.seeded(run.first) for runs in SPREAD.values() for run in runs}
 _UNSEEN_PILOTS = [run for rates in unseen.PILOTS.values() for run in rates.values()]
-_SECOND = [*unseen.UNSEEN.values(), *unseen.RETUNED.values(), *unseen.FRESH.values()]
+_SECOND = [run for arms in (unseen.UNSEEN, unseen.RETUNED, unseen.FRESH, unseen.FASHION) for run in arms.values()]
 _STUDIES = [*_PILOTS, *_SPREAD.values(), *STUDY.values(), *_RETUNED, *_UNSEEN_PILOTS, *_SECOND]
 NAMED: dict[str, Run] = RUNS | {run.entry: run for run in _STUDIES} | OTHERS | LATER
 

@@ -6,9 +6,12 @@ from typing import Any
 
 from dcn_study.runs.catalogue.study import LADDER
 from dcn_study.runs.configuration import RunConfig
+from dcn_study.runs.data import FASHION_MNIST
 from dcn_study.runs.run import Run
 
 __all__ = [
+    "FASHION",
+    "FASHION_REALISATIONS",
     "FRESH",
     "FRESH_REALISATIONS",
     "LADDER",
@@ -23,6 +26,7 @@ __all__ = [
 PILOT_REALISATIONS = (7, 8)
 REALISATIONS = tuple(range(9, 19))
 FRESH_REALISATIONS = REALISATIONS[:6]
+FASHION_REALISATIONS = REALISATIONS[:3]
 PILOT_RATES = {
     "cnn": (1e-3, 3e-3, 1e-2),
     "antialiased_cnn": (1e-3, 3e-3, 1e-2),
@@ -70,4 +74,10 @@ _TRAINED = {"cnn": 3e-3, "shared_offsets_cnn": 3e-3, "deform_conv_cnn": 1e-3}
 FRESH = {
     arm: _run(f"fresh_{arm}", arm, FRESH_REALISATIONS, rate, task="mnist_scale", validation_size=2_000)
     for arm, rate in _TRAINED.items()
+}
+
+# Arms on another data set, at the rates that pilots chose on digits, as amended.
+FASHION = {
+    arm: _run(f"fashion_{arm}", arm, FASHION_REALISATIONS, _CHOSEN[arm], **_POOLED, data=FASHION_MNIST)
+    for arm in _TRAINED
 }

@@ -29,7 +29,7 @@ __all__ = [
     "arms",
     "contrast_checks",
     "contrast_results",
-    "contrasts_by_rates",
+    "contrasts_side_by_side",
     "pilots",
     "primary_contrasts",
     "rates_tried",
@@ -142,16 +142,16 @@ def rates_tried(tried: Mapping[str, Mapping[float, Mapping[int, Record]]]) -> pd
     return by_row(rows, "arm", "learning rate")
 
 
-def contrasts_by_rates(found: Mapping[str, Mapping[str, Comparison]]) -> pd.DataFrame:
-    """Returns one row per primary contrast: its mean difference with interval, at different learning rates.
+def contrasts_side_by_side(found: Mapping[str, Mapping[str, Comparison]]) -> pd.DataFrame:
+    """Returns one row per contrast: its mean difference with interval in different groups of runs.
 
     Args:
-        found: what the rates are → contrasts, as `study.compared` returns them, the same ones for all.
+        found: name of the group → contrasts, as `study.compared` returns them, the same ones for all.
     """
     rows: dict[str, dict[str, Any]] = {}
-    for rates, compared in found.items():
+    for group, compared in found.items():
         for name, each in compared.items():
-            told = {rates: with_interval(each.differences), f"pairs, {rates}": len(each.differences)}
+            told = {group: with_interval(each.differences), f"pairs, {group}": len(each.differences)}
             rows.setdefault(name, {}).update(told)
     return by_row(rows, "A - B")
 

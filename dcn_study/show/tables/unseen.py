@@ -16,9 +16,16 @@ from dcn_study.runs.catalogue.unseen import PILOT_REALISATIONS
 from dcn_study.runs.mnist_scale import OUT_OF_RANGE
 from dcn_study.runs.records import Record
 from dcn_study.show.tables.layout import by_row
-from dcn_study.show.tables.study import contrasts_by_rates
+from dcn_study.show.tables.study import contrasts_side_by_side
 
-__all__ = ["unseen_accuracies", "unseen_changes", "unseen_pilots", "unseen_rates", "verdicts_by_rates"]
+__all__ = [
+    "unseen_accuracies",
+    "unseen_changes",
+    "unseen_on_other_data",
+    "unseen_pilots",
+    "unseen_rates",
+    "verdicts_by_rates",
+]
 
 
 def unseen_pilots(found: Mapping[str, Mapping[float, Sequence[Record]]]) -> pd.DataFrame:
@@ -85,6 +92,24 @@ def unseen_changes(found: Mapping[str, Mapping[int, Record]]) -> pd.DataFrame:
     return by_row(rows, "change", "size")
 
 
+def unseen_on_other_data(found: Mapping[str, Mapping[str, Mapping[int, Record]]]) -> pd.DataFrame:
+    """Returns one row per data set and arm: realisations, and accuracies in percent with 95% intervals.
+
+    Args:
+        found: name of the data set → arm → realisation → record.
+    """
+    rows = {}
+    for data, arms in found.items():
+        for arm, runs in arms.items():
+            reached = {kind: _mean([*accuracies(runs, kind).values()]) for kind in ("plain", "scaled")}
+            rows[data, ARMS[arm]] = {
+                "realisations": len(runs),
+                "like those of training": reached["plain"],
+                TEST_IMAGES["scaled"]: reached["scaled"],
+            }
+    return by_row(rows, "trained on", "arm")
+
+
 def verdicts_by_rates(compared: Mapping[str, Comparison], at_largest: Mapping[str, Comparison]) -> pd.DataFrame:
     """Returns one row per primary contrast: its mean difference at both rates, and whether the verdict rests on them.
 
@@ -92,7 +117,7 @@ def verdicts_by_rates(compared: Mapping[str, Comparison], at_largest: Mapping[st
         compared: the contrasts at the chosen rates, as `unseen.compared` returns them.
         at_largest: the same of the runs at the largest tied rates.
     """
-    table = contrasts_by_rates({"as chosen": compared, "at the largest tied rates": at_largest})
+    table = contrasts_side_by_side({"as chosen": compared, "at the largest tied rates": at_largest})
     words = {True: "yes", False: "no", None: "not yet"}
     depends = [words[unseen.depends_on_rates(compared[name], at_largest[name])] for name in table.index]
     return table.assign(**{"depends on the rates": depends})
