@@ -134,6 +134,7 @@ _FINISHED_UNSEEN_PILOTS = {
 }
 FINISHED = (
     "spread",
+    *(run.entry for source in ("weights", "order", "augmentation") for run in SPREAD[source][1:]),
     *(f"unseen_{arm}" for arm in _FINISHED_UNSEEN_PILOTS),
     "unseen_cnn_0.01",
     "unseen_antialiased_cnn_0.01",
