@@ -236,6 +236,7 @@ def test_runs_on_another_data_set_are_shown_beside_those_on_mnist_scale(project)
     assert table.loc["in place of the convolutions"].tolist() == ["+0.00", 1, "+2.00 (+2.00 to +2.00)", 2]
     assert table.loc["offsets that ignore the image"].tolist() == ["–", 0, "–", 0]
     table = tables.unseen_on_other_data(found)
+    assert table.loc[("b", "CNN"), "like those of training"] == "97.00 ± 0.00"
     assert table.loc[("b", "CNN"), "scaled and translated"] == "50.00 ± 0.00"
     assert table.loc[("b", "CNN"), "realisations"] == 2
     assert table.loc[("b", "deformable, same offsets for all images"), "scaled and translated"] == "–"
