@@ -53,6 +53,13 @@ PRIMARY = {
     "offsets that ignore the image": ("shared_offsets_cnn", "cnn"),
 }
 
+_SPOKEN = {
+    "cnn": "the CNN",
+    "antialiased_cnn": "the anti-aliased CNN",
+    "shared_offsets_cnn": "the same offsets for all images",
+    "deform_conv_cnn": "deformable convolutions",
+}
+
 
 def pilot_runs() -> dict[str, dict[float, list[Record]]]:
     """Returns the records of the pilots: arm → rate → one per realisation that there is; rates without any left out."""
@@ -154,25 +161,27 @@ def depends_on_rates(compared: Comparison, at_largest: Comparison) -> bool | Non
     return ahead is not None and ahead * float(np.mean(at_largest.differences)) <= SMALLEST
 
 
-def field_correlations(found: Mapping[str, Mapping[int, Record]], kind: str) -> tuple[float, float]:
+def field_correlations(kind: str, *found: Mapping[str, Mapping[int, Record]]) -> tuple[float, float]:
     """Returns how the receptive fields of runs correlate with their accuracies on scaled digits.
 
     Args:
-        found: as `recorded_runs` returns it; runs without `field_areas` are left out.
         kind: the digits on which the fields were measured, see `splits.KINDS`.
+        found: as `recorded_runs` returns it, at one or more learning rates; runs without `field_areas` are left out.
 
     Returns:
         Pearson's correlation over all runs, and with the mean of its arm subtracted from each; NaN for fewer than two.
     """
-    arms = [
-        np.array([(each.field_areas[kind], each.evaluations["scaled"].accuracy) for each in with_fields])
-        for runs in found.values()
-        if (with_fields := [record for record in runs.values() if record.field_areas])
-    ]
+    points: dict[str, list[tuple[float, float]]] = {}
+    for arm, runs in (each for group in found for each in group.items()):
+        kept = [record for record in runs.values() if record.field_areas]
+        points.setdefault(arm, []).extend(
+            (each.field_areas[kind], each.evaluations["scaled"].accuracy) for each in kept
+        )
+    arms = [np.array(each) for each in points.values() if each]
     if sum(map(len, arms)) < 2:
         return np.nan, np.nan
-    within = np.concatenate([points - points.mean(axis=0) for points in arms])
-    over_all, inside = (float(np.corrcoef(points.T)[0, 1]) for points in (np.concatenate(arms), within))
+    within = np.concatenate([each - each.mean(axis=0) for each in arms])
+    over_all, inside = (float(np.corrcoef(each.T)[0, 1]) for each in (np.concatenate(arms), within))
     return over_all, inside
 
 
@@ -182,5 +191,8 @@ def so_far(found: Mapping[str, Mapping[int, Record]]) -> str:
     judged = {name: each.contrast for name, each in compared(found).items() if each.contrast}
     if not judged:
         return f"So far {finished} of {registered} primary runs are finished. No verdict is given before all are."
-    told = [f"{name} {each.difference:+.2f}, {each.verdict}" for name, each in judged.items()]
+    told = [
+        f"{' over '.join(_SPOKEN[arm] for arm in PRIMARY[name])} {each.difference:+.2f}, {each.verdict}"
+        for name, each in judged.items()
+    ]
     return f"All {registered} primary runs are finished. In percentage points, with 95% intervals: {'; '.join(told)}."

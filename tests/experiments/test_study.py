@@ -174,12 +174,14 @@ LEFT_ARMS = [
     for kind in ("pilot", "scale", "rescaled")
 ] + ["rescaled_wider_cnn"]
 LARGEST = "fe01fc3e8fa5d44b924621a91e12bf5db7a3ec1a"  # the commit of the amendment on tied rates
+OTHER_DATA = "000c76fa2797a64b04a67dcb996e490fa687cbb8"  # of that on a second data set
 # What was registered or amended, by commit → the runs that must have started later.
 REGISTERED = {
     study.REGISTERED: all_seeds(STUDY.values()),
     RETUNED: all_seeds(run for rates in catalogue.RETUNED.values() for run in rates.values()),
     unseen.REGISTERED: [run for run in catalogue.study_runs() if run.entry.startswith(("unseen_", "fresh_"))],
     LARGEST: all_seeds(unseen_runs.RETUNED.values()),
+    OTHER_DATA: all_seeds(unseen_runs.FASHION.values()),
     LEFT: [run for run in catalogue.study_runs() if run.entry.startswith(("spread_", *LEFT_ARMS))],
 }
 

@@ -111,7 +111,7 @@ def unseen_on_other_data(found: Mapping[str, Mapping[str, Mapping[int, Record]]]
 
 
 def verdicts_by_rates(compared: Mapping[str, Comparison], at_largest: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Returns one row per primary contrast: its mean difference at both rates, and whether the verdict rests on them.
+    """Returns one row per primary contrast: its mean difference at both rates, and whether the second undoes the first.
 
     Args:
         compared: the contrasts at the chosen rates, as `unseen.compared` returns them.
@@ -120,7 +120,7 @@ def verdicts_by_rates(compared: Mapping[str, Comparison], at_largest: Mapping[st
     table = contrasts_side_by_side({"as chosen": compared, "at the largest tied rates": at_largest})
     words = {True: "yes", False: "no", None: "not yet"}
     depends = [words[unseen.depends_on_rates(compared[name], at_largest[name])] for name in table.index]
-    return table.assign(**{"depends on the rates": depends})
+    return table.assign(**{f"there within {unseen.SMALLEST:g} point, or reversed": depends})
 
 
 def unseen_rates(
