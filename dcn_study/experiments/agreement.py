@@ -85,8 +85,8 @@ class Agreement:
         return max(self.mean - self.low, self.high - self.mean) > MOST
 
     @property
-    def by_chance(self) -> bool:
-        """Whether the accuracy is outside its interval, as one of several may be by chance."""
+    def insignificant(self) -> bool:
+        """Whether the accuracy is outside its interval, but as one of several not significantly."""
         return self.alone == "differs" != self.outcome
 
 
@@ -128,23 +128,23 @@ def agreement(accuracies: Sequence[float], images: int, published: float, choice
 def agreements(several: Sequence[tuple[Sequence[float], int, float]], choices: Choices = STATED) -> list[Agreement]:
     """Judges several published accuracies together: one that is outside differs if its adjusted p-value is below 0.05.
 
-    If it is not, chance is likely to put one of so many outside, and the accuracy is undecided.
+    If it is not, the accuracy is undecided.
 
     Args:
         several: the first three arguments of `agreement` for each.
-        choices: those that the outcomes rest on. By the first rule, which leaves none undecided, an accuracy that
-            chance is likely to put outside agrees.
+        choices: those that the outcomes rest on. By the first rule, which leaves none undecided, an accuracy that is
+            outside, but not significantly, agrees.
     """
     alone = [agreement(*each, choices) for each in several]
     if not choices.corrected:
         return alone
-    by_chance = "undecided" if choices.amended else "agrees"
+    otherwise = "undecided" if choices.amended else "agrees"
     adjusted = holm([each.p_value for each in alone])
     return [
         dataclasses.replace(
             each,
             p_value=p_value,
-            outcome=by_chance if each.alone == "differs" and p_value >= 1 - choices.confidence else each.outcome,
+            outcome=otherwise if each.alone == "differs" and p_value >= 1 - choices.confidence else each.outcome,
         )
         for each, p_value in zip(alone, adjusted, strict=True)
     ]

@@ -10,10 +10,11 @@ import h5py
 import numpy as np
 
 from dcn_study.errors import RecordError
-from dcn_study.experiments import study
+from dcn_study.experiments import study, unseen
 from dcn_study.experiments.agreement import Agreement, of_runs
 from dcn_study.experiments.first_epoch import LEARNING
 from dcn_study.experiments.statistics import Interval, interval, prediction
+from dcn_study.experiments.study import Comparison
 from dcn_study.names import TEST_IMAGES
 from dcn_study.runs import measurements, published
 from dcn_study.runs.catalogue import seeds_of
@@ -52,6 +53,11 @@ class Evidence:
     def studied(self) -> Mapping[str, Mapping[int, Record]]:
         """The existing runs of the registered study, by number of the realisation."""
         return study.recorded_runs()
+
+    @cached_property
+    def on_unseen_digits(self) -> Mapping[str, Comparison]:
+        """The contrasts of the second registered study, whose networks trained on plain digits."""
+        return unseen.compared(unseen.recorded_runs())
 
     @cached_property
     def accuracies(self) -> Mapping[str, Mapping[str, Agreement]]:

@@ -73,12 +73,12 @@ def test_accuracies_outside_differ_only_beyond_what_chance_puts_there():
     outside = agreement(ours, IMAGES, 0.9645)
     assert 0.05 / count < outside.p_value < 0.05
     found = agreements([(ours, IMAGES, 0.9645)] + [(ours, IMAGES, 0.971)] * (count - 1))
-    assert (found[0].alone, found[0].outcome, found[0].by_chance) == ("differs", "undecided", True)
+    assert (found[0].alone, found[0].outcome, found[0].insignificant) == ("differs", "undecided", True)
     assert [each.outcome for each in found[1:]] == ["agrees"] * (count - 1)
-    assert not any(each.by_chance for each in found[1:])
+    assert not any(each.insignificant for each in found[1:])
     assert found[0].p_value == pytest.approx(holm([outside.p_value] + [1.0] * (count - 1))[0])
     far = agreements([(ours, IMAGES, 0.5)] + [(ours, IMAGES, 0.971)] * (count - 1))[0]
-    assert (far.outcome, far.by_chance) == ("differs", False)
+    assert (far.outcome, far.insignificant) == ("differs", False)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.9])
@@ -120,7 +120,7 @@ def test_the_committed_runs_are_outside_each_others_intervals_no_more_often_than
     expected = 0.05 * sum(map(len, families))
     assert abs(sum(left_out(each, IMAGES) for each in families) - expected) <= 2 * expected**0.5
     found = [each for kinds in of_runs(runs).values() for each in kinds.values()]
-    assert {each.alone for each in found if each.by_chance} == {"differs"}
+    assert {each.alone for each in found if each.insignificant} == {"differs"}
     assert not any(each.limit <= MOST for each in found if each.wide)  # more seeds would not test what is wide
 
 
