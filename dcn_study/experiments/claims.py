@@ -5,7 +5,7 @@ To add a claim, write a function with the decorator of its group. No other place
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from dcn_study.runs import measurements, published
 from dcn_study.runs.catalogue import EVALUATED_ARMS, TWO_BY_TWO
 from dcn_study.runs.records import Record
 
-__all__ = ["GROUPS", "OUTCOMES", "Claim", "claim", "claims"]
+__all__ = ["GROUPS", "OUTCOMES", "Claim", "claim", "claims", "curves_left_out"]
 
 OUTCOMES = {
     "agrees": "the published number is one that our runs could give",
@@ -145,16 +145,40 @@ def _epochs(found: Sequence[Record], key: str, images: int, stated: Sequence[flo
     return [agreement(each, images, theirs) for each, theirs in zip(ours, stated, strict=False)]
 
 
-def _curve(model: str, evidence: Evidence) -> Found:
-    found, stated = evidence.runs[model], published.curve(model)
+def _both(
+    found: Sequence[Record], training: Sequence[float], validation: Sequence[float]
+) -> dict[str, list[Agreement]]:
+    """Returns the agreement of the two accuracies of a curve after each epoch."""
     trained, validated = found[0].config.train_size, found[0].evaluations["plain"].images
-    both = {
-        "training": _epochs(found, "accuracy", trained, stated["train_accuracy"]),
-        "validation": _epochs(found, "validation_accuracy", validated, stated["validation_accuracy"]),
+    return {
+        "training": _epochs(found, "accuracy", trained, training),
+        "validation": _epochs(found, "validation_accuracy", validated, validation),
     }
+
+
+def _outside(both: Mapping[str, Sequence[Agreement]]) -> tuple[dict[str, int], bool]:
+    """Returns how many epochs of each accuracy are outside their intervals, and whether they are too many."""
     outside = {name: sum(each.outcome == "differs" for each in curve) for name, curve in both.items()}
+    return outside, OUTSIDE * sum(outside.values()) > sum(map(len, both.values()))
+
+
+def curves_left_out(runs: Sequence[Record]) -> int:
+    """Returns how many of our own curves would differ, by the rule for the published one, from those of all others.
+
+    Args:
+        runs: of one model, at least three.
+    """
+    curves = [
+        [[getattr(epoch, key) for epoch in run.history] for key in ("accuracy", "validation_accuracy")] for run in runs
+    ]
+    return sum(_outside(_both([*runs[:number], *runs[number + 1 :]], *curve))[1] for number, curve in enumerate(curves))
+
+
+def _curve(model: str, evidence: Evidence) -> Found:
+    stated = published.curve(model)
+    both = _both(evidence.runs[model], stated["train_accuracy"], stated["validation_accuracy"])
+    outside, many = _outside(both)
     epochs, wide = sum(map(len, both.values())), sum(each.wide for curve in both.values() for each in curve)
-    many = OUTSIDE * sum(outside.values()) > epochs
     inside = ", ".join(f"{name} {len(curve) - outside[name]} of {len(curve)}" for name, curve in both.items())
     return (
         f"of both accuracies at most one epoch in {NUMBERS[OUTSIDE]} may be outside the prediction interval of one "

@@ -362,6 +362,17 @@ def test_a_curve_differs_if_many_epochs_are_outside_and_is_undecided_if_most_are
         assert by_name(evidence)["cnn-curve"].outcome == outcome
 
 
+def test_of_our_own_curves_one_apart_from_the_others_would_differ(evidence):
+    *alike, apart = (
+        evidence.runs["cnn"][0].model_copy(
+            update={"history": history(accuracy=[share] * 10, validation_accuracy=[share] * 10)}
+        )
+        for share in (0.9, 0.901, 0.902, 0.903, 0.5)
+    )
+    assert claims.curves_left_out(alike) == 0
+    assert claims.curves_left_out([*alike, apart]) == 1
+
+
 def test_the_table_links_to_the_evidence_is_safe_and_holds_all_fields_as_csv(found):
     first = next(iter(found.values()))._replace(words='a < "b"')
     table = tables.claims([first], "accuracies")
