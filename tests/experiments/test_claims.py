@@ -311,7 +311,7 @@ def test_a_rule_states_its_threshold(evidence, found, monkeypatch, constant, val
 
 
 def test_other_measurements_and_curves_give_other_outcomes(evidence, found, monkeypatch):
-    names = ("mechanism", "offsets", "robustness", "runtime")
+    names = ("mechanism", "offsets", "residual", "robustness", "runtime")
     read = {name: measurements.result(name).model_copy(deep=True) for name in names}
     read["robustness"].results["accuracies"]["cnn"][-1] = [0.5] * len(read["robustness"].results["shifts"])
     for row in read["runtime"].results["rows"]:
@@ -332,7 +332,9 @@ def test_the_longer_run_is_told_with_the_epochs_that_it_has(evidence):
         by_name(edited(evidence, "long_frozen_mini_resnet", "history", history(validation_accuracy=accuracies)))
         for accuracies in ([0.4] * 10 + [0.5, 0.124], [0.4] * 10)
     )
-    assert told["ten-epochs"].ours == "from 40%, 2 more epochs reach between 12 and 50%, the last 12% (one seed)"
+    assert told["ten-epochs"].ours.startswith(
+        "from 40%, 2 more epochs reach between 12 and 50%, the last 12% (one seed); with the statistics of"
+    )
     assert without["ten-epochs"].outcome == "undecided"
 
 
