@@ -136,6 +136,7 @@ FINISHED = (
     "spread",
     *(run.entry for source in ("weights", "order", "augmentation") for run in SPREAD[source][1:]),
     *(f"unseen_{arm}" for arm in _FINISHED_UNSEEN_PILOTS),
+    *(f"fresh_{arm}" for arm in ("cnn", "shared_offsets_cnn", "deform_conv_cnn")),
     "unseen_cnn_0.01",
     "unseen_antialiased_cnn_0.01",
     "unseen_shared_offsets_cnn_0.01",
