@@ -335,6 +335,7 @@ def test_the_longer_run_is_told_with_the_epochs_that_it_has(evidence):
     assert told["ten-epochs"].ours.startswith(
         "from 40%, 2 more epochs reach between 12 and 50%, the last 12% (one seed); with the statistics of"
     )
+    assert "each batch 58%, and 79% after all of them" in told["ten-epochs"].ours
     assert without["ten-epochs"].outcome == "undecided"
 
 
