@@ -93,7 +93,9 @@ def _train(run: Run, data: Splits, inputs: Inputs, report: Callable[[Progress], 
         _save(run.checkpoint, state, model)
     assert state.witness is not None
     bare = build_model(config, data.image_size)  # holds the weights alone, without those of the optimiser
-    bare.set_weights(model.get_weights())
+    copy = keras.models.clone_model(model)  # calls each layer once, as the field needs; a built model may not
+    for each in (bare, copy):
+        each.set_weights(model.get_weights())
     with _reported(run, config.epochs, report, model):
         evaluations = steps.evaluations(model, data)
     record = Record(
@@ -101,7 +103,7 @@ def _train(run: Run, data: Splits, inputs: Inputs, report: Callable[[Progress], 
         configuration=config.to_dict(),
         history=state.history,
         evaluations=evaluations,
-        field_areas=steps.field_areas(model, data),
+        field_areas=steps.field_areas(copy, data),
         witness=state.witness,
         provenance=Provenance(
             inputs=inputs,

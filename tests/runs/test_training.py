@@ -291,10 +291,11 @@ def test_one_process_trains_a_run(project):
         training.train(run)
 
 
-def test_a_run_on_a_realisation_keeps_predictions_fields_and_re_estimated_results(project):
+@pytest.mark.parametrize("model", ["cnn", "transformer_cnn"])
+def test_a_run_on_a_realisation_keeps_predictions_fields_and_re_estimated_results(project, model):
     run = find_run(
-        "cnn", task="mnist_pooled", epochs=1, batch_size=32, train_size=96, validation_size=40, test_size=60,
-        scaled_test_size=60, re_estimate=True,
+        "cnn", model=model, task="mnist_pooled", epochs=1, batch_size=32, train_size=96, validation_size=40,
+        test_size=60, scaled_test_size=60, re_estimate=True,
     )  # fmt: skip
     record = training.train(run)
     kept = np.load(record.predictions_path)
