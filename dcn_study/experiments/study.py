@@ -24,6 +24,7 @@ from dcn_study.runs.records import Record
 __all__ = [
     "EXPLORATORY",
     "MNIST_SCALE",
+    "PAPER_LAYER",
     "PRIMARY",
     "REGISTERED",
     "REPORTED",
@@ -87,6 +88,11 @@ SPACING = {
     "learned over spaced points": ("scale_shared_offsets_cnn", "scale_dilated_cnn"),
     "points by image over spaced ones": ("scale_deform_conv_cnn", "scale_dilated_cnn"),
     "learned points over the grid": ("scale_shared_offsets_cnn", "scale_cnn"),
+}
+# Nor these: what is the paper's own layer worth, once its corners and pairing are repaired and it trains like the rest?
+PAPER_LAYER = {
+    "the paper's layer": ("scale_conv_offset_cnn", "scale_cnn"),
+    "convolutions over the paper's layer": ("scale_deform_conv_cnn", "scale_conv_offset_cnn"),
 }
 
 

@@ -249,6 +249,8 @@ def test_the_pages_say_what_the_records_say():
         assert interval(each.differences).low > study.EXPLORATORY, name
     deformable, augmented = (study.accuracies(recorded[run], "scaled") for run in TWO_BY_TWO[1:3])
     assert all(deformable[number] > augmented[number] for number in range(REALISATIONS))  # more than augmentation
+    layer = study.compared(recorded, "scaled", study.PAPER_LAYER)
+    assert all(interval(each.differences).low > study.EXPLORATORY for each in layer.values())  # it does help
     spaced, shared, deformable, over_cnn = (
         interval(each.differences) for each in study.compared(recorded, asked=study.SPACING).values()
     )
