@@ -41,7 +41,7 @@ _ARMS: dict[str, tuple[float, dict[str, Any]]] = {
     "deform_conv_cnn": (1e-3, {"model": "deform_conv_cnn"}),
     "modulated_cnn": (1e-3, {"model": "modulated_deform_conv_cnn"}),
     "shared_offsets_cnn": (3e-3, {"model": "shared_offsets_cnn"}),
-    "transformer_cnn": (3e-3, {"model": "transformer_cnn"}),
+    "transformer_cnn": (1e-2, {"model": "transformer_cnn"}),
     "conv_offset_cnn": (1e-3, {"model": "deformable_cnn", "corners": "bilinear", "pairing": "per_pixel"}),
     "mini_resnet": (3e-3, {"model": "mini_resnet", "chained": True}),
     "deform_conv_mini_resnet": (1e-3, {"model": "deform_conv_mini_resnet", "chained": True}),
