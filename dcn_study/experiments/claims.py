@@ -484,7 +484,7 @@ def low_cost(evidence: Evidence) -> Found:
 
 @background("II.B", "Deformable convolution performs measurably better than atrous convolution", "study")
 def atrous(evidence: Evidence) -> Found:
-    compared = study.compared(evidence.studied, asked=study.SPACING)["points by image over spaced ones"]
+    compared = study.compared(evidence.studied, asked=study.UNREGISTERED)["deformable over dilated"]
     ours = interval(compared.differences or [np.nan])
     told = f"{ours.mean:+.2f} points over a dilated network on digits ({ours.low:+.2f} to {ours.high:+.2f})"
     return "a result of Dai et al.", "not tested", f"in the study, exploratory: {told}"

@@ -24,12 +24,11 @@ from dcn_study.runs.records import Record
 __all__ = [
     "EXPLORATORY",
     "MNIST_SCALE",
-    "PAPER_LAYER",
     "PRIMARY",
     "REGISTERED",
     "REPORTED",
     "SMALLEST",
-    "SPACING",
+    "UNREGISTERED",
     "Comparison",
     "accuracies",
     "arm_label",
@@ -82,17 +81,20 @@ PRIMARY = {
     "offsets that depend on the image": ("scale_deform_conv_cnn", "scale_shared_offsets_cnn"),
     "beyond scale augmentation": ("rescaled_deform_conv_cnn", "rescaled_cnn"),
 }
-# Not registered as contrasts: is it enough to space the points of one layer beforehand, or must they be learned?
-SPACING = {
-    "spaced points": ("scale_dilated_cnn", "scale_cnn"),
-    "learned over spaced points": ("scale_shared_offsets_cnn", "scale_dilated_cnn"),
-    "points by image over spaced ones": ("scale_deform_conv_cnn", "scale_dilated_cnn"),
-    "learned points over the grid": ("scale_shared_offsets_cnn", "scale_cnn"),
-}
-# Nor these: what is the paper's own layer worth, once its corners and pairing are repaired and it trains like the rest?
-PAPER_LAYER = {
-    "the paper's layer": ("scale_conv_offset_cnn", "scale_cnn"),
-    "convolutions over the paper's layer": ("scale_deform_conv_cnn", "scale_conv_offset_cnn"),
+# Not registered as contrasts, and without verdicts. Is it enough to space the points of one layer beforehand, or must
+# they be learned? What is the paper's own layer worth, once its corners and pairing are repaired and it trains like the
+# rest? Does deformation help the mini-ResNet, and would one transformation of the whole image do?
+UNREGISTERED = {
+    "dilated over the CNN": ("scale_dilated_cnn", "scale_cnn"),
+    "shared offsets over dilated": ("scale_shared_offsets_cnn", "scale_dilated_cnn"),
+    "deformable over dilated": ("scale_deform_conv_cnn", "scale_dilated_cnn"),
+    "shared offsets over the CNN": ("scale_shared_offsets_cnn", "scale_cnn"),
+    "the paper's layer over the CNN": ("scale_conv_offset_cnn", "scale_cnn"),
+    "deformable over the paper's layer": ("scale_deform_conv_cnn", "scale_conv_offset_cnn"),
+    "the mini-ResNet over the CNN": ("scale_mini_resnet", "scale_cnn"),
+    "the mini-ResNet, deformable over regular": ("scale_deform_conv_mini_resnet", "scale_mini_resnet"),
+    "a spatial transformer over the CNN": ("scale_transformer_cnn", "scale_cnn"),
+    "deformable over a spatial transformer": ("scale_deform_conv_cnn", "scale_transformer_cnn"),
 }
 
 

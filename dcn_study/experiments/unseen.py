@@ -169,19 +169,19 @@ def field_correlations(kind: str, *found: Mapping[str, Mapping[int, Record]]) ->
         found: as `recorded_runs` returns it, at one or more learning rates; runs without `field_areas` are left out.
 
     Returns:
-        Pearson's correlation over all runs, and with the mean of its arm subtracted from each; NaN for fewer than two.
+        Pearson's correlation over all runs, and with the mean of its arm at its rate subtracted from each; NaN for
+        fewer than two runs.
     """
-    points: dict[str, list[tuple[float, float]]] = {}
-    for arm, runs in (each for group in found for each in group.items()):
-        kept = [record for record in runs.values() if record.field_areas]
-        points.setdefault(arm, []).extend(
-            (each.field_areas[kind], each.evaluations["scaled"].accuracy) for each in kept
-        )
-    arms = [np.array(each) for each in points.values() if each]
-    if sum(map(len, arms)) < 2:
+    points = [
+        np.array([(each.field_areas[kind], each.evaluations["scaled"].accuracy) for each in measured])
+        for group in found
+        for runs in group.values()
+        if (measured := [record for record in runs.values() if record.field_areas])
+    ]
+    if sum(map(len, points)) < 2:
         return np.nan, np.nan
-    within = np.concatenate([each - each.mean(axis=0) for each in arms])
-    over_all, inside = (float(np.corrcoef(each.T)[0, 1]) for each in (np.concatenate(arms), within))
+    within = np.concatenate([each - each.mean(axis=0) for each in points])
+    over_all, inside = (float(np.corrcoef(each.T)[0, 1]) for each in (np.concatenate(points), within))
     return over_all, inside
 
 

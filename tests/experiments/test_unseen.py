@@ -213,10 +213,11 @@ def test_fields_and_accuracies_correlate_over_all_runs_or_within_arms(project):
     over_all, within = unseen.field_correlations("plain", found)
     assert (over_all, within) == (pytest.approx(1, abs=0.01), pytest.approx(0, abs=1e-6))
     assert unseen.field_correlations("scaled", {"cnn": found["cnn"]}) == (pytest.approx(-1), pytest.approx(-1))
-    # at another rate, the same arm: a larger field goes with a lower accuracy
-    keep(RETUNED["cnn"], REALISATIONS[0], 0.1, fields={"plain": 90, "scaled": 49})
-    both = unseen.recorded_runs(RETUNED)
-    assert unseen.field_correlations("plain", {"cnn": found["cnn"]}, both)[1] < -0.9
+    # at another rate, the same arm: a larger field goes with a lower accuracy, which is not counted within the arm
+    for number in range(2):
+        keep(RETUNED["cnn"], REALISATIONS[number], 0.1 + number / 100, fields={"plain": 90 + number, "scaled": 49})
+    over_all, within = unseen.field_correlations("plain", {"cnn": found["cnn"]}, unseen.recorded_runs(RETUNED))
+    assert (over_all < -0.9, within) == (True, pytest.approx(1))
 
 
 def test_fresh_runs_are_compared_without_a_verdict(project):
@@ -261,14 +262,16 @@ def test_the_pages_say_what_the_records_say():
     changes = tables.unseen_changes(found)
     leads = changes["deformable convolutions"] - changes.drop(columns="deformable convolutions").max(axis=1)
     assert leads.idxmax() == ("scale", "0.4")  # lead most
+    faster = tables.unseen_changes(retuned)
     for scale in ("1.4", "1.6"):
         assert changes.loc[("scale", scale)].idxmax() == "deformable, same offsets for all images"  # do best
+        assert faster.loc[("scale", scale)].idxmax() == "deformable convolutions"
     for turned in ("-60", "60"):
         assert changes.loc[("rotation", turned)].idxmin() == "deformable convolutions"  # are last
+        assert faster.loc[("rotation", turned)].idxmin() != "deformable convolutions"
     for kind in ("plain", "scaled"):
         over_all, within = unseen.field_correlations(kind, found, retuned)
-        assert over_all > 0.5
-        assert abs(within) < 0.2  # none is left
+        assert over_all > 0.5 > within  # less is left
 
 
 def test_a_record_of_another_configuration_is_not_counted_among_the_runs(project):
