@@ -44,7 +44,7 @@ _ARMS: dict[str, tuple[float, dict[str, Any]]] = {
     "transformer_cnn": (1e-2, {"model": "transformer_cnn"}),
     "conv_offset_cnn": (1e-3, {"model": "deformable_cnn", "corners": "bilinear", "pairing": "per_pixel"}),
     "mini_resnet": (3e-3, {"model": "mini_resnet", "chained": True}),
-    "deform_conv_mini_resnet": (1e-3, {"model": "deform_conv_mini_resnet", "chained": True}),
+    "deform_conv_mini_resnet": (3e-3, {"model": "deform_conv_mini_resnet", "chained": True}),
 }
 _AUGMENTED = ("cnn", "wider_cnn", "deform_conv_cnn", "modulated_cnn", "transformer_cnn")
 REALISATIONS = 6

@@ -45,10 +45,11 @@ def answer(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> np.ndarray
         "scale_cnn": "CNN",
         "scale_shared_offsets_cnn": "deformable, same\noffsets for all images",
         "scale_deform_conv_cnn": "deformable",
+        "scale_transformer_cnn": "CNN behind a\nspatial transformer",
         "rescaled_cnn": "CNN, augmented",
         "rescaled_deform_conv_cnn": "deformable, augmented",
     }
-    _, axes = plt.subplots(1, len(found), figsize=(7.6, 2.7), squeeze=False, sharey=True, layout="constrained")
+    _, axes = plt.subplots(1, len(found), figsize=(7.6, 3.1), squeeze=False, sharey=True, layout="constrained")
     for ax, (title, accuracies) in zip(axes[0], found.items(), strict=True):
         for height, run in enumerate(shown):
             values = list(accuracies[run].values())
