@@ -252,6 +252,10 @@ def test_the_pages_say_what_the_records_say():
     assert all(deformable[number] > augmented[number] for number in range(REALISATIONS))  # more than augmentation
     for name in ("the paper's layer over the CNN", "the mini-ResNet over the CNN"):  # such gains need no offsets
         assert interval(unregistered[name].differences).low > study.EXPLORATORY, name
+    transformer = study.accuracies(recorded["scale_transformer_cnn"])
+    for run in ("scale_cnn", "scale_shared_offsets_cnn", "scale_deform_conv_cnn"):  # does better
+        others = study.accuracies(recorded[run])
+        assert interval([accuracy - others[number] for number, accuracy in transformer.items()]).low > 0, run
     differ = [each.contrast.zero_p_value < 0.05 for each in compared.values()]
     assert differ == [True, True, True, False, False]  # from zero
     for ours, theirs in study.PRIMARY.values():  # pilots chose more for the others
