@@ -32,7 +32,7 @@ COLOURS = {
     "wider_cnn": (0.45, 0.3, 0.2),
     "dilated_cnn": PALETTE[7],
     "modulated_deform_conv_cnn": (0.0, 0.35, 0.25),
-    "transformer_cnn": PALETTE[6],
+    "transformer_cnn": (0.3, 0.1, 0.55),
     "deform_conv_mini_resnet": (0.45, 0.0, 0.1),
 }
 REGULAR, ACCENT = PALETTE[0], PALETTE[1]  # what stays on the grid, what is moved
