@@ -123,8 +123,9 @@ SPREAD = {
 # The runs of the studies whose records are there for all of their seeds, so that a missing one is an error: a name is
 # added with the last of its records. Of other runs those are shown that have a record.
 _FINISHED_PILOTS = {
-    **dict.fromkeys(("cnn", "wide_cnn", "dilated_cnn", "shared_offsets_cnn", "mini_resnet"), LADDER[1:5]),
-    "wider_cnn": LADDER[1:],
+    **dict.fromkeys(("cnn", "wide_cnn", "dilated_cnn", "shared_offsets_cnn"), LADDER[1:5]),
+    **dict.fromkeys(("mini_resnet", "deform_conv_mini_resnet"), LADDER[1:5]),
+    **dict.fromkeys(("wider_cnn", "transformer_cnn"), LADDER[1:]),
     **dict.fromkeys(("deform_conv_cnn", "conv_offset_cnn"), LADDER[1:4]),
 }
 _FINISHED_UNSEEN_PILOTS = {
