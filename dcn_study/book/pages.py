@@ -46,7 +46,7 @@ SMALL: dict[str, Mapping[str, Any]] = {
     "offsets": SMOKE,
     "gain": {**SMOKE, "seeds": 1},
     "validation": {**SMOKE, "seeds": 2, "draws": 1, "images": 50},
-    "residual": SMOKE,
+    "residual": {**SMOKE, "seeds": 1},
     "robustness": {"zooms": 2, "shifts": 2, "images": 50},
     "registration": {"arms": "cnn,shared_offsets_cnn", "batch": 2, "repeats": 1, "threads": 0, "memory": False},
     "mechanism": {"realisations": 1, "images": 20, "digits": 2, "occluded": 0},
