@@ -39,7 +39,7 @@ def test_check_counts_the_records_and_prints_all_if_asked_to(complete, capsys):
     found = statuses("\n".join(lines))
     assert set(found.values()) == {"fresh", "not run"}
     assert len([name for name, status in found.items() if status == "fresh"]) == count
-    assert found["fashion_cnn"] == "not run"
+    assert found["fashion_cnn-seed9"] == "not run"
     assert "scale_modulated_cnn" not in found  # dropped
 
 
