@@ -16,9 +16,9 @@ from dcn_study.experiments.agreement import Agreement
 from dcn_study.experiments.evidence import Evidence
 from dcn_study.experiments.first_epoch import first_epoch
 from dcn_study.experiments.statistics import Interval, interval
-from dcn_study.names import CONTROLS, LONGER
+from dcn_study.names import CONTROLS, LONGER, RESIDUAL
 from dcn_study.runs import measurements, published, reading, records
-from dcn_study.runs.catalogue import RUNS, TWO_BY_TWO, find_run, seeds_of
+from dcn_study.runs.catalogue import PAPER, RUNS, TWO_BY_TWO, find_run, seeds_of
 from dcn_study.show import figures, tables
 
 
@@ -418,6 +418,17 @@ def test_another_test_set_may_change_an_accuracy_by_more_than_an_interval_reache
     largest = max(test_sets.spreads({model: by_kind["ours"] for model, by_kind in measured.items()}).values())
     reach = [each["scaled"] for each in evidence.accuracies.values()]
     assert largest > min(min(each.mean - each.low, each.high - each.mean) for each in reach)
+
+
+def test_training_the_blocks_brings_the_deformable_network_near_the_mini_resnet(evidence):
+    """The residual page says so of three seeds, and that all other changed networks have one."""
+    trained, regular, published = (
+        [100 * records.read(RUNS[run].seeded(seed)).history[4].validation_accuracy for seed in range(3)]
+        for run in ("unfrozen_deformable_mini_resnet", "mini_resnet", "deformable_mini_resnet")
+    )
+    assert np.abs(np.subtract(trained, regular)).max() < np.subtract(regular, published).min() / 4
+    changed = [run for run in RESIDUAL if run not in PAPER]
+    assert [len(RUNS[run].seeds) for run in changed] == [1, 3, 1, 1]
 
 
 def test_offsets_that_ignore_the_image_do_at_least_as_well_on_digits_like_those_of_training(evidence):
