@@ -11,7 +11,7 @@ from helpers import ROOT, evaluations, history, inside, make
 
 from dcn_study.experiments import study, unseen
 from dcn_study.experiments.statistics import interval
-from dcn_study.runs import catalogue, mnist_scale, records
+from dcn_study.runs import catalogue, measurements, mnist_scale, records
 from dcn_study.runs.catalogue import PILOTS, REALISATIONS, SPREAD, STUDY, TWO_BY_TWO, all_seeds, find_run
 from dcn_study.runs.catalogue import unseen as unseen_runs
 from dcn_study.runs.records import Evaluation
@@ -281,6 +281,19 @@ def test_the_pages_say_what_the_records_say():
         if len(runs) == REALISATIONS:
             lost, moves = interval(study.lost_between_strides(runs)), re.search("offset|deform|transformer", run)
             assert lost.high < 0.5 if moves else lost.low > 0.5, run
+
+
+def test_the_captions_say_what_the_figures_show():
+    """Those of the study's answer and of accuracy against time."""
+    with inside(ROOT):
+        recorded, costs = study.recorded_runs(), measurements.result("arms").results
+    sets = ("plain", "scaled")
+    answers = {kind: {run: study.accuracies(runs, kind) for run, runs in recorded.items()} for kind in sets}
+    like, unlike = ([float(text.get_text()) for text in ax.texts] for ax in figures.answer(answers))
+    assert [round(max(means) - min(means)) for means in (like, unlike)] == [1, 5]  # the spans
+    assert set(np.argsort(unlike)[-2:]) == {2, 5}  # deformable convolutions lead
+    steps = {arm: times[1] for arm, times in costs["step_ms"].items()}
+    assert steps["cnn"] < steps["transformer_cnn"] < 1.2 * steps["cnn"]  # about the CNN's time
 
 
 def test_the_answer_shows_every_run_and_each_mean():
