@@ -14,7 +14,7 @@ __all__ = ["CONTROL_SEEDS", "LATER", "OTHERS", "PAPER", "RATES", "RUNS", "SMOKE"
 
 # How many seeds of a run the book shows, from 0; of every other run one.
 CONTROL_SEEDS = 3
-_SEEDS = dict.fromkeys((*names.CONTROLS, "unfrozen_deformable_mini_resnet"), CONTROL_SEEDS)
+_SEEDS = dict.fromkeys((*names.CONTROLS, *names.RESIDUAL), CONTROL_SEEDS)
 
 # A cheaper run with the same results replaces a run from this seed on. A test compares both bit by bit.
 _STAND_INS = {"deformable_cnn": ("cnn_batch_norm", 1), "deformable_mini_resnet": ("frozen_mini_resnet", 3)}
