@@ -431,7 +431,7 @@ def test_training_the_blocks_brings_the_deformable_network_near_the_mini_resnet(
     published, trained, *_ = reached.values()
     assert np.abs(np.subtract(trained, regular)).max() < np.subtract(regular, published).min() / 4
     for before, after in [*itertools.pairwise(reached.values()), (regular, drawn)]:
-        assert max(before) < min(after)
+        assert np.mean(after) - np.mean(before) > max(np.ptp(before), np.ptp(after))
     assert {RUNS[run].config.epochs for run in reached if run not in PAPER} == {5}  # none trained for longer
 
 

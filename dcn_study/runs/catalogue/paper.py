@@ -89,14 +89,13 @@ def _run(name: str, seeds: Sequence[int]) -> Run:
 RUNS = {name: _run(name, range(_SEEDS.get(name, 1))) for name in _CONFIGURATIONS}
 # Trained on images that are scaled about the point that Keras took in 2019. No page needs the weights.
 _FORMER_CENTRE = dataclasses.replace(_CONFIGURATIONS["cnn_batch_norm"], zoom_centre="former")
-RUNS["former_centre_cnn_batch_norm"] = Run(
-    _FORMER_CENTRE, "former_centre_cnn_batch_norm", seeds=range(CONTROL_SEEDS), kept=()
-)
+_THREE = range(CONTROL_SEEDS)
+RUNS["former_centre_cnn_batch_norm"] = Run(_FORMER_CENTRE, "former_centre_cnn_batch_norm", seeds=_THREE, kept=())
 # In place of the deformable mini-ResNet, without its offset layers: the weights that train are the same.
 _FROZEN = dataclasses.replace(_DEFORMABLE_RESIDUAL, model="mini_resnet")
 OTHERS = {"frozen_mini_resnet": Run(_FROZEN, "frozen_mini_resnet", seeds=range(3, 10), kept=())}
 # The repaired layer at a rate that falls to zero, which no page shows yet.
-_DECAYED, _THREE = dataclasses.replace(_CONFIGURATIONS["repaired_cnn"], decay="cosine"), range(CONTROL_SEEDS)
+_DECAYED = dataclasses.replace(_CONFIGURATIONS["repaired_cnn"], decay="cosine")
 LATER = {"decayed_repaired_cnn": Run(_DECAYED, "decayed_repaired_cnn", seeds=_THREE, kept=_THREE)}
 
 # The rate of the optimiser, where batch normalisation alone trains, from the lowest.
