@@ -82,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--html", action="store_true", help="also render the page, with its numbers in the text")
     command.set_defaults(call=_run)
 
-    command = commands.add_parser("train", help="train the book's runs that have no record")
-    command.add_argument("run", nargs="*", metavar="NAME", help="a run with any seed, such as cnn-seed12; default: all")
+    command = commands.add_parser("train", help="train runs that have no record")
+    command.add_argument("run", nargs="*", metavar="NAME", help="a run with any seed, such as cnn-seed12; default: the paper's and their controls")
     _add_parameters(command)
     command.add_argument("--force", action="store_true", help="train the named runs from nothing")
     where = command.add_mutually_exclusive_group()
