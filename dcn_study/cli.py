@@ -83,7 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_run)
 
     command = commands.add_parser("train", help="train runs that have no record")
-    command.add_argument("run", nargs="*", metavar="NAME", help="a run with any seed, such as cnn-seed12; default: the paper's and their controls")
+    command.add_argument(
+        "run",
+        nargs="*",
+        metavar="NAME",
+        help="one with any seed, such as cnn-seed12; default: the paper's and controls",
+    )
     _add_parameters(command)
     command.add_argument("--force", action="store_true", help="train the named runs from nothing")
     where = command.add_mutually_exclusive_group()
