@@ -77,8 +77,8 @@ def sampling_points(layer: keras.layers.Layer, inputs: Any) -> np.ndarray:
         sequence (B, Lo, G, K), in its steps; of a `ConvOffset2D` (B, H, W, C, 2) as (y, x).
 
     Raises:
-        ValueError: if the layer is none of the three or has not been built, or the inputs have other channels or
-            another rank than those that its offsets are predicted from.
+        ValueError: if the layer is none of the three or has not been built, or the inputs of a convolution have other
+            channels or another rank than those that its offsets are predicted from. `ConvOffset2D` does not check them.
 
     Example:
         >>> import dcn

@@ -98,7 +98,7 @@ class ConvOffset2D(keras.layers.Layer):
         """Returns the offsets (B, H, W, 2C) in pixels that the layer predicts.
 
         Args:
-            inputs: of the layer.
+            inputs: of the layer, in the type of its weights: unlike a call, this casts nothing.
 
         Raises:
             ValueError: if the layer has not been built.

@@ -181,7 +181,8 @@ class _DeformableConv(keras.layers.Layer):
         """Returns the offsets that the layer predicts, and its mask or None.
 
         Args:
-            inputs: of the layer; if it is called with a guide, the guide.
+            inputs: of the layer; if it is called with a guide, the guide. In the type of the weights and with their
+                channels: unlike a call, this casts and checks nothing.
 
         Returns:
             The offsets, (B, Ho, Wo, 2·G·K) in pixels, or of a sequence (B, Lo, G·K) in its steps; and the mask, with
@@ -272,8 +273,9 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
         offset_regularizer: regulariser of the offset kernel.
         offset_constraint: constraint on the offset kernel.
         offset_learning_rate_multiplier: factor of the learning rate for offset kernel and bias: multiplies each step
-            that an optimiser of Keras takes on them, whichever optimiser it is, weight decay included. Below 1 it keeps
-            offsets from growing out of the image early in training.
+            that an optimiser of Keras takes on them, whichever optimiser it is, weight decay included; a moving
+            average (`use_ema`) is of whole steps. Below 1 it keeps offsets from growing out of the image early in
+            training.
         max_offset: how far a point may move along an axis, in pixels; what goes beyond is cut off, and has no gradient.
             None for no limit.
         freeze_kernel: whether kernel and bias stay as they are, also if `trainable` is set, so that the offsets alone
@@ -285,6 +287,7 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
     Call arguments:
         inputs: (B, H, W, C), what is sampled.
         guide: (B, H, W, any number of channels), what the offsets and the mask are predicted from; None for `inputs`.
+            The first call fixes the channels; `from_conv2d` and `from_torch` fix those of `inputs`.
 
     A guide serves the alignment of two frames: features of one are sampled where features of both, concatenated, say.
 
@@ -344,11 +347,11 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
 
         Args:
             state: of the module, as arrays: "weight" (F, C / groups, kh, kw), "bias" (F,) if it has one, and of MMCV
-                "conv_offset.weight" and "conv_offset.bias".
-            modulated: whether the module is of version 2.
-            **arguments: of the new layer; `strides`, `padding`, `dilation_rate` and `groups` as the module has them.
-                What the state shows need not be given: `kernel_size` (a pair), `filters`, `use_bias` and, of MMCV,
-                `offset_groups`.
+                "conv_offset.weight" and "conv_offset.bias". Other names are ignored: rename those of other code.
+            modulated: whether the module is of version 2, which the shapes do not always tell.
+            **arguments: of the new layer; `strides`, `padding`, `dilation_rate` and `groups` as the module has them,
+                except that strides and dilation above 1 exclude each other, as in `Conv2D`. What the state shows need
+                not be given: `kernel_size` (a pair), `filters`, `use_bias` and, of MMCV, `offset_groups`.
 
         Raises:
             ValueError: if the state lacks "weight", or one of MMCV's two, its shapes do not fit, or an argument

@@ -74,11 +74,11 @@ def deform_conv2d(
     Args:
         inputs: (B, H, W, C), float16, bfloat16, float32 or float64.
         kernel: (kh, kw, C / groups, F), the type of `inputs`.
-        offsets: (B, Ho, Wo, 2·G·K) in pixels, with G offset groups and K = kh·kw. Channel (g·K + k)·2 holds dy, the
-            next one dx, of kernel point k in row-major order: the order of torchvision, ONNX and MSRA. Input channel c
-            belongs to offset group c // (C / G).
-        mask: (B, Ho, Wo, G·K), factors of the samples; channel g·K + k.
-        bias: (F,).
+        offsets: (B, Ho, Wo, 2·G·K) in pixels, of any floating type, with G offset groups and K = kh·kw. Channel
+            (g·K + k)·2 holds dy, the next one dx, of kernel point k in row-major order: the order of torchvision, ONNX
+            and MSRA. Input channel c belongs to offset group c // (C / G).
+        mask: (B, Ho, Wo, G·K), factors of the samples, of any floating type; channel g·K + k.
+        bias: (F,), the type of `inputs`.
         strides: distance of the output locations, an integer or (vertical, horizontal).
         padding: "valid", "same" (TensorFlow's rule, which may pad one pixel more after than before) or
             ((top, bottom), (left, right)).

@@ -42,7 +42,7 @@ def deform_roi_pool(
 
     Args:
         inputs: (B, H, W, C), floating point.
-        boxes: (R, 4) as (y1, x1, y2, x2), in pixels of the image.
+        boxes: (R, 4) as (y1, x1, y2, x2), in pixels of the image from the outer corner of pixel (0, 0).
         box_indices: (R,) integers from 0 to B - 1, the image of each box.
         offsets: (R, ph, pw, 2) as (dy, dx), in units of the box times `gamma`.
         output_size: (ph, pw), or one integer for both.
@@ -55,7 +55,7 @@ def deform_roi_pool(
 
     Returns:
         (R, ph, pw, C), the type of `inputs`. Derivatives are defined for inputs, offsets and boxes. A box without area
-        gives zeros.
+        has no samples and gives zeros, unless `sampling_ratio` sets their number.
 
     Raises:
         ValueError: if an argument breaks its rule, or shapes do not fit.

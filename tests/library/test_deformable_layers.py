@@ -69,6 +69,13 @@ def test_from_a_trained_conv2d(random):
         DeformableConv2D.from_conv2d(conv, kernel_size=5)
 
 
+def test_a_frozen_conv2d_gives_a_frozen_layer_unless_it_is_told_to_train(random):
+    conv = keras.layers.Conv2D(4, 3, trainable=False)
+    conv(draw_inputs(random))
+    assert DeformableConv2D.from_conv2d(conv).trainable_weights == []
+    assert len(DeformableConv2D.from_conv2d(conv, trainable=True).trainable_weights) == 4
+
+
 OPTIMIZERS = [keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW]
 OPTIMIZERS += [keras.optimizers.Lamb, keras.optimizers.Adafactor]
 

@@ -64,6 +64,7 @@ def test_the_torchvision_that_is_installed_here(tmp_path):
         ({}, {"use_bias": False}, "use_bias must be that of state, True. Received: use_bias=False"),
         ({}, {"kernel_size": 5}, "kernel_size must be that of state, (3, 3). Received: kernel_size=5"),
         ({}, {"modulated": "yes"}, "modulated must be True or False. Received: modulated='yes'"),
+        ({}, {"strides": 2, "dilation_rate": 2}, "`strides > 1` not supported in conjunction with `dilation_rate > 1`"),
     ],
 )
 def test_a_state_that_does_not_fit(change, arguments, words):

@@ -135,6 +135,12 @@ def test_what_reads_nothing_is_zero_and_has_gradients_of_zero(random, boxes):
         np.testing.assert_array_equal(result, np.zeros(shape))
 
 
+def test_a_given_number_of_samples_reads_a_point_also_in_a_box_without_area(random):
+    inputs = random.normal(size=(1, 5, 4, 2))
+    pooled = deform_roi_pool(inputs, [[2.5, 1.5, 2.5, 1.5]], [0], output_size=2, sampling_ratio=2)
+    np.testing.assert_allclose(pooled, np.broadcast_to(inputs[0, 2, 1], (1, 2, 2, 2)), atol=1e-12)
+
+
 @pytest.mark.parametrize("jit_compile", [None, True])
 @pytest.mark.parametrize("within", [lambda function: function, tf.function], ids=["eager", "graph"])
 @pytest.mark.parametrize("index", [-1, 2, 2**32])
