@@ -287,9 +287,9 @@ class DeformableConv2D(_DeformableConv, keras.layers.Conv2D):
     Call arguments:
         inputs: (B, H, W, C), what is sampled.
         guide: (B, H, W, any number of channels), what the offsets and the mask are predicted from; None for `inputs`.
-            The first call fixes the channels; `from_conv2d` and `from_torch` fix those of `inputs`.
 
     A guide serves the alignment of two frames: features of one are sampled where features of both, concatenated, say.
+    The first call fixes its channels; after `from_conv2d` and `from_torch` they are those of `inputs`.
 
     Output shape: (B, Ho, Wo, filters), as for `Conv2D`.
 
