@@ -83,12 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_run)
 
     command = commands.add_parser("train", help="train runs that have no record")
-    command.add_argument(
-        "run",
-        nargs="*",
-        metavar="NAME",
-        help="one with any seed, such as cnn-seed12; default: the paper's and controls",
-    )
+    command.add_argument("run", nargs="*", metavar="NAME", help="such as cnn-seed12; default: the paper's and controls")
     _add_parameters(command)
     command.add_argument("--force", action="store_true", help="train the named runs from nothing")
     where = command.add_mutually_exclusive_group()
@@ -110,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=_build)
 
     command = commands.add_parser("check", help="exit 1 unless every record of the book is fresh or confirmed")
-    command.add_argument("-v", "--verbose", action="store_true", help="print the status of each record and planned run")
+    command.add_argument("-v", "--verbose", action="store_true", help="print the status of each record")
     command.set_defaults(call=_check)
 
     command = commands.add_parser("confirm", help="replay the start of stale runs and evaluate their weights again")
@@ -379,23 +374,16 @@ def _build(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from dcn_study.runs import measurements, records
-    from dcn_study.runs.catalogue import planned_runs
     from dcn_study.runs.data import load_digits
 
     load_digits()  # damaged data are one error, and not one for each record
-    shown = records.shown()
-    statuses = {run.name: records.inspect(run)[1] for run in shown}
+    statuses = {run.name: records.inspect(run)[1] for run in records.shown()}
     statuses |= {name: measurements.inspect(name)[1] for name in measurements.MEASUREMENTS}
-    left = [run.name for run in planned_runs() if run not in shown]
     for name, status in statuses.items():
         if options.verbose or not status.holds:
             print(f"{name:<34} {status}")
-    for name in left if options.verbose else ():
-        print(f"{name:<34} not run")
     counts = Counter(status.state for status in statuses.values())
     print(f"{len(statuses)} records: {', '.join(f'{count} {state}' for state, count in counts.most_common())}")
-    if left:
-        print(f"planned runs of the studies that are not run: {len(left)}")
     return 0 if all(status.holds for status in statuses.values()) else 1
 
 

@@ -11,7 +11,7 @@ from dcn_study.book import build
 from dcn_study.book.pages import PAGES
 from dcn_study.errors import BookError, ConfigurationError, RecordError
 from dcn_study.runs import confirmation, records, training
-from dcn_study.runs.catalogue import FINISHED, RUNS, book_runs, find_run, study_runs
+from dcn_study.runs.catalogue import NOT_RUN, RUNS, book_runs, find_run, study_runs
 from dcn_study.runs.inputs import versions
 from dcn_study.runs.measurements import MEASUREMENTS
 
@@ -37,14 +37,11 @@ def test_check_counts_the_records_and_prints_all_if_asked_to(complete, capsys):
     *lines, again, _ = capsys.readouterr().out.splitlines()
     assert again == summary
     found = statuses("\n".join(lines))
-    assert set(found.values()) == {"fresh", "not run"}
-    assert len([name for name, status in found.items() if status == "fresh"]) == count
-    assert found["fashion_cnn-seed9"] == "not run"
+    assert list(found.values()) == ["fresh"] * count
     assert "scale_modulated_cnn" not in found  # dropped
 
 
 def test_a_record_of_a_finished_study_that_is_gone_is_an_error(complete, capsys):
-    """A run that was never trained is not, and neither is one of several that are under way."""
     config = find_run("scale_wide_cnn", seed=3)
     for path in config.path.parent.glob("scale_wide_cnn-seed3.*"):
         path.unlink()
@@ -54,12 +51,16 @@ def test_a_record_of_a_finished_study_that_is_gone_is_an_error(complete, capsys)
         build._require_records()  # noqa: SLF001
 
 
-def test_finished_runs_have_all_of_their_records(monkeypatch):
+def test_runs_of_the_studies_have_their_records_except_those_that_are_said_not_to(monkeypatch):
     monkeypatch.chdir(ROOT)
-    there = {}
-    for config in study_runs():
-        there.setdefault(config.name.partition("-seed")[0], []).append(config.path.is_file())
-    assert set(FINISHED) <= {name for name, found in there.items() if all(found)}
+    assert {run.entry for run in study_runs() if not run.path.is_file()} == NOT_RUN
+
+
+def test_a_record_of_a_dropped_run_is_shown_all_the_same(project):
+    run = find_run("scale_modulated_cnn", seed=1)
+    assert run not in records.shown()
+    keep(run)
+    assert run in records.shown()
 
 
 @pytest.mark.parametrize("command", ["check", "list"])

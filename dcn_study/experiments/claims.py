@@ -92,10 +92,6 @@ def _must_be(side: str, difference: Interval, ours: str, published: str = "", wh
     return rule, outcome, ours, published
 
 
-def _points(difference: Interval) -> str:
-    return f"{difference.mean:+.1f} points ({difference.low:+.1f} to {difference.high:+.1f})"
-
-
 def _published_gain(model: str, kind: str) -> str:
     with_it, without = (published.ACCURACY[name][kind] for name in (model, model.removeprefix("deformable_")))
     return f"{100 * (with_it - without):+.1f} points"
@@ -110,7 +106,7 @@ def _times(factor: float) -> str:
 
 
 def _studied(evidence: Evidence, run: str, kind: str = "plain") -> float:
-    """Returns the mean accuracy in percent of a run of the registered study, NaN if it has none."""
+    """Returns the mean accuracy in percent of a run of the first registered study, NaN if it has none."""
     return float(np.mean([*study.accuracies(evidence.studied[run], kind).values()] or [np.nan]))
 
 
@@ -201,14 +197,14 @@ for _place, _model, _called, _pages in (
 @explanation("V", "The model with deformable convolution was better on scaled and transformed digits", "paper gain")
 def gain(evidence: Evidence) -> Found:
     ours = evidence.gains["deformable_cnn", "scaled"]
-    return _must_be("above", ours, _points(ours), _published_gain("deformable_cnn", "scaled"))
+    return _must_be("above", ours, f"{ours:+.1f} points", _published_gain("deformable_cnn", "scaled"))
 
 
 @explanation("V", "and it learned robustly enough to achieve 96.11% on plain digits", "paper gain")
 def robust(evidence: Evidence) -> Found:
     ours, theirs = evidence.gains["deformable_cnn", "plain"], _published_gain("deformable_cnn", "plain")
     rule = "the paper has no measure of robustness, and does not say that this exceeds the CNN"
-    return rule, "not tested", f"{_points(ours)} against the CNN on plain digits", theirs
+    return rule, "not tested", f"{ours:+.1f} points against the CNN on plain digits", theirs
 
 
 @explanation("abstract", "For the CNN, introducing deformable convolution improves the accuracy", "offsets gain")
@@ -285,7 +281,7 @@ def improves(evidence: Evidence) -> Found:
     both = evidence.on_unseen_digits, study.compared(evidence.studied)
     unlike, like = (found["in place of the convolutions"] for found in both)
     verdicts = [each.contrast.verdict if each.contrast else "no verdict" for each in (unlike, like)]
-    points = [_points(interval(each.differences or [np.nan])) for each in (unlike, like)]
+    points = [f"{interval(each.differences or [np.nan]):+.1f} points" for each in (unlike, like)]
     return (
         'where offsets learn, the registered verdict on unseen digits must be "better" than the same CNN; "worse" '
         "contradicts",
@@ -307,7 +303,7 @@ def contrast(evidence: Evidence) -> Found:
         f"on plain digits the {CONFIDENCE:.0%} interval of the paired differences must be below zero and below that of "
         "the CNN",
         "supported" if ours.high < limit else "contradicted" if ours.low > limit else "undecided",
-        "; ".join(f"{MODELS[model]} {_points(difference)}" for model, difference in differences.items()),
+        "; ".join(f"{MODELS[model]} {difference:+.1f} points" for model, difference in differences.items()),
         _published_gain("deformable_mini_resnet", "plain"),
     )
 
@@ -486,7 +482,7 @@ def low_cost(evidence: Evidence) -> Found:
 def atrous(evidence: Evidence) -> Found:
     compared = study.compared(evidence.studied, asked=study.UNREGISTERED)["deformable over dilated"]
     ours = interval(compared.differences or [np.nan])
-    told = f"{ours.mean:+.2f} points over a dilated network on digits ({ours.low:+.2f} to {ours.high:+.2f})"
+    told = f"{ours:+.2f} points over a dilated network on digits"
     return "a result of Dai et al.", "not tested", f"in the study, exploratory: {told}"
 
 

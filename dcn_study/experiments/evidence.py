@@ -51,7 +51,7 @@ class Evidence:
 
     @cached_property
     def studied(self) -> Mapping[str, Mapping[int, Record]]:
-        """The existing runs of the registered study, by number of the realisation."""
+        """The existing runs of the first registered study, by number of the realisation."""
         return study.recorded_runs()
 
     @cached_property

@@ -20,7 +20,7 @@ from dcn_study.runs.run import Run
 
 __all__ = ["GROUPS", "LETTERS", "Multiverse", "altered_by", "multiverse", "multiverses", "option", "told"]
 
-GROUPS = {"accuracies": "published accuracies", "contrasts": "contrasts of the registered study"}
+GROUPS = {"accuracies": "published accuracies", "contrasts": "contrasts of the first study"}
 LETTERS = {
     "a": "agrees",
     "d": "differs",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,7 +43,9 @@ class Interval:
         return (self.high - self.low) / 2
 
     def __format__(self, form: str) -> str:
-        """Returns mean and bounds, each in this form: "0.30 (0.18 to 0.42)" for ".2f"."""
+        """Returns mean and bounds, each in this form: "0.30 (0.18 to 0.42)" for ".2f"; "0.30 (no interval)" without."""
+        if self.half == math.inf:
+            return f"{self.mean:{form}} (no interval)"
         return f"{self.mean:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 

@@ -1,4 +1,4 @@
-"""The registered study on MNIST-Scale: its contrasts, what its pilots chose, and what its runs have found so far."""
+"""The first registered study, on MNIST-Scale: its contrasts, what its pilots chose, and what its runs have found."""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ def test_an_interval_of_known_values():
     found = interval([1.0, 2.0, 3.0])
     assert found.mean == 2.0
     assert found.half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)  # Student's t for two degrees of freedom
+    assert f"{found:+.2f}" == "+2.00 (-0.48 to +4.48)"
     assert interval([5.0]).low == -np.inf
+    assert f"{interval([5.0]):.2f}" == "5.00 (no interval)"
     with pytest.raises(ValueError, match="at least one number"):
         interval([])
 

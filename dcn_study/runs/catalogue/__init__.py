@@ -10,12 +10,11 @@ from typing import Any
 
 from dcn_study.errors import ConfigurationError, did_you_mean
 from dcn_study.runs.catalogue import unseen
-from dcn_study.runs.catalogue.paper import CONTROL_SEEDS, LATER, OTHERS, PAPER, RATES, RUNS, SMOKE
+from dcn_study.runs.catalogue.paper import CONTROL_SEEDS, OTHERS, PAPER, RATES, RUNS, SMOKE
 from dcn_study.runs.catalogue.study import (
     DEFORMABLE_ARM,
     DROPPED,
     EVALUATED_ARMS,
-    FINISHED,
     LADDER,
     PILOT_RATES,
     PILOTS,
@@ -23,6 +22,7 @@ from dcn_study.runs.catalogue.study import (
     RETUNED,
     SPREAD,
     STUDY,
+    TRIED,
     TWO_BY_TWO,
 )
 from dcn_study.runs.configuration import RunConfig
@@ -33,9 +33,9 @@ __all__ = [
     "DEFORMABLE_ARM",
     "DROPPED",
     "EVALUATED_ARMS",
-    "FINISHED",
     "LADDER",
     "NAMED",
+    "NOT_RUN",
     "PAPER",
     "PILOTS",
     "PILOT_RATES",
@@ -51,7 +51,6 @@ __all__ = [
     "arm_config",
     "book_runs",
     "find_run",
-    "planned_runs",
     "run_of",
     "seeds_of",
     "study_runs",
@@ -63,7 +62,20 @@ _SPREAD = {run.entry: run.seeded(run.first) for runs in SPREAD.values() for run 
 _UNSEEN_PILOTS = [run for rates in unseen.PILOTS.values() for run in rates.values()]
 _SECOND = [run for arms in (unseen.UNSEEN, unseen.RETUNED, unseen.FRESH, unseen.FASHION) for run in arms.values()]
 _STUDIES = [*_PILOTS, *_SPREAD.values(), *STUDY.values(), *_RETUNED, *_UNSEEN_PILOTS, *_SECOND]
-NAMED: dict[str, Run] = RUNS | {run.entry: run for run in _STUDIES} | OTHERS | LATER
+NAMED: dict[str, Run] = RUNS | {run.entry: run for run in _STUDIES} | OTHERS
+# Runs of the studies that lack records: those dropped, and pilots at rates for which their rule does not ask.
+NOT_RUN = {
+    *DROPPED,
+    "fashion_shared_offsets_cnn",
+    "fashion_deform_conv_cnn",
+    *(
+        run.entry
+        for pilots, tried in ((PILOTS, TRIED), (unseen.PILOTS, unseen.TRIED))
+        for arm, rates in pilots.items()
+        for rate, run in rates.items()
+        if rate not in tried.get(arm, ())
+    ),
+}
 
 
 def find_run(name: str, **changes: Any) -> Run:
@@ -136,13 +148,8 @@ def book_runs() -> list[Run]:
 
 
 def study_runs() -> list[Run]:
-    """Returns all runs that the book shows once they have a record: of both studies, with pilots at any rate."""
-    return all_seeds([*_STUDIES, *LATER.values()])
-
-
-def planned_runs() -> list[Run]:
-    """Returns the runs that both studies ask for, whatever their pilots choose."""
-    return all_seeds([*(run for name, run in STUDY.items() if name not in DROPPED), *_RETUNED, *_SECOND])
+    """Returns all runs of both studies, those of `NOT_RUN` among them."""
+    return all_seeds(_STUDIES)
 
 
 def arm_config(arm: str) -> RunConfig:

@@ -11,7 +11,6 @@ __all__ = [
     "DEFORMABLE_ARM",
     "DROPPED",
     "EVALUATED_ARMS",
-    "FINISHED",
     "LADDER",
     "PILOTS",
     "PILOT_RATES",
@@ -19,6 +18,7 @@ __all__ = [
     "RETUNED",
     "SPREAD",
     "STUDY",
+    "TRIED",
     "TWO_BY_TWO",
 ]
 
@@ -85,6 +85,13 @@ PILOTS = {
     }
     for arm in _ARMS
 }
+# Arm → the rates of its pilots that were run.
+TRIED = {
+    **dict.fromkeys(("cnn", "wide_cnn", "dilated_cnn", "shared_offsets_cnn"), LADDER[1:5]),
+    **dict.fromkeys(("mini_resnet", "deform_conv_mini_resnet"), LADDER[1:5]),
+    **dict.fromkeys(("wider_cnn", "transformer_cnn"), LADDER[1:]),
+    **dict.fromkeys(("deform_conv_cnn", "conv_offset_cnn"), LADDER[1:4]),
+}
 
 # Arms at other learning rates than their pilots chose, as amended. Arm → rate → the run.
 _RETUNED = {
@@ -119,37 +126,3 @@ SPREAD = {
     source: [_draw(source, number) for number in range(REALISATIONS)]
     for source in ("weights", "order", "augmentation", "realisation")
 }
-
-# The runs of the studies whose records are there for all of their seeds, so that a missing one is an error: a name is
-# added with the last of its records. Of other runs those are shown that have a record.
-_FINISHED_PILOTS = {
-    **dict.fromkeys(("cnn", "wide_cnn", "dilated_cnn", "shared_offsets_cnn"), LADDER[1:5]),
-    **dict.fromkeys(("mini_resnet", "deform_conv_mini_resnet"), LADDER[1:5]),
-    **dict.fromkeys(("wider_cnn", "transformer_cnn"), LADDER[1:]),
-    **dict.fromkeys(("deform_conv_cnn", "conv_offset_cnn"), LADDER[1:4]),
-}
-_FINISHED_UNSEEN_PILOTS = {
-    **dict.fromkeys(("cnn", "shared_offsets_cnn"), LADDER[2:5]),
-    "antialiased_cnn": LADDER[1:5],
-    "deform_conv_cnn": LADDER[:4],
-}
-FINISHED = (
-    "spread",
-    *(run.entry for source in ("weights", "order", "augmentation") for run in SPREAD[source][1:]),
-    *(f"unseen_{arm}" for arm in _FINISHED_UNSEEN_PILOTS),
-    *(f"fresh_{arm}" for arm in ("cnn", "shared_offsets_cnn", "deform_conv_cnn")),
-    "unseen_cnn_0.01",
-    "unseen_antialiased_cnn_0.01",
-    "unseen_shared_offsets_cnn_0.01",
-    "unseen_deform_conv_cnn_0.001",
-    *(f"unseen_pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_UNSEEN_PILOTS.items() for rate in rates),
-    *(f"pilot_{arm}_{rate:g}" for arm, rates in _FINISHED_PILOTS.items() for rate in rates),
-    *(f"scale_{arm}" for arm in _FINISHED_PILOTS),
-    "scale_cnn_0.01",
-    "scale_wide_cnn_0.01",
-    "scale_deform_conv_cnn_0.002",
-    "scale_shared_offsets_cnn_0.001",
-    "scale_shared_offsets_cnn_0.01",
-    "rescaled_cnn",
-    "rescaled_deform_conv_cnn",
-)

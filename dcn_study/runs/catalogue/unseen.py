@@ -20,6 +20,7 @@ __all__ = [
     "PILOT_REALISATIONS",
     "REALISATIONS",
     "RETUNED",
+    "TRIED",
     "UNSEEN",
 ]
 
@@ -67,6 +68,12 @@ PILOTS = {
         for rate in LADDER
     }
     for arm in PILOT_RATES
+}
+# Arm → the rates of its pilots that were run.
+TRIED = {
+    **dict.fromkeys(("cnn", "shared_offsets_cnn"), LADDER[2:5]),
+    "antialiased_cnn": LADDER[1:5],
+    "deform_conv_cnn": LADDER[:4],
 }
 
 # The first study's networks, as trained there, on realisations that it has not used, tested on all scaled digits.

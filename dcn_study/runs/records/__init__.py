@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from dcn_study.errors import ConfigurationError, DataError, RecordError
-from dcn_study.runs.catalogue import FINISHED, book_runs, find_run, study_runs
+from dcn_study.runs.catalogue import NOT_RUN, book_runs, find_run, study_runs
 from dcn_study.runs.configuration import RunConfig
 from dcn_study.runs.data import data_sha256
 from dcn_study.runs.files import file_sha256, project_root
@@ -136,9 +136,9 @@ def existing() -> list[Record]:
 def shown() -> list[Run]:
     """Returns all runs that the book shows.
 
-    These are its own, and those of the studies that are finished, see `catalogue.FINISHED`, or have a record.
+    These are its own and those of the studies; of `catalogue.NOT_RUN` those that have a record all the same.
     """
-    studies = [run for run in study_runs() if run.entry in FINISHED or run.path.is_file()]
+    studies = [run for run in study_runs() if run.entry not in NOT_RUN or run.path.is_file()]
     return list(dict.fromkeys(book_runs() + studies))
 
 

@@ -18,6 +18,8 @@ LABELS = ARMS | {"small_cnn": "CNN with a quarter of its filters"}
 def registered(found: Mapping[tuple[str, str, str], State]) -> str:
     """Returns the registered runs as an HTML table, one row per study and arm, the names folded below the arm.
 
+    A state in which no run is has no column.
+
     Args:
         found: as `experiments.registered.registered` returns it, or a part of it.
     """
@@ -34,8 +36,9 @@ def registered(found: Mapping[tuple[str, str, str], State]) -> str:
         }
         for (study, arm), states in arms.items()
     ]
+    table = pd.DataFrame(rows)
     with pd.option_context("display.max_colwidth", None):
-        return pd.DataFrame(rows).to_html(index=False, escape=False, classes="registered")
+        return table.loc[:, table.any()].to_html(index=False, escape=False, classes="registered")
 
 
 def _names(states: Mapping[str, State]) -> str:
