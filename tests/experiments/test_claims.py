@@ -356,7 +356,7 @@ def test_the_study_is_told_in_the_order_of_its_runs(evidence):
     told = by_name(changed(evidence, studied=studied))
     assert "91.00% and 92.00% without and with deformable" in told["two-by-two"].ours
     assert told["two-by-two"].ours.endswith("with augmentation 93.00% and 94.00%")
-    assert "+2.00 points over a dilated network on digits (+2.00 to +2.00)" in told["atrous"].ours
+    assert "+2.00 (+2.00 to +2.00) points over a dilated network" in told["atrous"].ours
 
 
 def test_a_curve_differs_if_many_epochs_are_outside_and_is_undecided_if_most_are_wide(evidence, monkeypatch):
