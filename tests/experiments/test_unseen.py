@@ -251,8 +251,10 @@ def test_the_pages_say_what_the_records_say():
     """The words of the first page, of the README and of this study's page, as conditions on the committed records."""
     with inside(ROOT):
         found, retuned = unseen.recorded_runs(), unseen.recorded_runs(RETUNED)
-        fresh = unseen.compared(unseen.recorded_runs(FRESH))
+        fresh, clothing = (unseen.compared(unseen.recorded_runs(runs)) for runs in (FRESH, FASHION))
     assert all(interval(each.differences).low > 0 for each in fresh.values())  # gains recur
+    assert [len(each.numbers) for each in clothing.values()] == [3, 3, 3]
+    assert all(interval(each.differences).low < 0 < interval(each.differences).high for each in clothing.values())
     compared, at_largest = unseen.compared(found), unseen.compared(retuned)
     assert {name: each.contrast.verdict for name, each in compared.items()} == dict.fromkeys(unseen.PRIMARY, "better")
     depends = [unseen.depends_on_rates(compared[name], at_largest[name]) for name in unseen.PRIMARY]

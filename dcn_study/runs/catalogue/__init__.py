@@ -66,8 +66,6 @@ NAMED: dict[str, Run] = RUNS | {run.entry: run for run in _STUDIES} | OTHERS
 # Runs of the studies that lack records: those dropped, and pilots at rates for which their rule does not ask.
 NOT_RUN = {
     *DROPPED,
-    "fashion_shared_offsets_cnn",
-    "fashion_deform_conv_cnn",
     *(
         run.entry
         for pilots, tried in ((PILOTS, TRIED), (unseen.PILOTS, unseen.TRIED))
