@@ -23,18 +23,18 @@ def statuses(lines):
 
 def test_check_names_what_is_missing(clone, capsys):
     assert cli.main(["check"]) == 1
-    found = statuses("\n".join(capsys.readouterr().out.splitlines()[:-2]))
+    found = statuses("\n".join(capsys.readouterr().out.splitlines()[:-1]))
     assert set(found.values()) == {"missing"}
     assert {"cnn-seed1", "chained_mini_resnet", *MEASUREMENTS} <= set(found)
 
 
 def test_check_counts_the_records_and_prints_all_if_asked_to(complete, capsys):
     assert cli.main(["check"]) == 0
-    summary, _ = capsys.readouterr().out.splitlines()
+    (summary,) = capsys.readouterr().out.splitlines()
     count = len(records.shown()) + len(MEASUREMENTS)
     assert summary == f"{count} records: {count} fresh"
     assert cli.main(["check", "--verbose"]) == 0
-    *lines, again, _ = capsys.readouterr().out.splitlines()
+    *lines, again = capsys.readouterr().out.splitlines()
     assert again == summary
     found = statuses("\n".join(lines))
     assert list(found.values()) == ["fresh"] * count
