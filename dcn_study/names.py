@@ -41,6 +41,7 @@ CONTROLS = {
     "repaired_cnn": "deformable CNN, corners and pairing repaired",
     "deform_conv_cnn": "CNN with true deformable convolutions",
     "decayed_cnn_batch_norm": "CNN, batch normalisation only, falling rate",
+    "decayed_scrambled_cnn": "deformable CNN, corners repaired, falling rate",
     "decayed_repaired_cnn": "deformable CNN, repaired, falling rate",
     "decayed_deform_conv_cnn": "CNN with true deformable convolutions, falling rate",
     "cnn_scaled": "CNN, all weights",

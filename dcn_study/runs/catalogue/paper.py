@@ -56,6 +56,7 @@ _CONFIGURATIONS |= {
     "deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", epochs=5),
     # at a learning rate that falls to zero
     "decayed_cnn_batch_norm": dataclasses.replace(_DEFORMABLE, model="cnn", decay="cosine", epochs=5),
+    "decayed_scrambled_cnn": dataclasses.replace(_DEFORMABLE, corners="bilinear", decay="cosine", epochs=5),
     "decayed_repaired_cnn": dataclasses.replace(_DEFORMABLE, **_REPAIRED, decay="cosine", epochs=5),
     "decayed_deform_conv_cnn": dataclasses.replace(_DEFORMABLE, model="deform_conv_cnn", decay="cosine", epochs=5),
     # validated on images that are neither trained nor tested on
@@ -82,7 +83,8 @@ _CONFIGURATIONS |= {
 
 _SEEDS |= dict.fromkeys((*PAPER, "cnn_batch_norm"), 10)
 _START = {config.initial_run for config in _CONFIGURATIONS.values()}  # runs whose weights others start from
-_NOT_EVALUATED = ("decayed_repaired_cnn", "former_centre_cnn_batch_norm")  # runs whose weights nothing needs
+# Runs whose weights nothing needs.
+_NOT_EVALUATED = ("decayed_scrambled_cnn", "decayed_repaired_cnn", "former_centre_cnn_batch_norm")
 
 
 def _run(name: str, seeds: Sequence[int]) -> Run:
