@@ -112,10 +112,12 @@ def test_true_deformable_convolutions_lose_their_lead_at_the_published_rate_and_
 
 def test_the_repaired_layer_leads_at_a_falling_rate_true_deformable_convolutions_included():
     """The page of the gain, the caption of its figure and the verdict say so."""
-    validation, _ = first_epochs("decayed_cnn_batch_norm", "decayed_deform_conv_cnn", "decayed_repaired_cnn")
-    plain, deformable, layer = (each[:, -1] for each in validation.values())
-    for lead in (layer - plain, deformable - plain, layer - deformable):
+    names = ("cnn_batch_norm", "deform_conv_cnn", "scrambled_cnn", "repaired_cnn")
+    validation, _ = first_epochs(*(f"decayed_{name}" for name in names))
+    plain, deformable, scrambled, layer = (each[:, -1] for each in validation.values())
+    for lead in (layer - plain, deformable - plain, scrambled - plain, layer - deformable, layer - scrambled):
         assert interval(lead).low > 0
+    assert np.mean(scrambled - plain) > np.mean(layer - plain) / 2
 
 
 def test_the_lead_of_the_repaired_layer_shrinks_as_batch_normalisation_catches_up():
