@@ -179,6 +179,22 @@ def test_names_of_lines_get_several_lines_apart_from_each_other_on_a_narrow_scre
     assert axes[0, 0].get_position().width > 0.4
 
 
+def test_a_name_is_moved_only_where_it_would_cover_another():
+    _, ax = plt.subplots()
+    ax.set_ylim(0, 1)
+    label_ends(ax, [(name, height, "0") for name, height in zip("abcd", (0.1, 0.96, 0.97, 0.99), strict=True)], 0.1)
+    np.testing.assert_allclose([text.get_position()[1] for text in ax.texts], [0.1, 0.8, 0.9, 1])
+
+
+def test_a_narrow_figure_is_as_high_as_its_names_need():
+    figure, axes = panels_of(1, 1)
+    label_ends(axes[0, 0], [("a network with a name that is long", height, "0") for height in np.linspace(0.9, 1, 12)])
+    figures.narrow(figure)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes[0, 0].texts]
+    assert all(lower.y1 < upper.y0 for lower, upper in itertools.pairwise(boxes))
+
+
 def test_a_grid_of_pictures_is_as_wide_as_a_narrow_screen():
     figure, axes = panels_of(2, 3, subplot_kw={"xticks": [], "yticks": []})
     axes[1, 2].scatter([0], [0], s=36)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
-__all__ = ["label_ends", "wrap_ends"]
+__all__ = ["label_ends", "space_ends", "wrap_ends"]
 
 MARK = "_end"  # the label of such a text, by which it is found again; legends leave it out
 LINE = 0.15  # inches from one line of a name to the next
@@ -27,31 +29,49 @@ def label_ends(ax: Axes, labels: Sequence[tuple[str, float, Any]], gap: float = 
     _spread(ax, texts, [gap] * len(texts))
 
 
-def wrap_ends(ax: Axes, letters: int, height: float) -> None:
-    """Breaks the names to the right of the axes into short lines, and puts them apart again.
+def wrap_ends(ax: Axes, letters: int) -> float:
+    """Breaks the names to the right of the axes into short lines; returns how high all of them are, in inches.
 
     Args:
         ax: the axes.
         letters: in a line.
+    """
+    for text in _names(ax):
+        text.set_text(textwrap.fill(" ".join(text.get_text().split()), letters))
+    return sum(map(_height, _names(ax)))
+
+
+def space_ends(ax: Axes, height: float) -> None:
+    """Puts the names to the right of the axes apart again, whose lines or whose axes have changed.
+
+    Args:
+        ax: the axes.
         height: of the axes, in inches.
     """
-    texts = [text for text in ax.texts if text.get_label() == MARK]
-    for text in texts:
-        text.set_text(textwrap.fill(" ".join(text.get_text().split()), letters))
-    _spread(ax, texts, [LINE * (text.get_text().count("\n") + 1.2) / height for text in texts])
+    _spread(ax, _names(ax), [_height(text) / height for text in _names(ax)])
 
 
-def _spread(ax: Axes, texts: Sequence[Any], sizes: Sequence[float]) -> None:
-    """Moves texts up until none covers another, and all of them down if the highest leaves the axes."""
+def _names(ax: Axes) -> list[Text]:
+    return [text for text in ax.texts if text.get_label() == MARK]
+
+
+def _height(text: Text) -> float:
+    return LINE * (text.get_text().count("\n") + 1.2)
+
+
+def _spread(ax: Axes, texts: Sequence[Text], sizes: Sequence[float]) -> None:
+    """Moves texts up until none covers another, and down those for which the axes are too low then."""
     to_axes = ax.transData + ax.transAxes.inverted()
     places = sorted(
         (to_axes.transform((ax.get_xlim()[1], text.get_position()[1]))[1], number) for number, text in enumerate(texts)
     )
-    heights: list[float] = []
-    for rank, (height, number) in enumerate(places):
-        if rank:
-            height = max(height, heights[-1] + (sizes[number] + sizes[places[rank - 1][1]]) / 2)
-        heights.append(height)
-    above = max(0.0, heights[-1] - 1.0) if heights else 0.0
+    heights = [height for height, _ in places]
+    gaps = [0.0, *((sizes[lower] + sizes[upper]) / 2 for (_, lower), (_, upper) in itertools.pairwise(places))]
+    for rank in range(1, len(heights)):
+        heights[rank] = max(heights[rank], heights[rank - 1] + gaps[rank])
+    highest = 1.0
+    for rank in reversed(range(len(heights))):
+        heights[rank] = min(heights[rank], highest)
+        highest = heights[rank] - gaps[rank]
     for height, (_, number) in zip(heights, places, strict=True):
-        texts[number].set_y(to_axes.inverted().transform((0.0, height - above))[1])
+        texts[number].set_y(to_axes.inverted().transform((0.0, height))[1])

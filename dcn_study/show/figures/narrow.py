@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from dcn_study.show.figures.ends import wrap_ends
+from dcn_study.show.figures.ends import space_ends, wrap_ends
 
 __all__ = ["COMPACT", "NARROW", "narrow"]
 
@@ -19,6 +19,7 @@ WIDTH = 4.3  # inches
 COMPACT = 5.4  # inches: a drawing as wide can be read on a phone as it is
 LABEL, TITLE = 18, 40  # letters in a line of a tick's label and of a title
 LINE = 0.19  # inches from one line of a label to the next
+OF_PANEL = 0.75  # the height of the axes, as a share of that of their panel
 
 
 def narrow(figure: Figure) -> str | None:
@@ -43,11 +44,11 @@ def narrow(figure: Figure) -> str | None:
         ax.set_ylabel(ax.get_ylabel() or panels[first].get_ylabel())
         ax.set_xlabel(ax.get_xlabel() or panels[last].get_xlabel())
         ax.set_title(textwrap.fill(ax.get_title() or panels[number % grid.ncols].get_title(), TITLE))
-        height = max(height, LINE * _shorten_labels(ax) + 1)
+        height = max(height, LINE * _shorten_labels(ax) + 1, wrap_ends(ax, LABEL) / OF_PANEL)
     entries = _gather_legends(figure, panels)
     figure.set_size_inches(WIDTH, height * len(panels) + 1.1 * LINE * entries)
     for ax in panels:
-        wrap_ends(ax, LABEL, 0.75 * height)
+        space_ends(ax, OF_PANEL * height)
     return print_figure(figure, "svg", bbox_inches="tight")
 
 
