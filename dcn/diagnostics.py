@@ -77,8 +77,8 @@ def sampling_points(layer: keras.layers.Layer, inputs: Any) -> np.ndarray:
         sequence (B, Lo, G, K), in its steps; of a `ConvOffset2D` (B, H, W, C, 2) as (y, x).
 
     Raises:
-        ValueError: if the layer is none of the three or has not been built, or the inputs of a convolution have other
-            channels or another rank than those that its offsets are predicted from. `ConvOffset2D` does not check them.
+        ValueError: if the layer is none of the three or has not been built, or the inputs have other channels or
+            another rank than those that its offsets are predicted from.
 
     Example:
         >>> import dcn
@@ -90,18 +90,20 @@ def sampling_points(layer: keras.layers.Layer, inputs: Any) -> np.ndarray:
 
         For a picture: `plt.scatter(points[..., 1], points[..., 0])` over `plt.imshow(image)`.
     """
-    if isinstance(layer, ConvOffset2D):
-        return _points_of_values(layer, inputs)
-    if not isinstance(layer, DeformableConv1D | DeformableConv2D):
+    if not isinstance(layer, ConvOffset2D | DeformableConv1D | DeformableConv2D):
         raise ValueError(
             f"layer must be a DeformableConv2D, a DeformableConv1D or a ConvOffset2D. Received: layer={layer!r}"
         )
-    shape = tuple(np.shape(inputs))
-    if layer.built and (len(shape) != layer.rank + 2 or shape[-1] != layer.offset_kernel.shape[-2]):
-        raise ValueError(
-            f"inputs must have rank {layer.rank + 2} and the {layer.offset_kernel.shape[-2]} channels that the offsets "
-            f"are predicted from. Received: shape {shape}"
-        )
+    if layer.built:
+        weights = layer.kernel if isinstance(layer, ConvOffset2D) else layer.offset_kernel
+        shape, expected, channels = tuple(np.shape(inputs)), len(weights.shape), weights.shape[-2]
+        if len(shape) != expected or shape[-1] != channels:
+            raise ValueError(
+                f"inputs must have rank {expected} and the {channels} channels that the offsets are predicted from. "
+                f"Received: shape {shape}"
+            )
+    if isinstance(layer, ConvOffset2D):
+        return _points_of_values(layer, inputs)
     offsets = np.asarray(tf.cast(layer.offsets_and_mask(tf.cast(inputs, layer.variable_dtype))[0], tf.float32))
     rank, sizes = layer.rank, offsets.shape[1:-1]
     starts, places = [], []

@@ -39,7 +39,7 @@ class DeformableRoIPooling2D(keras.layers.Layer):
     Output shape: (R, ph, pw, C).
 
     Raises:
-        ValueError: if an argument breaks its rule, or the channels of the input are unknown.
+        ValueError: if an argument breaks its rule, or the channels of the input are unknown or others than at first.
 
     Example:
         >>> layer = DeformableRoIPooling2D(2, sampling_ratio=2)
@@ -80,6 +80,7 @@ class DeformableRoIPooling2D(keras.layers.Layer):
                 "inputs must have shape (batch, height, width, channels), with known channels. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={3: input_shape[3]})
         bins = self.output_size[0] * self.output_size[1]
         self.offset_kernel = self.add_weight(
             name="offset_kernel", shape=(bins * input_shape[3], 2 * bins), initializer=self.offset_initializer

@@ -366,6 +366,10 @@ def test_wrong_inputs():
             DeformableRoIPooling2D(**{"output_size": 2, **wrong})
     with pytest.raises(ValueError, match="with known channels"):
         DeformableRoIPooling2D(2).build((None, 5, 5, None))
+    layer, boxes = DeformableRoIPooling2D(2), {"boxes": [[0.0, 0.0, 4.0, 4.0]], "box_indices": [0]}
+    layer(np.ones((1, 5, 5, 3), "float32"), **boxes)
+    with pytest.raises(ValueError, match="expected axis 3 of input shape to have value 3"):
+        layer(np.ones((1, 5, 5, 6), "float32"), **boxes)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

@@ -146,6 +146,14 @@ def test_points_are_predicted_from_the_guide(images, shape, wrong):
         sampling_points(layer, np.ones(shape))
 
 
+@pytest.mark.parametrize("layer", [ConvOffset2D(3), DeformableConv2D(4, 3)])
+@pytest.mark.parametrize("shape", [(2, 6, 5, 6), (2, 6, 5, 1), (6, 5, 3)])  # a convolution takes the first for groups
+def test_points_are_those_of_inputs_that_the_layer_takes(images, layer, shape):
+    layer(images)
+    with pytest.raises(ValueError, match="have rank 4 and the 3 channels that"):
+        sampling_points(layer, np.ones(shape))
+
+
 def test_only_deformable_layers_have_sampling_points(images):
     with pytest.raises(ValueError, match="layer must be a DeformableConv2D, .* Received: layer=<Conv2D name="):
         sampling_points(keras.layers.Conv2D(4, 3), images)
