@@ -11,7 +11,7 @@ from dcn_study import names
 from dcn_study.runs import published
 from dcn_study.runs.catalogue import find_run
 from dcn_study.show import diagrams, figures, tables
-from dcn_study.show.figures.ends import label_ends
+from dcn_study.show.figures.ends import label_ends, space_ends
 
 
 @pytest.fixture(autouse=True)
@@ -184,6 +184,8 @@ def test_a_name_is_moved_only_where_it_would_cover_another():
     ax.set_ylim(0, 1)
     label_ends(ax, [(name, height, "0") for name, height in zip("abcd", (0.1, 0.96, 0.97, 0.99), strict=True)], 0.1)
     np.testing.assert_allclose([text.get_position()[1] for text in ax.texts], [0.1, 0.8, 0.9, 1])
+    space_ends(ax, 100)  # of axes so high that each name has its place
+    np.testing.assert_allclose([text.get_position()[1] for text in ax.texts], [0.1, 0.96, 0.97, 0.99])
 
 
 def test_a_narrow_figure_is_as_high_as_its_names_need():

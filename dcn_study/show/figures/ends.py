@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.text import Text
+from matplotlib.text import Annotation
 
 __all__ = ["label_ends", "space_ends", "wrap_ends"]
 
@@ -24,8 +24,8 @@ def label_ends(ax: Axes, labels: Sequence[tuple[str, float, Any]], gap: float = 
         labels: name, height of the line's end, colour.
         gap: between two names, as a share of the height of the axes.
     """
-    look: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": "small", "label": MARK}
-    texts = [ax.text(1.01, height, name, color=colour, **look) for name, height, colour in labels]
+    look: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "va": "center", "fontsize": "small", "label": MARK}
+    texts = [ax.annotate(name, (1.01, height), color=colour, **look) for name, height, colour in labels]
     _spread(ax, texts, [gap] * len(texts))
 
 
@@ -51,20 +51,18 @@ def space_ends(ax: Axes, height: float) -> None:
     _spread(ax, _names(ax), [_height(text) / height for text in _names(ax)])
 
 
-def _names(ax: Axes) -> list[Text]:
-    return [text for text in ax.texts if text.get_label() == MARK]
+def _names(ax: Axes) -> list[Annotation]:
+    return [text for text in ax.texts if isinstance(text, Annotation) and text.get_label() == MARK]
 
 
-def _height(text: Text) -> float:
+def _height(text: Annotation) -> float:
     return LINE * (text.get_text().count("\n") + 1.2)
 
 
-def _spread(ax: Axes, texts: Sequence[Text], sizes: Sequence[float]) -> None:
-    """Moves texts up until none covers another, and down those for which the axes are too low then."""
+def _spread(ax: Axes, texts: Sequence[Annotation], sizes: Sequence[float]) -> None:
+    """Moves texts from their lines' ends up until none covers another, and down where the axes are too low then."""
     to_axes = ax.transData + ax.transAxes.inverted()
-    places = sorted(
-        (to_axes.transform((ax.get_xlim()[1], text.get_position()[1]))[1], number) for number, text in enumerate(texts)
-    )
+    places = sorted((to_axes.transform((ax.get_xlim()[1], text.xy[1]))[1], number) for number, text in enumerate(texts))
     heights = [height for height, _ in places]
     gaps = [0.0, *((sizes[lower] + sizes[upper]) / 2 for (_, lower), (_, upper) in itertools.pairwise(places))]
     for rank in range(1, len(heights)):
