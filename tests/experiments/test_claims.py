@@ -20,6 +20,7 @@ from dcn_study.experiments.statistics import Interval, interval
 from dcn_study.names import CONTROLS, LONGER, RESIDUAL
 from dcn_study.runs import measurements, published, reading, records
 from dcn_study.runs.catalogue import PAPER, RUNS, TWO_BY_TWO, find_run, seeds_of
+from dcn_study.runs.networks import build_model
 from dcn_study.show import figures, tables
 
 
@@ -115,9 +116,25 @@ def test_the_repaired_layer_leads_at_a_falling_rate_true_deformable_convolutions
     names = ("cnn_batch_norm", "deform_conv_cnn", "scrambled_cnn", "repaired_cnn")
     validation, _ = first_epochs(*(f"decayed_{name}" for name in names))
     plain, deformable, scrambled, layer = (each[:, -1] for each in validation.values())
-    for lead in (layer - deformable, deformable - scrambled, scrambled - plain):
-        assert interval(lead).low > 0
+    ahead = ((layer, deformable), (layer, scrambled), (deformable, scrambled), (deformable, plain), (scrambled, plain))
+    for leader, other in ahead:
+        assert interval(leader - other).low > 0
     assert interval(scrambled - plain - (layer - plain) / 2).low > 0
+
+
+def test_scrambled_and_own_pairs_train_as_many_weights_on_two_processors():
+    """The page of the gain says so, and its caption."""
+    names = ("cnn_batch_norm", "deform_conv_cnn", "scrambled_cnn", "repaired_cnn")
+    models = [build_model(find_run(f"decayed_{name}").config) for name in names]
+    plain, deformable, scrambled, own = (
+        sum(weight.value.shape.num_elements() for weight in model.trainable_weights) for model in models
+    )
+    assert 10 * plain < deformable < scrambled == own
+    there, here = (
+        {read.provenance.machine.processor for read in map(records.read, seeds_of(f"decayed_{name}"))}
+        for name in names[2:]
+    )
+    assert not there & here
 
 
 def test_the_lead_of_the_repaired_layer_shrinks_as_batch_normalisation_catches_up():
